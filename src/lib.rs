@@ -1,1 +1,11 @@
-//! x
+//! highwater turns usage telemetry on Kafka into numbers people can trust.
+//!
+//! # Layout
+//! Data flows one way: config → event → columns/rollup → batch → insert → commit.
+
+pub mod batch;
+pub mod columns;
+pub mod event;
+pub mod plan;
+pub mod ports;
+pub mod rollup;

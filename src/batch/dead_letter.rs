@@ -1,0 +1,83 @@
+//! Messages that could not be read: why, and the columns that keep them whole.
+
+use crate::columns::{Column, Columns, DecodeError, LowCardinality, Strings, Values};
+use crate::event::wire::FrameError;
+
+/// Why a message is a dead letter.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Reason {
+    /// Not framed as an event.
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+    /// Framed with a schema that is not among ours.
+    #[error("no schema in the plan has the fingerprint {0:016x}; add its .avsc to the schemas and redrive")]
+    UnknownSchema(u64),
+    /// The body is not what the schema says.
+    #[error("{event}: {error}")]
+    Decode {
+        /// The event type.
+        event: String,
+        /// What is wrong.
+        error: DecodeError,
+    },
+    /// The event's time is too far ahead of its record's timestamp.
+    #[error("event time {time_ms} ms is more than {limit_ms} ms ahead of the record's timestamp {timestamp_ms} ms")]
+    Future {
+        /// Event time, ms since 1970.
+        time_ms: i64,
+        /// Record timestamp, ms since 1970.
+        timestamp_ms: i64,
+        /// Allowed skew.
+        limit_ms: i64,
+    },
+    /// The event's time is too far behind its record's timestamp.
+    #[error("event time {time_ms} ms is more than {limit_ms} ms behind the record's timestamp {timestamp_ms} ms")]
+    TooOld {
+        /// Event time, ms since 1970.
+        time_ms: i64,
+        /// Record timestamp, ms since 1970.
+        timestamp_ms: i64,
+        /// Acceptance age.
+        limit_ms: i64,
+    },
+}
+
+impl Reason {
+    /// A short name to group by, as stored in the column `reason`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Reason::Frame(_) => "not_framed",
+            Reason::UnknownSchema(_) => "unknown_schema",
+            Reason::Decode { error, .. } => error.name(),
+            Reason::Future { .. } => "in_the_future",
+            Reason::TooOld { .. } => "too_old",
+        }
+    }
+}
+
+/// Columns of the table `dead_letters` beside `_source` and `_offset`: name, type, comment.
+pub const COLUMNS: [(&str, &str, &str); 5] = [
+    ("timestamp", "DateTime64(3, 'UTC')", "the record's own timestamp"),
+    ("reason", "LowCardinality(String)", "short reason, to group by"),
+    ("detail", "String", "what exactly is wrong"),
+    ("key", "String", "the record's key"),
+    ("payload", "String", "the record's value, whole"),
+];
+
+/// Empty columns for dead letters.
+pub(super) fn new_columns() -> Columns {
+    let values = [
+        Values::Int64(Vec::new()),
+        Values::LowCardinality(LowCardinality::default()),
+        Values::String(Strings::default()),
+        Values::String(Strings::default()),
+        Values::String(Strings::default()),
+    ];
+    let column = |((name, kind, _), values): (&(&str, &str, &str), Values)| Column {
+        name: (*name).to_owned(),
+        clickhouse_type: (*kind).to_owned(),
+        values,
+        nulls: None,
+    };
+    Columns { columns: COLUMNS.iter().zip(values).map(column).collect(), ..Columns::default() }
+}

@@ -1,0 +1,1 @@
+//! Log-linear histogram buckets.
