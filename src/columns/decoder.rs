@@ -284,4 +284,11 @@ fn uuid(text: &[u8]) -> Result<u128, Fault> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod cost;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod oracle;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests;
