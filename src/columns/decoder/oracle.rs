@@ -259,7 +259,7 @@ proptest! {
         case in case(),
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
     ) {
-        apache_avro::max_allocation_bytes(1 << 16);
+        apache_avro::util::max_allocation_bytes(1 << 16);
         let schema = Schema::parse_str(&case.schema).unwrap();
         let event = EventType::parse("e.avsc", &case.schema).unwrap();
         let decoder = Decoder::compile(&event);
