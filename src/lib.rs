@@ -6,6 +6,8 @@
 pub mod batch;
 pub mod columns;
 pub mod event;
+pub mod partition;
 pub mod plan;
 pub mod ports;
 pub mod rollup;
+pub mod worker;
