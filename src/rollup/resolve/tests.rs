@@ -65,8 +65,10 @@ fn types_and_merges_of_every_kind_of_measure() {
         distribution = ["money", "single"]"#,
     )])[0];
     let columns = rollup.part_columns();
-    let described: Vec<(&str, &str, Merge)> =
-        columns.iter().map(|PartColumn { def, merge }| (def.name.as_str(), def.clickhouse_type.as_str(), *merge)).collect();
+    let described: Vec<(&str, &str, Merge)> = columns
+        .iter()
+        .map(|PartColumn { def, merge }| (def.name.as_str(), def.clickhouse_type.as_str(), *merge))
+        .collect();
     let counter = "SimpleAggregateFunction(sum, UInt64)";
     assert_eq!(
         described,
@@ -193,7 +195,10 @@ fn names_are_taken_once() {
     assert!(found[0].contains("at most 100 letters"), "{found:?}");
     // A default's name may be taken by another type's rollup.
     let found = errors("[[rollup]]\nevent = \"probe\"\nname = \"llm_call_1m\"\nby = [\"app\"]");
-    assert!(found[0].starts_with("event type llm_call: its default rollup can't be made: name: llm_call_1m is"), "{found:?}");
+    assert!(
+        found[0].starts_with("event type llm_call: its default rollup can't be made: name: llm_call_1m is"),
+        "{found:?}"
+    );
 }
 
 #[test]
