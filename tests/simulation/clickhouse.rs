@@ -312,7 +312,7 @@ fn read_rollup(block: &Block, plan: &Plan, cell: &mut Cell) {
         Values::LowCardinality(values) => values.get(row).to_owned(),
         other => panic!("{name}: {other:?}"),
     };
-    let (Values::UInt32(minutes), Values::UInt64(counts), Values::UInt64(throughs), Values::Int64(sums)) = (
+    let (Values::UInt32(minutes), Values::UInt64(counts), Values::UInt64(throughs), Values::Int128(sums)) = (
         &column("minute").values,
         &column("count").values,
         &column("_through").values,
@@ -324,7 +324,7 @@ fn read_rollup(block: &Block, plan: &Plan, cell: &mut Cell) {
         if text("_source", row).is_empty() {
             let (count, sum) = cell.series.entry((minutes[row], text("app", row))).or_default();
             *count += counts[row];
-            *sum += sums[row];
+            *sum += i64::try_from(sums[row]).expect("small sums");
         } else {
             cell.mark = cell.mark.max(throughs[row]);
         }
