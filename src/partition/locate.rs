@@ -24,6 +24,8 @@ enum Step {
     Waiting,
     /// The ledger has answered; ask the log.
     Bounds { due: Duration, connection: Connection, ledger: LedgerEnd },
+    /// The log was asked; its answer is held against this.
+    Comparing { connection: Connection, ledger: LedgerEnd },
     /// The ledger had no row: write the first, then ask again.
     Claim { connection: Connection, at: u64 },
     /// The log no longer has all offsets of the duplicates window: ask the raw rows for the ids.
@@ -59,12 +61,15 @@ impl Locate {
     }
 
     pub(super) fn next(&mut self, source: &Source, plan: &Plan, now: Duration) -> Option<Action> {
-        match &self.step {
+        match &mut self.step {
             Step::Ledger { due } if *due <= now => {
                 self.step = Step::Waiting;
                 Some(Action::Ask(Question { source: source.clone(), from: 0, keys: Vec::new(), recorded: true }))
             }
-            Step::Bounds { due, .. } if *due <= now => Some(Action::Bounds),
+            Step::Bounds { due, connection, ledger } if *due <= now => {
+                self.step = Step::Comparing { connection: *connection, ledger: std::mem::take(ledger) };
+                Some(Action::Bounds)
+            }
             Step::Claim { connection, at } => {
                 let insert = Insert {
                     connection: *connection,
@@ -100,10 +105,10 @@ impl Locate {
             (_, Reply::Marks(Ok(marks))) => {
                 Step::Bounds { due: now, connection: marks.connection, ledger: marks.ledger }
             }
-            (Step::Bounds { connection, ledger, .. }, Reply::Bounds(Ok(bounds))) => {
+            (Step::Comparing { connection, ledger }, Reply::Bounds(Ok(bounds))) => {
                 self.place(source, plan, connection, ledger, bounds, now)?
             }
-            (Step::Bounds { connection, ledger, .. }, Reply::Bounds(Err(_))) => {
+            (Step::Comparing { connection, ledger }, Reply::Bounds(Err(_))) => {
                 Step::Bounds { due: self.backoff.after_failure(now), connection, ledger }
             }
             (Step::Pending(mut place), Reply::Ids(Ok(ids))) => {
