@@ -36,7 +36,9 @@ fn shipped_pack_resolves() {
     let Ok(shipped) = Pack::parse("packs/llm.toml", include_str!("../../../packs/llm.toml")) else {
         unreachable!("packs/llm.toml is a pack")
     };
-    let rollups = resolved(&[shipped]);
+    let schema = EventType::parse("schemas/llm_call.avsc", include_str!("../../../schemas/llm_call.avsc"));
+    let Ok(event) = schema else { unreachable!("{schema:?}") };
+    let Ok(rollups) = resolve(&[shipped], std::slice::from_ref(&event)) else { unreachable!("it fits its schema") };
     let rollup = &rollups[0];
     assert_eq!((rollup.name.as_str(), rollup.event), ("llm_call_1m", 0));
     let by: Vec<&str> = rollup.by.iter().map(|by| by.name.as_str()).collect();
@@ -44,7 +46,7 @@ fn shipped_pack_resolves() {
     let [cost] = rollup.measures.iter().filter(|measure| measure.name == "cost_usd").collect::<Vec<_>>()[..] else {
         unreachable!("one cost")
     };
-    assert_eq!((cost.number, cost.column), (Number::Decimal { scale: 12 }, llm_call().fields.len()));
+    assert_eq!((cost.number, cost.column), (Number::Decimal { scale: 12 }, event.fields.len()));
     let names = column_names(rollup);
     assert_eq!(&names[7..10], ["_source", "_through", "count"]);
     for name in ["input_tokens", "input_tokens_sum", "latency_ms", "latency_ms_invalid", "cost_usd_missing"] {
