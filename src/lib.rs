@@ -4,6 +4,7 @@
 //! Data flows one way: config → event → columns/rollup → batch → insert → commit.
 
 pub mod batch;
+pub mod clickhouse;
 pub mod columns;
 pub mod event;
 pub mod plan;
