@@ -1,5 +1,7 @@
 //! Column buffers.
 
+use super::LowCardinality;
+
 /// One column: name, ClickHouse type, values, and which of them are null.
 #[derive(Debug, Clone)]
 pub struct Column {
@@ -11,6 +13,49 @@ pub struct Column {
     pub values: Values,
     /// One byte a row, 1 = null. `None`: the type is not `Nullable`.
     pub nulls: Option<Vec<u8>>,
+}
+
+impl Column {
+    /// A `LowCardinality(String)` column that says the same in every row (`_source`).
+    pub fn constant_low_cardinality(name: &str, value: &str, rows: usize) -> Column {
+        let mut values = LowCardinality::default();
+        let index = values.intern(value);
+        values.index.resize(rows, index);
+        Column {
+            name: name.to_owned(),
+            clickhouse_type: "LowCardinality(String)".to_owned(),
+            values: Values::LowCardinality(values),
+            nulls: None,
+        }
+    }
+
+    /// Rows it holds.
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Whether it holds no row.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Keeps the first `rows` rows; does nothing where there are no more.
+    pub fn truncate(&mut self, rows: usize) {
+        self.values.truncate(rows);
+        if let Some(nulls) = &mut self.nulls {
+            nulls.truncate(rows);
+        }
+    }
+
+    /// Bytes its values take in memory.
+    pub fn bytes(&self) -> usize {
+        self.values.bytes() + self.nulls.as_ref().map_or(0, Vec::len)
+    }
+
+    /// Whether this row is null.
+    pub fn is_null(&self, row: usize) -> bool {
+        self.nulls.as_ref().is_some_and(|nulls| nulls.get(row) == Some(&1))
+    }
 }
 
 /// The values of a column, by their layout in memory (several ClickHouse types share one).
@@ -30,7 +75,7 @@ pub enum Values {
     Float32(Vec<f32>),
     /// `Float64`
     Float64(Vec<f64>),
-    /// `Decimal` of any precision up to 38, stored as `Decimal(P > 18, S)`
+    /// `Decimal` of any precision up to 38, as a whole number of its last digits
     Int128(Vec<i128>),
     /// `UUID`
     Uuid(Vec<u128>),
@@ -42,8 +87,81 @@ pub enum Values {
     Distributions(Distributions),
 }
 
-/// Strings back to back.
-#[derive(Debug, Clone, Default)]
+/// Evaluates `$body` with `$values` bound to the vector or buffer inside, whatever its type.
+macro_rules! each {
+    ($of:expr, $values:ident => $body:expr) => {
+        match $of {
+            Values::UInt8($values) => $body,
+            Values::UInt32($values) => $body,
+            Values::UInt64($values) => $body,
+            Values::Int32($values) => $body,
+            Values::Int64($values) => $body,
+            Values::Float32($values) => $body,
+            Values::Float64($values) => $body,
+            Values::Int128($values) => $body,
+            Values::Uuid($values) => $body,
+            Values::String($values) => $body,
+            Values::LowCardinality($values) => $body,
+            Values::Distributions($values) => $body,
+        }
+    };
+}
+
+impl Values {
+    /// Rows it holds.
+    pub fn len(&self) -> usize {
+        each!(self, values => values.len())
+    }
+
+    /// Whether it holds no row.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Keeps the first `rows` rows; does nothing where there are no more.
+    pub fn truncate(&mut self, rows: usize) {
+        each!(self, values => values.truncate(rows));
+    }
+
+    /// Bytes in memory.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Values::String(values) => values.size(),
+            Values::LowCardinality(values) => values.bytes(),
+            Values::Distributions(values) => values.bytes(),
+            Values::UInt8(values) => size_of_val(values.as_slice()),
+            Values::UInt32(values) => size_of_val(values.as_slice()),
+            Values::UInt64(values) => size_of_val(values.as_slice()),
+            Values::Int32(values) => size_of_val(values.as_slice()),
+            Values::Int64(values) => size_of_val(values.as_slice()),
+            Values::Float32(values) => size_of_val(values.as_slice()),
+            Values::Float64(values) => size_of_val(values.as_slice()),
+            Values::Int128(values) => size_of_val(values.as_slice()),
+            Values::Uuid(values) => size_of_val(values.as_slice()),
+        }
+    }
+
+    /// Appends the zero of the type (0, '', an empty distribution): what stands in the place of a null.
+    pub fn push_zero(&mut self) {
+        match self {
+            Values::UInt8(values) => values.push(0),
+            Values::UInt32(values) => values.push(0),
+            Values::UInt64(values) => values.push(0),
+            Values::Int32(values) => values.push(0),
+            Values::Int64(values) => values.push(0),
+            Values::Float32(values) => values.push(0.0),
+            Values::Float64(values) => values.push(0.0),
+            Values::Int128(values) => values.push(0),
+            Values::Uuid(values) => values.push(0),
+            Values::String(values) => values.push(b""),
+            Values::LowCardinality(values) => values.index.push(0),
+            Values::Distributions(values) => values.push(&[]),
+        }
+    }
+}
+
+/// Strings back to back, of any bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Strings {
     /// End of each string in `bytes`.
     pub ends: Vec<usize>,
@@ -51,15 +169,45 @@ pub struct Strings {
     pub bytes: Vec<u8>,
 }
 
-/// Dictionary-encoded strings: the dictionary grows with the batch, entry 0 is ''.
-#[derive(Debug, Clone, Default)]
-pub struct LowCardinality {
-    /// Dictionary index of each row.
-    pub index: Vec<u32>,
+impl Strings {
+    /// Appends one.
+    pub fn push(&mut self, value: &[u8]) {
+        self.bytes.extend_from_slice(value);
+        self.ends.push(self.bytes.len());
+    }
+
+    /// The one in this row; empty where there is no such row.
+    pub fn get(&self, row: usize) -> &[u8] {
+        let start = start(&self.ends, row);
+        self.ends.get(row).and_then(|&end| self.bytes.get(start..end)).unwrap_or_default()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Keeps the first `rows`; does nothing where there are no more.
+    pub fn truncate(&mut self, rows: usize) {
+        if rows < self.ends.len() {
+            self.bytes.truncate(start(&self.ends, rows));
+            self.ends.truncate(rows);
+        }
+    }
+
+    /// Bytes in memory.
+    pub fn size(&self) -> usize {
+        self.bytes.len() + size_of_val(self.ends.as_slice())
+    }
 }
 
 /// Sparse histograms: representative values and their counts, a pair of arrays a row.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Distributions {
     /// End of each row's buckets in `values` and `counts`.
     pub ends: Vec<usize>,
@@ -67,4 +215,123 @@ pub struct Distributions {
     pub values: Vec<f64>,
     /// Count of each bucket.
     pub counts: Vec<u64>,
+}
+
+impl Distributions {
+    /// Appends a row of (representative value, count), ascending by value.
+    pub fn push(&mut self, buckets: &[(f64, u64)]) {
+        self.values.extend(buckets.iter().map(|bucket| bucket.0));
+        self.counts.extend(buckets.iter().map(|bucket| bucket.1));
+        self.ends.push(self.values.len());
+    }
+
+    /// The (values, counts) of a row; empty where there is no such row.
+    pub fn get(&self, row: usize) -> (&[f64], &[u64]) {
+        let range = start(&self.ends, row)..self.ends.get(row).copied().unwrap_or(0);
+        (self.values.get(range.clone()).unwrap_or_default(), self.counts.get(range).unwrap_or_default())
+    }
+
+    /// Rows it holds.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether it holds no row.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Keeps the first `rows` rows; does nothing where there are no more.
+    pub fn truncate(&mut self, rows: usize) {
+        if rows < self.ends.len() {
+            let buckets = start(&self.ends, rows);
+            self.values.truncate(buckets);
+            self.counts.truncate(buckets);
+            self.ends.truncate(rows);
+        }
+    }
+
+    /// Bytes in memory.
+    pub fn bytes(&self) -> usize {
+        size_of_val(self.ends.as_slice()) + size_of_val(self.values.as_slice()) + size_of_val(self.counts.as_slice())
+    }
+}
+
+/// Where the entry at `at` begins: the end of the one before it.
+pub(super) fn start(ends: &[usize], at: usize) -> usize {
+    at.checked_sub(1).and_then(|before| ends.get(before)).copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_come_back_and_are_taken_back() {
+        let mut strings = Strings::default();
+        for value in [&b"one"[..], b"", b"\xff\x00", b"four"] {
+            strings.push(value);
+        }
+        let before = {
+            strings.truncate(2);
+            strings.clone()
+        };
+        strings.push(b"x");
+        strings.truncate(2);
+        assert_eq!(strings, before);
+        assert_eq!((strings.get(0), strings.get(1), strings.get(2)), (&b"one"[..], &b""[..], &b""[..]));
+        strings.truncate(9);
+        assert_eq!((strings.len(), strings.bytes.len()), (2, 3));
+        strings.truncate(0);
+        assert_eq!((strings.len(), strings.bytes.len()), (0, 0));
+    }
+
+    #[test]
+    fn distributions_come_back_and_are_taken_back() {
+        let mut rows = Distributions::default();
+        rows.push(&[(-1.0, 2), (3.5, 4)]);
+        rows.push(&[]);
+        rows.push(&[(0.0, 9)]);
+        assert_eq!(rows.get(0), (&[-1.0, 3.5][..], &[2, 4][..]));
+        assert_eq!(rows.get(1), (&[][..], &[][..]));
+        assert_eq!(rows.get(2), (&[0.0][..], &[9][..]));
+        assert_eq!(rows.get(3), (&[][..], &[][..]));
+        rows.truncate(1);
+        assert_eq!((rows.len(), rows.values.len(), rows.counts.len()), (1, 2, 2));
+    }
+
+    #[test]
+    fn a_constant_says_the_same_in_every_row() {
+        let column = Column::constant_low_cardinality("_source", "1/events/0", 3);
+        assert_eq!((column.len(), column.clickhouse_type.as_str()), (3, "LowCardinality(String)"));
+        let Values::LowCardinality(values) = &column.values else { unreachable!("made as LowCardinality") };
+        assert!((0..3).all(|row| values.get(row) == "1/events/0"));
+    }
+
+    #[test]
+    fn zeros_are_values_of_every_layout() {
+        let all = [
+            Values::UInt8(vec![]),
+            Values::UInt32(vec![]),
+            Values::UInt64(vec![]),
+            Values::Int32(vec![]),
+            Values::Int64(vec![]),
+            Values::Float32(vec![]),
+            Values::Float64(vec![]),
+            Values::Int128(vec![]),
+            Values::Uuid(vec![]),
+            Values::String(Strings::default()),
+            Values::LowCardinality(LowCardinality::default()),
+            Values::Distributions(Distributions::default()),
+        ];
+        for mut values in all {
+            let empty = values.bytes();
+            values.push_zero();
+            assert_eq!(values.len(), 1);
+            assert!(values.bytes() > empty, "{values:?}");
+            values.truncate(0);
+            assert!(values.is_empty());
+            assert_eq!(values.bytes(), empty);
+        }
+    }
 }

@@ -4,7 +4,12 @@
 //! privacy, price). Everything else about an event (its table, its decoder, its documentation, its demo traffic) is
 //! derived from it.
 
+mod annotation;
+mod canonical;
+mod error;
+mod parse;
 mod schema;
 pub mod wire;
 
-pub use schema::{EventType, Field, Kind, Pii, Price, Role, SchemaError, TimeUnit};
+pub use error::{Problem, SchemaError};
+pub use schema::{COST_COLUMN, COST_TYPE, EventType, Field, Kind, Pii, Price, Role, TimeUnit};

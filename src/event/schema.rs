@@ -1,4 +1,12 @@
-//! An annotated Avro schema, validated into an [`EventType`].
+//! What an annotated Avro schema says: an [`EventType`] and its fields.
+
+use crate::columns::ColumnDef;
+
+/// The column that holds what an event cost, of priced types.
+pub const COST_COLUMN: &str = "cost_usd";
+
+/// The ClickHouse type of [`COST_COLUMN`]: US dollars, null where the model has no price.
+pub const COST_TYPE: &str = "Nullable(Decimal(38, 12))";
 
 /// One event type, as its annotated schema declares it.
 #[derive(Debug, Clone)]
@@ -38,6 +46,12 @@ pub struct Field {
     pub pii: Option<Pii>,
     /// What the field is to the price list.
     pub price: Option<Price>,
+    /// Values that a dimension takes, for the demo generator; one that is repeated is as much more frequent.
+    pub examples: Vec<String>,
+    /// Plausible 1st and 99th percentile of a measure, for the demo generator.
+    pub range: Option<[f64; 2]>,
+    /// The OpenTelemetry attribute that says the same, for documentation.
+    pub otel: Option<String>,
 }
 
 /// The Avro type of a field, logical type included, null apart.
@@ -124,6 +138,72 @@ pub enum Price {
     CacheWrite,
 }
 
-/// Why a schema can't be used.
-#[derive(Debug, thiserror::Error)]
-pub enum SchemaError {}
+impl EventType {
+    /// The columns of its table: its fields in order, then [`COST_COLUMN`] for a priced type. `_source` and `_offset`,
+    /// which every table has, are not among them.
+    pub fn columns(&self) -> Vec<ColumnDef> {
+        let mut columns: Vec<ColumnDef> = self.fields.iter().map(Field::column).collect();
+        if self.is_priced() {
+            columns.push(ColumnDef {
+                name: COST_COLUMN.to_owned(),
+                clickhouse_type: COST_TYPE.to_owned(),
+                comment: "What the tokens cost by the price list; null where the model has no price. [USD]".to_owned(),
+            });
+        }
+        columns
+    }
+
+    /// Whether its events cost money: it names a model and counts tokens of at least one class.
+    pub fn is_priced(&self) -> bool {
+        let has = |wanted: fn(Price) -> bool| self.fields.iter().filter_map(|field| field.price).any(wanted);
+        has(|price| price == Price::Model) && has(|price| price != Price::Model)
+    }
+
+    /// The position of a field by its name.
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.fields.iter().position(|field| field.name == name)
+    }
+}
+
+impl Field {
+    /// Whether its column is a `LowCardinality(String)`, where null is ''.
+    pub fn is_low_cardinality(&self) -> bool {
+        self.role == Some(Role::Dimension) || matches!(self.kind, Kind::Enum(_))
+    }
+
+    /// Whether its column is `Nullable`.
+    pub fn is_nullable_column(&self) -> bool {
+        self.null_branch.is_some() && !self.is_low_cardinality()
+    }
+
+    fn column(&self) -> ColumnDef {
+        let inner =
+            if self.is_low_cardinality() { "LowCardinality(String)".to_owned() } else { self.kind.clickhouse() };
+        let clickhouse_type = if self.is_nullable_column() { format!("Nullable({inner})") } else { inner };
+        let comment = match &self.unit {
+            Some(unit) => format!("{} [{unit}]", self.doc).trim_start().to_owned(),
+            None => self.doc.clone(),
+        };
+        ColumnDef { name: self.name.clone(), clickhouse_type, comment }
+    }
+}
+
+impl Kind {
+    /// The ClickHouse type that holds it, null apart.
+    fn clickhouse(&self) -> String {
+        match self {
+            Kind::Boolean => "Bool".to_owned(),
+            Kind::Int => "Int32".to_owned(),
+            Kind::Long => "Int64".to_owned(),
+            Kind::Float => "Float32".to_owned(),
+            Kind::Double => "Float64".to_owned(),
+            Kind::String | Kind::Bytes => "String".to_owned(),
+            Kind::Enum(_) => "LowCardinality(String)".to_owned(),
+            Kind::Uuid => "UUID".to_owned(),
+            Kind::Date => "Date32".to_owned(),
+            Kind::Timestamp(TimeUnit::Millis) => "DateTime64(3, 'UTC')".to_owned(),
+            Kind::Timestamp(TimeUnit::Micros) => "DateTime64(6, 'UTC')".to_owned(),
+            Kind::Decimal { precision, scale } => format!("Decimal({precision}, {scale})"),
+        }
+    }
+}
