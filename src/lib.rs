@@ -7,6 +7,8 @@ pub mod batch;
 pub mod clickhouse;
 pub mod columns;
 pub mod event;
+pub mod partition;
 pub mod plan;
 pub mod ports;
 pub mod rollup;
+pub mod worker;
