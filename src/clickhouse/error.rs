@@ -1,5 +1,6 @@
 //! What ClickHouse's errors mean for a retry.
 
+use super::endpoint::Endpoint;
 use crate::ports::StoreError;
 
 /// The connection did not carry a request to its answer; what became of the request is unknown.
@@ -10,6 +11,14 @@ pub struct Broken {
     pub authority: String,
     /// What happened.
     pub what: String,
+}
+
+impl Broken {
+    /// The connection was gone before the request: it was not sent.
+    pub(super) fn before_sending(endpoint: &Endpoint) -> Broken {
+        let what = "the connection that was asked is gone, so nothing was sent; ask again on a new one".to_owned();
+        Broken { authority: endpoint.authority(), what }
+    }
 }
 
 /// ClickHouse answered, with an error.

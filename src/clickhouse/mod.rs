@@ -7,12 +7,21 @@
 //! commands ──▶ Client ──JSONEachRow──▶ ClickHouse                            a connection a query
 //! ```
 
-pub mod compress;
-pub mod connection;
-pub mod endpoint;
-pub mod error;
+mod client;
+mod compress;
+mod connection;
+pub mod ddl;
+mod endpoint;
+mod error;
+mod insert;
+mod marks;
 pub mod sql;
+mod store;
+pub mod tables;
 
-pub use connection::Pinned;
+pub use client::Client;
+pub use connection::{Answered, Pinned};
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::{Broken, QueryError, ServerError};
+pub use store::ClickHouseStore;
+pub use tables::{Catalog, Retention};
