@@ -6,6 +6,7 @@
 pub mod batch;
 pub mod clickhouse;
 pub mod columns;
+pub mod command;
 pub mod event;
 pub mod partition;
 pub mod plan;

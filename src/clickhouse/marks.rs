@@ -148,7 +148,8 @@ pub(super) fn ids_answer(text: &[u8], plan: &Plan) -> Result<Vec<(u64, usize, u1
         let (hex, event) = (fields.next()?, &plan.types.get(index)?.event);
         let id = match event.fields[event.id].kind {
             Kind::Uuid => u128::from_str_radix(hex, 16).ok()?,
-            _ => id_of_text(&bytes_of_hex(hex)?),
+            // As `columns::Row::id` defines it.
+            _ => cityhash_rs::cityhash_110_128(&bytes_of_hex(hex)?),
         };
         Some((offset, index, id))
     };

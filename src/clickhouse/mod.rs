@@ -7,6 +7,7 @@
 //! commands ──▶ Client ──JSONEachRow──▶ ClickHouse                            a connection a query
 //! ```
 
+mod claim;
 mod client;
 mod compress;
 mod connection;
@@ -15,10 +16,12 @@ mod endpoint;
 mod error;
 mod insert;
 mod marks;
+pub mod schema;
 pub mod sql;
 mod store;
 pub mod tables;
 
+pub use claim::{ClaimError, claim};
 pub use client::Client;
 pub use connection::{Answered, Pinned};
 pub use endpoint::{Endpoint, EndpointError};
