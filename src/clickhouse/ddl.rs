@@ -144,7 +144,10 @@ mod tests {
     fn declares_columns_in_the_order_clickhouse_wants() {
         let column = ColumnSql::new("it`s", "UInt64", "what's in it");
         assert_eq!(column.sql(), r"`it\`s` UInt64 COMMENT 'what\'s in it'");
-        assert_eq!(column.clone().with("CODEC(ZSTD(1))").sql(), r"`it\`s` UInt64 COMMENT 'what\'s in it' CODEC(ZSTD(1))");
+        assert_eq!(
+            column.clone().with("CODEC(ZSTD(1))").sql(),
+            r"`it\`s` UInt64 COMMENT 'what\'s in it' CODEC(ZSTD(1))"
+        );
         assert_eq!(column.with("DEFAULT 1").sql(), r"`it\`s` UInt64 DEFAULT 1 COMMENT 'what\'s in it'");
     }
 

@@ -87,7 +87,8 @@ impl Request {
 /// The ledger's row as ClickHouse reads it; `written_at` is left to the server.
 fn ledger_json(row: &LedgerRow, plan: &Plan) -> String {
     let name = |table| plan.table(table).name.as_str();
-    let rows: serde_json::Map<_, _> = row.rows.iter().map(|(&id, &count)| (name(id).to_owned(), json!(count))).collect();
+    let rows: serde_json::Map<_, _> =
+        row.rows.iter().map(|(&id, &count)| (name(id).to_owned(), json!(count))).collect();
     let mark = |(key, mark): (&crate::batch::Key, &u64)| (mark_name(name(key.table), key.month), json!(mark));
     let marks: serde_json::Map<_, _> = row.marks.iter().map(mark).collect();
     json!({
@@ -116,7 +117,12 @@ pub(super) fn mark_name(table: &str, month: crate::batch::Month) -> String {
 
 /// Microseconds as seconds with six decimals, which is how `DateTime64(6)` is read without rounding.
 fn decimal_seconds(micros: i64) -> String {
-    format!("{}{}.{:06}", if micros < 0 { "-" } else { "" }, micros.unsigned_abs() / 1_000_000, micros.unsigned_abs() % 1_000_000)
+    format!(
+        "{}{}.{:06}",
+        if micros < 0 { "-" } else { "" },
+        micros.unsigned_abs() / 1_000_000,
+        micros.unsigned_abs() % 1_000_000
+    )
 }
 
 #[cfg(test)]

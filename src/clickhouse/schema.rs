@@ -189,7 +189,8 @@ fn lasting_faults(found: &Existing, wanted: &TableDef) -> Vec<Fault> {
         faults.push(layout("engine", &found.engine, wanted.engine));
     }
     let (order, month) = (wanted.order_by.join(", "), wanted.month().unwrap_or_default().replace('`', ""));
-    if found.sorting_key.replace('`', "") != order {
+    // A key of one column is shown in the parentheses that it was made with.
+    if found.sorting_key.replace('`', "").trim_matches(['(', ')']) != order {
         faults.push(layout("sorting key", &found.sorting_key, &order));
     }
     if found.partition_key.replace('`', "") != month {
