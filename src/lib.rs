@@ -4,7 +4,9 @@
 //! Data flows one way: config → event → columns/rollup → batch → insert → commit.
 
 pub mod batch;
+pub mod clickhouse;
 pub mod columns;
+pub mod command;
 pub mod event;
 pub mod partition;
 pub mod plan;
