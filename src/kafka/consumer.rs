@@ -1,7 +1,9 @@
 //! [`KafkaLog`]: a member of a consumer group that delivers nothing before it is told where to start.
 //!
-//! Positions come from the caller alone. A partition is assigned at its beginning, so that a mistake would read again
-//! and never skip, and paused before its first fetch; [`Log::start`] seeks and resumes it.
+//! Positions come from the caller alone. What the group assigns is not read at all until [`Log::start`] hands it to
+//! librdkafka with an offset that is a number. To assign it at a logical offset (beginning, end, committed) and to seek
+//! it afterwards loses a race in librdkafka 2.12: the answer to the look-up of the logical offset, though outdated by the
+//! seek, sets the partition back to it, and records come twice or, from the end, never.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::context::{Context, Rebalance, assign, unassign};
+use super::context::{Context, Rebalance, accept, give_back};
 use super::identity::{self, IdentityError, TopicIdentity};
 use super::reach::{Limiter, Reach};
 use super::settings::{ConsumerSettings, SettingsError};
@@ -105,20 +107,16 @@ impl KafkaLog {
         while let Some(rebalance) = self.consumer.context().next_rebalance() {
             any = true;
             match rebalance {
-                Rebalance::Assign(partitions) => self.assigned(partitions, on),
+                Rebalance::Assign(partitions) => self.assigned(&partitions, on),
                 Rebalance::Revoke { partitions, lost } => self.revoked(&partitions, lost, on),
             }
         }
         any
     }
 
-    fn assigned(&mut self, mut partitions: TopicPartitionList, on: &mut dyn FnMut(LogEvent<'_>)) {
-        let names = self.names(&partitions);
-        let taken = partitions
-            .set_all_offsets(Offset::Beginning)
-            .and_then(|()| assign(&self.consumer, &partitions))
-            .and_then(|()| self.consumer.pause(&partitions));
-        if let Err(error) = taken {
+    fn assigned(&mut self, partitions: &TopicPartitionList, on: &mut dyn FnMut(LogEvent<'_>)) {
+        let names = self.names(partitions);
+        if let Err(error) = accept(&self.consumer) {
             // Without an answer the group would wait for this member until it is thrown out.
             self.fatal = Some(format!(
                 "cannot take the Kafka partitions assigned: {error}; restart this process"
@@ -131,6 +129,9 @@ impl KafkaLog {
         if !names.is_empty() {
             on(LogEvent::Assigned(names));
         }
+        // Commits during the rebalance were refused, and nobody tells.
+        let done: Vec<_> = self.done.clone().into_iter().collect();
+        self.commit(&done);
     }
 
     fn revoked(
@@ -155,7 +156,7 @@ impl KafkaLog {
             self.commit_last(&names);
         }
         self.done.retain(|name, _| !names.contains(name));
-        if let Err(error) = unassign(&self.consumer, partitions) {
+        if let Err(error) = give_back(&self.consumer, partitions) {
             self.fatal = Some(format!(
                 "cannot give Kafka partitions back: {error}; restart this process"
             ));
@@ -460,19 +461,29 @@ impl Log for KafkaLog {
             return Err(failed(&"it is not assigned to this consumer"));
         };
         let list = list([(partition, position(offset))]);
-        if slot.stage == Stage::Stopped {
-            // librdkafka refuses to seek a partition that it stopped, for ever.
-            self.consumer
-                .incremental_unassign(&list)
-                .and_then(|()| self.consumer.incremental_assign(&list))
-                .map_err(|error| failed(&error))?;
-        } else {
-            let sought = self
+        match slot.stage {
+            Stage::Silent => self
                 .consumer
-                .seek_partitions(list.clone(), SEEK)
-                .map_err(|error| failed(&error))?;
-            for element in sought.elements() {
-                element.error().map_err(|error| failed(&error))?;
+                .incremental_assign(&list)
+                .map_err(|error| failed(&error))?,
+            Stage::Stopped => {
+                // librdkafka refuses to seek a partition that it stopped, for ever.
+                self.consumer
+                    .incremental_unassign(&list)
+                    .map_err(|error| failed(&error))?;
+                slot.stage = Stage::Silent;
+                self.consumer
+                    .incremental_assign(&list)
+                    .map_err(|error| failed(&error))?;
+            }
+            Stage::Started { .. } => {
+                let sought = self
+                    .consumer
+                    .seek_partitions(list.clone(), SEEK)
+                    .map_err(|error| failed(&error))?;
+                for element in sought.elements() {
+                    element.error().map_err(|error| failed(&error))?;
+                }
             }
         }
         slot.stage = Stage::Started {
@@ -540,8 +551,8 @@ impl Drop for KafkaLog {
         // What waits for an answer would never get one, and the consumer's destructor would wait for ever.
         while let Some(rebalance) = self.consumer.context().next_rebalance() {
             let answered = match &rebalance {
-                Rebalance::Assign(partitions) => assign(&self.consumer, partitions),
-                Rebalance::Revoke { partitions, .. } => unassign(&self.consumer, partitions),
+                Rebalance::Assign(_) => accept(&self.consumer),
+                Rebalance::Revoke { partitions, .. } => give_back(&self.consumer, partitions),
             };
             if let Err(error) = answered {
                 tracing::debug!("rebalance while closing: {error}");
