@@ -29,12 +29,14 @@ const ASK: Duration = Duration::from_secs(5);
 const SEEK: Duration = Duration::from_secs(2);
 /// How long a revocation waits for its offsets to be committed.
 const LAST_COMMIT: Duration = Duration::from_secs(2);
+/// How long leaving the group may take.
+const LEAVE: Duration = Duration::from_secs(5);
 /// How long a probe of the brokers may hold up the thread that polls.
 const PROBE: Duration = Duration::from_millis(300);
 
 /// See the module.
 pub struct KafkaLog {
-    consumer: BaseConsumer<Context>,
+    consumer: Arc<BaseConsumer<Context>>,
     topics: Vec<Arc<str>>,
     slots: Slots,
     /// What is done and not yet known to be committed.
@@ -45,6 +47,8 @@ pub struct KafkaLog {
     /// Some partition stopped; which one is still to be found out.
     stopped: bool,
     fatal: Option<String>,
+    /// Declared last, to hold the last reference when the consumer is dropped.
+    _leave: Leave,
 }
 
 impl KafkaLog {
@@ -60,7 +64,10 @@ impl KafkaLog {
             .map_err(refused)?;
         let names: Vec<&str> = settings.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&names).map_err(refused)?;
+        let consumer = Arc::new(consumer);
+        let now = Instant::now();
         Ok(Self {
+            _leave: Leave(Some(Arc::clone(&consumer))),
             consumer,
             topics: names.iter().copied().map(Arc::from).collect(),
             slots: Slots::default(),
@@ -68,7 +75,9 @@ impl KafkaLog {
             brokers: Reach::new(format!("Kafka at {}", settings.brokers)),
             missing: names
                 .iter()
-                .map(|name| Reach::new(format!("the Kafka topic {name}")))
+                .map(|name| {
+                    Reach::doubtful(now, format!("the Kafka topic {name}"), "no such topic")
+                })
                 .collect(),
             limiter: Limiter::default(),
             stopped: false,
@@ -95,7 +104,7 @@ impl KafkaLog {
     }
 
     /// Commits what is done, waiting at most two seconds for it, and leaves the group, which then shares out the
-    /// partitions at once. Dropping does the same without the commit.
+    /// partitions at once; that takes at most five seconds more. Dropping does the same without the commit.
     pub fn close(mut self) {
         let done: Vec<_> = self.done.keys().cloned().collect();
         self.commit_last(&done);
@@ -147,9 +156,11 @@ impl KafkaLog {
         if !names.is_empty() {
             on(LogEvent::Revoked(names.clone()));
         }
-        if lost {
+        if lost && self.brokers.is_away() {
+            tracing::debug!("{} partitions lost to the outage", names.len());
+        } else if lost {
             tracing::warn!(
-                "the group gave up on this consumer and took {} partitions away",
+                "the group gave up on this consumer and took {} partitions away: is max.poll.interval.ms or session.timeout.ms too short?",
                 names.len()
             );
         } else {
@@ -340,7 +351,11 @@ impl KafkaLog {
                 continue;
             }
             match self.consumer.fetch_metadata(Some(topic), PROBE) {
-                Err(_) => answers = false,
+                Err(error) => {
+                    answers = false;
+                    reach.postpone(now);
+                    self.brokers.suspect(now, &error.to_string());
+                }
                 Ok(metadata) => {
                     let known = metadata
                         .topics()
@@ -557,6 +572,27 @@ impl Drop for KafkaLog {
             if let Err(error) = answered {
                 tracing::debug!("rebalance while closing: {error}");
             }
+        }
+    }
+}
+
+/// Leaves the group and ends librdkafka's client. That waits for every commit on its way, up to a minute where a broker
+/// has stopped answering, so it is given a thread of its own and only so much time.
+struct Leave(Option<Arc<BaseConsumer<Context>>>);
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        let consumer = self.0.take();
+        let (left, leaving) = std::sync::mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("kafka-leave".to_owned())
+            .spawn(move || {
+                drop(consumer);
+                // Nobody listens any more if it took too long.
+                let _ = left.send(());
+            });
+        if thread.is_ok() && leaving.recv_timeout(LEAVE).is_err() {
+            tracing::debug!("left the Kafka group without its answer");
         }
     }
 }
