@@ -6,6 +6,7 @@
 pub mod batch;
 pub mod columns;
 pub mod event;
+pub mod kafka;
 pub mod plan;
 pub mod ports;
 pub mod rollup;
