@@ -5,6 +5,7 @@
 
 pub mod batch;
 pub mod columns;
+pub mod config;
 pub mod event;
 pub mod kafka;
 pub mod plan;
