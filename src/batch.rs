@@ -1,41 +1,235 @@
 //! A batch: a range of offsets of one source, its rows, and the blocks they are inserted as.
 //!
 //! ```text
-//! Batch [from, to)  ──block(key, at)──▶  Block   one month of one table, only rows at or above `at`
-//!                   ──ledger_row(at)──▶  LedgerRow
+//! Batch [from, to)  ──block(key, at)──▶  Block       one month of one table, only rows at or above `at`
+//!                   ──ledger_row(at)──▶  LedgerRow   what the range [at, to) became
 //! ```
 //!
 //! Both are functions of the batch and of the offset they begin at, so what another writer has already done is left out
 //! by asking for a later beginning.
 
+mod block;
 mod dead_letter;
 mod key;
 mod ledger;
+mod window;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use crate::columns::{Column, Columns, Row};
-use crate::plan::{Plan, TableId, TableKind};
+use crate::columns::Columns;
+use crate::event::wire;
+use crate::plan::{Plan, TableKind};
 use crate::ports::Record;
 
-pub use dead_letter::Reason;
+pub use block::Block;
+pub use dead_letter::{COLUMNS as DEAD_LETTER_COLUMNS, Reason};
 pub use key::{Key, Month, Source};
 pub use ledger::{LedgerKind, LedgerRow};
+pub use window::Window;
 
-/// Rows of one source, `[from, to)`, being filled or being written.
+/// Messages of one source in `[from, to)`, as the rows that they become.
 #[derive(Debug, Clone)]
 pub struct Batch {
     source: Source,
     from: u64,
+    /// One past the last message taken in; offsets may have gaps, so this is not `from` plus a count.
     to: u64,
+    /// Messages taken in, counted apart from what became of them so that the ledger's sum means something.
+    events: u64,
+    /// Raw rows and dead letters. Rollups are computed from the raw rows when their block is built.
     tables: BTreeMap<Key, Columns>,
+    /// Offsets of duplicates, ascending.
+    duplicates: Vec<u64>,
+    /// Offsets of late rows, ascending.
+    late: Vec<u64>,
+    /// Memory held, roughly.
+    bytes: usize,
+    horizon_cut: bool,
 }
 
-/// One month of one table of a batch, at or above an offset: what one insert carries.
-#[derive(Debug, Clone)]
-pub struct Block {
-    batch: Arc<Batch>,
-    key: Key,
-    at: u64,
+/// Greatest event time seen in a partition, and with it which events are late.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Progress {
+    greatest_ms: Option<i64>,
+}
+
+impl Progress {
+    /// Takes note of an event's time and answers whether it was late: further than the lateness behind the greatest
+    /// time before it. A time ahead of its record's timestamp counts as that timestamp, so that one fast clock does not
+    /// make everybody late.
+    fn observe(&mut self, time_ms: i64, timestamp_ms: i64, lateness_ms: i64) -> bool {
+        let late = self.greatest_ms.is_some_and(|greatest| time_ms < greatest - lateness_ms);
+        let capped = time_ms.min(timestamp_ms);
+        self.greatest_ms = Some(self.greatest_ms.map_or(capped, |greatest| greatest.max(capped)));
+        late
+    }
+}
+
+/// What a readable event became.
+enum Taken {
+    Row { late: bool },
+    Duplicate,
+}
+
+/// Bytes that a row costs beside its payload: offsets, indices, null maps and the duplicates window.
+const ROW_OVERHEAD: usize = 96;
+
+impl Batch {
+    /// An empty batch that begins at `from`.
+    pub fn new(source: Source, from: u64, horizon_cut: bool) -> Batch {
+        Batch {
+            source,
+            from,
+            to: from,
+            events: 0,
+            tables: BTreeMap::new(),
+            duplicates: Vec::new(),
+            late: Vec::new(),
+            bytes: 0,
+            horizon_cut,
+        }
+    }
+
+    /// Whose messages these are.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// First offset it answers for.
+    pub fn from(&self) -> u64 {
+        self.from
+    }
+
+    /// One past the last message taken in.
+    pub fn to(&self) -> u64 {
+        self.to
+    }
+
+    /// Messages taken in.
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// Memory held, roughly: payloads and a fixed overhead a message.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Takes in the next message: it becomes a row, a dead letter or a counted duplicate, never nothing.
+    pub fn push(&mut self, plan: &Plan, record: &Record<'_>, window: &mut Window, progress: &mut Progress) {
+        debug_assert!(record.offset >= self.to, "offsets ascend");
+        self.to = record.offset + 1;
+        self.events += 1;
+        self.bytes += record.payload.map_or(0, <[u8]>::len) + ROW_OVERHEAD;
+        match self.take(plan, record, window, progress) {
+            Ok(Taken::Row { late: false }) => {}
+            Ok(Taken::Row { late: true }) => self.late.push(record.offset),
+            Ok(Taken::Duplicate) => self.duplicates.push(record.offset),
+            Err(reason) => {
+                let month = Month::of(dead_letter::timestamp_ms(record) * 1_000);
+                let key = Key { table: plan.dead_letters, month };
+                let columns = self.tables.entry(key).or_insert_with(dead_letter::new_columns);
+                dead_letter::push(columns, record, &reason);
+            }
+        }
+    }
+
+    /// Takes note of the id of a message below `from`, which is written already.
+    pub fn remember(&mut self, plan: &Plan, record: &Record<'_>, window: &mut Window) {
+        let Ok((fingerprint, body)) = wire::split(record.payload) else { return };
+        let Some(index) = plan.type_of(fingerprint) else { return };
+        let planned = &plan.types[index];
+        let key = Key { table: planned.table, month: Month::of(record.timestamp_ms * 1_000) };
+        let columns = self.tables.entry(key).or_insert_with(|| planned.decoder.new_columns());
+        if let Ok(row) = planned.decoder.decode(body, columns) {
+            window.observe(index, row.id, record.offset);
+            columns.truncate(0);
+        }
+    }
+
+    fn take(
+        &mut self,
+        plan: &Plan,
+        record: &Record<'_>,
+        window: &mut Window,
+        progress: &mut Progress,
+    ) -> Result<Taken, Reason> {
+        let (fingerprint, body) = wire::split(record.payload)?;
+        let index = plan.type_of(fingerprint).ok_or(Reason::UnknownSchema(fingerprint))?;
+        let planned = &plan.types[index];
+        // The event's month is known only when it is decoded; its record's month is nearly always the same.
+        let guess = Month::of(record.timestamp_ms * 1_000);
+        let key = Key { table: planned.table, month: guess };
+        let mut columns = self.tables.entry(key).or_insert_with(|| planned.decoder.new_columns());
+        let rows = columns.len();
+        let decode_error = |error| Reason::Decode { event: planned.event.name.clone(), error };
+        let row = planned.decoder.decode(body, columns).map_err(decode_error)?;
+        let duplicate = window.observe(index, row.id, record.offset);
+        let judged = plan.limits.judge(row.time, record.timestamp_ms);
+        let month = Month::of(row.time);
+        if duplicate || judged.is_err() || month != guess {
+            columns.truncate(rows);
+        }
+        judged?;
+        if duplicate {
+            return Ok(Taken::Duplicate);
+        }
+        if month != guess {
+            let key = Key { table: planned.table, month };
+            columns = self.tables.entry(key).or_insert_with(|| planned.decoder.new_columns());
+            planned.decoder.decode(body, columns).map_err(decode_error)?;
+        }
+        if let Some(pricer) = &planned.pricer {
+            pricer.push_cost(columns);
+        }
+        columns.offsets.push(record.offset);
+        let late = progress.observe(row.time / 1_000, record.timestamp_ms, plan.limits.lateness_ms);
+        Ok(Taken::Row { late })
+    }
+
+    /// The months of tables that `[at, to)` writes to, each with the last offset that it writes there.
+    pub fn keys(&self, plan: &Plan, at: u64) -> BTreeMap<Key, u64> {
+        let mut keys = BTreeMap::new();
+        for (&key, columns) in &self.tables {
+            let Some(&last) = columns.offsets.last().filter(|&&last| last >= at) else { continue };
+            keys.insert(key, last);
+            if let TableKind::Raw(event) = plan.table(key.table).kind {
+                for &rollup in &plan.types[event].rollups {
+                    keys.insert(Key { table: plan.rollup_tables[rollup], month: key.month }, last);
+                }
+            }
+        }
+        keys
+    }
+
+    /// What the ledger says of `[at, to)`, given the marks under which its rows were seen.
+    pub fn ledger_row(&self, plan: &Plan, at: u64, marks: BTreeMap<Key, u64>) -> LedgerRow {
+        let empty =
+            LedgerRow::empty(self.source.clone(), LedgerKind::Batch, at, self.to, plan.hash.clone());
+        let mut row = LedgerRow { events: self.events, horizon_cut: self.horizon_cut, marks, ..empty };
+        for (key, columns) in &self.tables {
+            let below = below(&columns.offsets, at);
+            let kept = (columns.len() - below) as u64;
+            row.events -= below as u64;
+            if key.table == plan.dead_letters {
+                row.dead_letters += kept;
+            } else if kept > 0 {
+                *row.rows.entry(key.table).or_default() += kept;
+                for &time in &columns.times[below..] {
+                    row.min_time = Some(row.min_time.map_or(time, |least| least.min(time)));
+                    row.max_time = Some(row.max_time.map_or(time, |greatest| greatest.max(time)));
+                }
+            }
+        }
+        let duplicates_below = below(&self.duplicates, at);
+        row.events -= duplicates_below as u64;
+        row.duplicates = (self.duplicates.len() - duplicates_below) as u64;
+        row.late = (self.late.len() - below(&self.late, at)) as u64;
+        row
+    }
+}
+
+/// How many of the ascending `offsets` lie below `at`.
+fn below(offsets: &[u64], at: u64) -> usize {
+    offsets.partition_point(|&offset| offset < at)
 }

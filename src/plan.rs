@@ -2,9 +2,14 @@
 //!
 //! Two workers with equal plans write equal rows for equal bytes; the ledger names the plan of each batch by its hash.
 
+use std::collections::BTreeMap;
+
+use sha2::{Digest, Sha256};
+
+use crate::batch::Reason;
 use crate::columns::Decoder;
-use crate::event::EventType;
-use crate::rollup::{PriceList, Rollup};
+use crate::event::{EventType, SchemaError};
+use crate::rollup::{self, Pack, PackError, PriceError, PriceList, Pricer, Rollup};
 
 /// Position of a table in [`Plan::tables`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,6 +42,8 @@ pub struct PlannedType {
     pub event: EventType,
     /// Its schema, compiled.
     pub decoder: Decoder,
+    /// Its prices, compiled; `None`: it costs nothing.
+    pub pricer: Option<Pricer>,
     /// Its table.
     pub table: TableId,
     /// Positions in [`Plan::rollups`] of the rollups over it.
@@ -58,6 +65,35 @@ pub struct Limits {
     pub max_series: usize,
 }
 
+impl Limits {
+    /// Whether an event of `time` microseconds may stand in a record of `timestamp_ms`. Judged against the record and
+    /// not the clock, so that a replay judges alike.
+    pub fn judge(&self, time: i64, timestamp_ms: i64) -> Result<(), Reason> {
+        let time_ms = time.div_euclid(1_000);
+        if time_ms > timestamp_ms.saturating_add(self.max_skew_ms) {
+            return Err(Reason::Future { time_ms, timestamp_ms, limit_ms: self.max_skew_ms });
+        }
+        if time_ms < timestamp_ms.saturating_sub(self.max_age_ms) {
+            return Err(Reason::TooOld { time_ms, timestamp_ms, limit_ms: self.max_age_ms });
+        }
+        Ok(())
+    }
+}
+
+/// A file's name and text.
+pub type Text = (String, String);
+
+/// The texts that a plan is made of.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// `schemas/*.avsc`.
+    pub schemas: Vec<Text>,
+    /// `packs/*.toml`.
+    pub packs: Vec<Text>,
+    /// `prices.toml`, if there is one.
+    pub prices: Option<Text>,
+}
+
 /// Everything that decides what is written for an event.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -67,10 +103,165 @@ pub struct Plan {
     pub rollups: Vec<Rollup>,
     /// All tables that batches write to.
     pub tables: Vec<Table>,
-    /// What tokens cost.
-    pub prices: PriceList,
+    /// The table of each of `rollups`.
+    pub rollup_tables: Vec<TableId>,
+    /// The table of dead letters.
+    pub dead_letters: TableId,
     /// Limits.
     pub limits: Limits,
     /// SHA-256 over schemas, packs, prices and limits, hexadecimal, first 16 digits.
     pub hash: String,
+    by_fingerprint: BTreeMap<u64, usize>,
+}
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// A schema can't be used.
+    #[error("{0}")]
+    Schema(#[from] SchemaError),
+    /// A pack can't be used.
+    #[error("{0}")]
+    Pack(#[from] PackError),
+    /// The prices can't be used.
+    #[error("{0}")]
+    Price(#[from] PriceError),
+    /// Two schemas declare one event type.
+    #[error("{second}: declares the event type {name}, as {first} does already; remove or rename one of them")]
+    SameType {
+        /// Record name.
+        name: String,
+        /// First file.
+        first: String,
+        /// Second file.
+        second: String,
+    },
+    /// No schema at all.
+    #[error("there is no event type: put at least one .avsc into the schemas' folder")]
+    NoTypes,
+    /// A name is taken.
+    #[error("the table name {0} is used twice, or is one of highwater's own; rename the event type or the rollup")]
+    TableName(String),
+}
+
+/// Tables of highwater's own, which no event type or rollup may be called.
+const RESERVED: [&str; 6] = ["ledger", "watermarks", "sources", "plans", "dead_letters", "alerts"];
+
+impl Plan {
+    /// Compiles schemas, packs and prices, or says everything that is wrong with them.
+    pub fn compile(sources: &Sources, limits: Limits) -> Result<Plan, Vec<PlanError>> {
+        let mut errors = Vec::new();
+        let events = collect(&sources.schemas, &mut errors, |file, text| EventType::parse(file, text));
+        let packs = collect(&sources.packs, &mut errors, |file, text| Pack::parse(file, text));
+        let prices = collect(&sources.prices.clone().into_iter().collect::<Vec<_>>(), &mut errors, |file, text| {
+            PriceList::parse(file, text)
+        });
+        let mut files: BTreeMap<&str, &str> = BTreeMap::new();
+        for (event, (file, _)) in events.iter().zip(&sources.schemas) {
+            if let Some(first) = files.insert(&event.name, file) {
+                let (name, first, second) = (event.name.clone(), first.to_owned(), file.clone());
+                errors.push(PlanError::SameType { name, first, second });
+            }
+        }
+        if sources.schemas.is_empty() {
+            errors.push(PlanError::NoTypes);
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let rollups = rollup::resolve(&packs, &events)
+            .map_err(|errors| errors.into_iter().map(PlanError::Pack).collect::<Vec<_>>())?;
+        let prices = prices.into_iter().next().unwrap_or_default();
+        let hash = hash(sources, &limits);
+        Plan::assemble(events, rollups, &prices, limits, hash)
+    }
+
+    fn assemble(
+        events: Vec<EventType>,
+        rollups: Vec<Rollup>,
+        prices: &PriceList,
+        limits: Limits,
+        hash: String,
+    ) -> Result<Plan, Vec<PlanError>> {
+        let mut tables: Vec<Table> = Vec::new();
+        let mut add = |name: String, kind| {
+            tables.push(Table { name, kind });
+            TableId((tables.len() - 1) as u16)
+        };
+        let mut types = Vec::new();
+        for (index, event) in events.into_iter().enumerate() {
+            let over = |(position, rollup): (usize, &Rollup)| (rollup.event == index).then_some(position);
+            types.push(PlannedType {
+                decoder: Decoder::compile(&event),
+                pricer: Pricer::new(prices, &event),
+                table: add(event.name.clone(), TableKind::Raw(index)),
+                rollups: rollups.iter().enumerate().filter_map(over).collect(),
+                event,
+            });
+        }
+        let rollup_tables = (rollups.iter().enumerate())
+            .map(|(index, rollup)| add(format!("{}_parts", rollup.name), TableKind::Rollup(index)))
+            .collect();
+        let dead_letters = add("dead_letters".to_owned(), TableKind::DeadLetters);
+        let mut errors = Vec::new();
+        for (index, table) in tables.iter().enumerate() {
+            let taken = tables[..index].iter().any(|other| other.name == table.name)
+                || rollups.iter().any(|rollup| rollup.name == table.name)
+                || (table.kind != TableKind::DeadLetters && RESERVED.contains(&table.name.as_str()));
+            if taken {
+                errors.push(PlanError::TableName(table.name.clone()));
+            }
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let by_fingerprint =
+            types.iter().enumerate().map(|(index, planned)| (planned.event.fingerprint, index)).collect();
+        Ok(Plan { types, rollups, tables, rollup_tables, dead_letters, limits, hash, by_fingerprint })
+    }
+
+    /// The event type of a schema fingerprint.
+    pub fn type_of(&self, fingerprint: u64) -> Option<usize> {
+        self.by_fingerprint.get(&fingerprint).copied()
+    }
+
+    /// A table by its id.
+    pub fn table(&self, id: TableId) -> &Table {
+        &self.tables[usize::from(id.0)]
+    }
+
+    /// A table by its name in ClickHouse.
+    pub fn table_named(&self, name: &str) -> Option<TableId> {
+        self.tables.iter().position(|table| table.name == name).map(|index| TableId(index as u16))
+    }
+}
+
+fn collect<T, E: Into<PlanError>>(
+    texts: &[Text],
+    errors: &mut Vec<PlanError>,
+    parse: impl Fn(&str, &str) -> Result<T, E>,
+) -> Vec<T> {
+    let mut parsed = Vec::new();
+    for (file, text) in texts {
+        match parse(file, text) {
+            Ok(value) => parsed.push(value),
+            Err(error) => errors.push(error.into()),
+        }
+    }
+    parsed
+}
+
+/// Names a plan by its texts, whatever their files are called.
+fn hash(sources: &Sources, limits: &Limits) -> String {
+    let mut hasher = Sha256::new();
+    for (kind, texts) in [("schema", &sources.schemas), ("pack", &sources.packs)] {
+        for (_, text) in texts {
+            hasher.update(format!("{kind} {}\n{text}\n", text.len()));
+        }
+    }
+    if let Some((_, text)) = &sources.prices {
+        hasher.update(format!("prices {}\n{text}\n", text.len()));
+    }
+    hasher.update(format!("{limits:?}"));
+    hasher.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }

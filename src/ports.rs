@@ -100,11 +100,9 @@ pub struct Connection(pub u64);
 pub struct LedgerEnd {
     /// One past the last offset that is done; `None`: the ledger has no row of this source.
     pub end: Option<u64>,
-    /// The greatest mark recorded per table name and month: what a TTL may have taken from the tables.
+    /// The greatest mark recorded per table and month: what a TTL may have taken from the tables.
     /// Filled only where the question asked for it.
-    pub marks: BTreeMap<Key, u64>,
-    /// Greatest end of all rows that lost offsets from the log or cut the duplicates window, for information.
-    pub rows: u64,
+    pub recorded: BTreeMap<Key, u64>,
 }
 
 /// A question about one source.

@@ -2,6 +2,7 @@
 
 use crate::columns::{Column, Columns, DecodeError, LowCardinality, Strings, Values};
 use crate::event::wire::FrameError;
+use crate::ports::Record;
 
 /// Why a message is a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -97,4 +98,28 @@ pub(super) fn new_columns() -> Columns {
         columns: COLUMNS.iter().zip(values).map(column).collect(),
         ..Columns::default()
     }
+}
+
+/// The record's timestamp within what `DateTime64(3)` and a month can hold: it comes from outside, and a bad one must
+/// not keep the message from being kept.
+pub(super) fn timestamp_ms(record: &Record<'_>) -> i64 {
+    const YEAR_2106: i64 = 4_291_747_200_000;
+    record.timestamp_ms.clamp(0, YEAR_2106 - 1)
+}
+
+/// Keeps a message whole, with the reason why it could not be read.
+pub(super) fn push(columns: &mut Columns, record: &Record<'_>, reason: &Reason) {
+    let detail = reason.to_string();
+    for (column, (name, ..)) in columns.columns.iter_mut().zip(COLUMNS) {
+        match (&mut column.values, name) {
+            (Values::Int64(values), _) => values.push(timestamp_ms(record)),
+            (Values::LowCardinality(values), _) => values.push(reason.name()),
+            (Values::String(values), "detail") => values.push(detail.as_bytes()),
+            (Values::String(values), "key") => values.push(record.key.unwrap_or_default()),
+            (Values::String(values), _) => values.push(record.payload.unwrap_or_default()),
+            (other, name) => unreachable!("dead letter column {name} holds {other:?}"),
+        }
+    }
+    columns.times.push(timestamp_ms(record) * 1_000);
+    columns.offsets.push(record.offset);
 }

@@ -8,6 +8,8 @@ use crate::plan::TableId;
 /// What a range of offsets became.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LedgerKind {
+    /// The source begins here: an empty range, so that two first starts can't disagree.
+    Start,
     /// Its events were written.
     Batch,
     /// The log no longer had it.
@@ -18,6 +20,7 @@ impl LedgerKind {
     /// As stored.
     pub fn as_str(self) -> &'static str {
         match self {
+            LedgerKind::Start => "start",
             LedgerKind::Batch => "batch",
             LedgerKind::Lost => "lost",
         }
@@ -57,4 +60,26 @@ pub struct LedgerRow {
     pub plan: String,
     /// The mark of each table and month that the batch wrote to, as seen when it was done.
     pub marks: BTreeMap<Key, u64>,
+}
+
+impl LedgerRow {
+    /// A row of a range in which nothing was read.
+    pub fn empty(source: Source, kind: LedgerKind, from: u64, to: u64, plan: String) -> LedgerRow {
+        LedgerRow {
+            source,
+            kind,
+            from,
+            to,
+            events: 0,
+            rows: BTreeMap::new(),
+            dead_letters: 0,
+            duplicates: 0,
+            late: 0,
+            min_time: None,
+            max_time: None,
+            horizon_cut: false,
+            plan,
+            marks: BTreeMap::new(),
+        }
+    }
 }

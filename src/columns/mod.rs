@@ -1,12 +1,15 @@
 //! Avro values as ClickHouse columns: the decode plan compiled from a schema, the column buffers it fills, and the
 //! Native block they are sent as.
 
+mod avro;
 mod decoder;
+mod error;
 mod low_cardinality;
 pub mod native;
 mod values;
 
-pub use decoder::{DecodeError, Decoder, Row};
+pub use decoder::{Decoder, Row};
+pub use error::{DecodeError, Fault};
 pub use low_cardinality::LowCardinality;
 pub use values::{Column, Distributions, Strings, Values};
 

@@ -1,0 +1,237 @@
+//! The delivery protocol of one partition, as a state machine.
+//!
+//! It holds no connection and reads no clock: [`Partition::next`] says what it wants done, the worker does it and brings
+//! the [`Reply`]. Records come in by [`Partition::record`].
+//!
+//! ```text
+//! Locating ──▶ Warming ──▶ Running ──▶ (revoked: dropped)
+//!    │  the ledger's end      │  open batch fills while one is in flight
+//!    └────────────┬───────────┘
+//!                 ▼
+//!              Stopped   a guard said no; an operator is needed
+//! ```
+//!
+//! What keeps it exact is in [`flight`]: a block is built on the mark that was found, its token names that mark, and only
+//! the mark says that it is there. So any number of these machines, asleep or awake, may work on one partition at once.
+
+mod flight;
+mod locate;
+mod running;
+mod stop;
+
+use std::time::Duration;
+
+use crate::batch::Source;
+use crate::plan::Plan;
+use crate::ports::{Bounds, Insert, LogError, Marks, Question, Record, StoreError};
+
+use locate::{Locate, Located};
+use running::Running;
+pub use stop::Stop;
+
+/// When a batch is sealed, and how patient its delivery is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tuning {
+    /// Age at which an open batch is sealed.
+    pub seal_after: Duration,
+    /// Messages at which it is sealed.
+    pub seal_events: u64,
+    /// Bytes at which it is sealed.
+    pub seal_bytes: usize,
+    /// How long an acknowledged insert may stay unseen before its token counts as burnt. At least the time after which
+    /// the store gives up on an insert.
+    pub insert_timeout: Duration,
+}
+
+/// What a partition wants done. Every one but the last three is answered by a [`Reply`].
+#[derive(Debug)]
+pub enum Action {
+    /// Ask the store for marks.
+    Ask(Question),
+    /// Send an insert.
+    Insert(Insert),
+    /// Ask the store for the ids of raw rows with offsets in `[from, to)`.
+    Ids {
+        /// First offset.
+        from: u64,
+        /// One past the last.
+        to: u64,
+    },
+    /// Ask the log for its bounds.
+    Bounds,
+    /// Begin to deliver from here.
+    Start(u64),
+    /// Stop delivering for now.
+    Pause,
+    /// Deliver again.
+    Resume,
+    /// Tell the group how far we are.
+    Commit(u64),
+}
+
+/// What came of an [`Action`].
+#[derive(Debug)]
+pub enum Reply {
+    /// To [`Action::Ask`].
+    Marks(Result<Marks, StoreError>),
+    /// To [`Action::Insert`].
+    Inserted(Result<(), StoreError>),
+    /// To [`Action::Ids`]: offset, position of the event type, id; ascending.
+    Ids(Result<Vec<(u64, usize, u128)>, StoreError>),
+    /// To [`Action::Bounds`].
+    Bounds(Result<Bounds, LogError>),
+    /// To [`Action::Start`].
+    Started(Result<(), LogError>),
+}
+
+/// One partition that the group gave to this worker.
+#[derive(Debug)]
+pub struct Partition {
+    source: Source,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Asking where to begin.
+    Locating(Locate),
+    /// Reading the ids before the ledger's end again; the batch that follows is ready and empty.
+    Warming(Running),
+    /// Delivering.
+    Running(Running),
+    /// Not without an operator.
+    Stopped,
+}
+
+impl Partition {
+    /// A partition that was just assigned.
+    pub fn new(source: Source) -> Partition {
+        Partition { source, state: State::Locating(Locate::new()) }
+    }
+
+    /// Whose machine this is.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// What to do next at `now`, if anything. Call again until it answers `None`.
+    pub fn next(&mut self, plan: &Plan, tuning: &Tuning, now: Duration) -> Option<Action> {
+        match &mut self.state {
+            State::Locating(locate) => locate.next(&self.source, plan, now),
+            State::Warming(_) | State::Stopped => None,
+            State::Running(running) => running.next(plan, tuning, now),
+        }
+    }
+
+    /// Takes in what came of an action.
+    pub fn reply(&mut self, plan: &Plan, tuning: &Tuning, reply: Reply, now: Duration) {
+        let outcome = match &mut self.state {
+            State::Locating(locate) => locate.reply(&self.source, plan, reply, now).map(|located| {
+                if let Some(Located { ready, warm }) = located {
+                    self.state = if warm { State::Warming(ready) } else { State::Running(ready) };
+                }
+            }),
+            State::Running(running) => running.reply(plan, tuning, reply, now),
+            State::Warming(_) | State::Stopped => Ok(()),
+        };
+        if let Err(stop) = outcome {
+            self.stop(stop);
+        }
+    }
+
+    /// Takes in the next record of the log.
+    pub fn record(&mut self, plan: &Plan, record: &Record<'_>, now: Duration) {
+        if let State::Warming(running) = &mut self.state {
+            if record.offset < running.done() {
+                return running.remember(plan, record);
+            }
+            self.finish_warming();
+        }
+        if let State::Running(running) = &mut self.state {
+            running.record(plan, record, now);
+        }
+    }
+
+    /// The log has been read to its end; the next record will be at `offset` or later.
+    pub fn end_of_log(&mut self, offset: u64) {
+        if matches!(&self.state, State::Warming(running) if offset >= running.done()) {
+            self.finish_warming();
+        }
+    }
+
+    fn finish_warming(&mut self) {
+        if let State::Warming(running) = std::mem::replace(&mut self.state, State::Stopped) {
+            self.state = State::Running(running);
+        }
+    }
+
+    /// The log does not have the position that it was to be read from.
+    pub fn out_of_range(&mut self) {
+        let position = self.done().unwrap_or_default();
+        self.stop(Stop::OutOfRange { position });
+    }
+
+    /// Stops this partition and no other, and says so.
+    fn stop(&mut self, stop: Stop) {
+        tracing::error!(source = %self.source, "partition stopped: {stop}");
+        self.state = State::Stopped;
+    }
+
+    /// Seals what is open as soon as nothing is in flight, whatever its age: to end, or to free memory.
+    pub fn flush(&mut self) {
+        if let State::Running(running) = &mut self.state {
+            running.flush();
+        }
+    }
+
+    /// Holds records back while memory is short.
+    pub fn throttle(&mut self, on: bool) {
+        if let State::Running(running) = &mut self.state {
+            running.throttle(on);
+        }
+    }
+
+    /// Whether nothing read is still to be written.
+    pub fn is_idle(&self) -> bool {
+        match &self.state {
+            State::Running(running) => running.is_idle(),
+            State::Locating(_) | State::Warming(_) | State::Stopped => true,
+        }
+    }
+
+    /// Whether a guard stopped it.
+    pub fn is_stopped(&self) -> bool {
+        matches!(self.state, State::Stopped)
+    }
+
+    /// One past the last offset known to be done, once it is known.
+    pub fn done(&self) -> Option<u64> {
+        match &self.state {
+            State::Warming(running) | State::Running(running) => Some(running.done()),
+            State::Locating(_) | State::Stopped => None,
+        }
+    }
+
+    /// Memory held, roughly.
+    pub fn bytes(&self) -> usize {
+        match &self.state {
+            State::Running(running) => running.bytes(),
+            State::Locating(_) | State::Warming(_) | State::Stopped => 0,
+        }
+    }
+}
+
+/// Waits between attempts: doubling from 50 ms to 5 s.
+#[derive(Debug, Clone, Copy, Default)]
+struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    /// When to try again after one more failure.
+    fn after_failure(&mut self, now: Duration) -> Duration {
+        let wait = Duration::from_millis(50 << self.failures.min(7)).min(Duration::from_secs(5));
+        self.failures += 1;
+        now + wait
+    }
+}

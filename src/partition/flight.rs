@@ -1,0 +1,293 @@
+//! One batch on its way into ClickHouse: a compare-and-set on the mark of every table and month that it writes to.
+//!
+//! ```text
+//!        ┌──────────────── something missing ◀────────────┐
+//!        ▼                                                │
+//!       Ask ──marks──▶ settle ──blocks not there──▶ Send ─┤ all sent, or one failed
+//!                        │      all there: the ledger row │
+//!                        ▼                                │
+//!                the ledger has it: done
+//! ```
+//!
+//! - A block is built from the rows at or above its mark, and its token names that mark: of two writers who found the
+//!   same mark, one lands.
+//! - It goes out on the connection that the mark was asked on. A server killed in between breaks that connection.
+//! - An acknowledgement proves nothing; the mark is asked again and decides.
+//! - A token that was acknowledged but has no part (killed between the two) is burnt: after the insert time-out the same
+//!   rows go out under `/1`, `/2` …, the same sequence for every writer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Action, Backoff, Stop, Tuning};
+use crate::batch::{Batch, Block, Key};
+use crate::plan::Plan;
+use crate::ports::{Connection, Insert, Marks, Question, Rows};
+
+/// A sealed batch until the ledger has its range.
+#[derive(Debug)]
+pub(super) struct Flight {
+    batch: Arc<Batch>,
+    step: Step,
+    /// Tokens in use, by what they are for; `None` is the ledger's.
+    tokens: BTreeMap<Option<Key>, Token>,
+    /// Whether the ledger's recorded marks are to be asked too: another writer has moved the ledger.
+    recorded: bool,
+    /// The marks that our ledger row recorded, once it was sent.
+    row_marks: Option<BTreeMap<Key, u64>>,
+    backoff: Backoff,
+}
+
+#[derive(Debug)]
+enum Step {
+    /// Ask for the marks, not before the time.
+    Ask { due: Duration },
+    /// Asked for the marks of these keys.
+    Asking { keys: BTreeSet<Key> },
+    /// Send these, last first, not before the time.
+    Send { due: Duration, outbox: Vec<Insert> },
+    /// The insert under `token` is out, these follow.
+    Sending { token: String, outbox: Vec<Insert>, target: Option<Key> },
+}
+
+/// The state of one token.
+#[derive(Debug, Clone, Copy)]
+struct Token {
+    /// The mark that it names.
+    base: u64,
+    /// How many of its predecessors are burnt.
+    burnt: u32,
+    /// When an insert under it was first acknowledged.
+    acknowledged: Option<Duration>,
+}
+
+/// Marks and the keys that they were asked for.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) marks: Marks,
+    keys: BTreeSet<Key>,
+}
+
+/// What an answer means for the flight.
+pub(super) enum Landing {
+    /// There is more to do.
+    Ahead,
+    /// The ledger ends at `end`, at or past the batch. `recorded`: the marks in the row, where it was ours.
+    Done { end: u64, recorded: Option<BTreeMap<Key, u64>> },
+}
+
+impl Flight {
+    /// Sends a sealed batch on its way, on marks that are known already if they cover it.
+    pub(super) fn new(
+        batch: Arc<Batch>,
+        plan: &Plan,
+        known: Option<Known>,
+        recorded: &BTreeMap<Key, u64>,
+        now: Duration,
+    ) -> Flight {
+        let mut flight = Flight {
+            batch,
+            step: Step::Ask { due: now },
+            tokens: BTreeMap::new(),
+            recorded: false,
+            row_marks: None,
+            backoff: Backoff::default(),
+        };
+        if let Some(known) = known
+            && known.marks.ledger.end == Some(flight.batch.from())
+        {
+            flight.build(plan, &known, recorded, flight.batch.from(), None, now);
+        }
+        flight
+    }
+
+    pub(super) fn batch(&self) -> &Batch {
+        &self.batch
+    }
+
+    /// The token of the insert that is out.
+    pub(super) fn sending(&self) -> &str {
+        match &self.step {
+            Step::Sending { token, .. } => token,
+            Step::Ask { .. } | Step::Asking { .. } | Step::Send { .. } => "",
+        }
+    }
+
+    /// What to do next. `open` gives the keys of the batch that follows, so that its marks come with the same answer.
+    pub(super) fn next(
+        &mut self,
+        plan: &Plan,
+        now: Duration,
+        open: impl FnOnce() -> BTreeMap<Key, u64>,
+    ) -> Option<Action> {
+        match &mut self.step {
+            Step::Ask { due } if *due <= now => {
+                let own = self.batch.keys(plan, self.batch.from());
+                let keys: BTreeSet<Key> = own.into_keys().chain(open().into_keys()).collect();
+                let question = Question {
+                    source: self.batch.source().clone(),
+                    from: self.batch.from(),
+                    keys: keys.iter().copied().collect(),
+                    recorded: self.recorded,
+                };
+                self.step = Step::Asking { keys };
+                Some(Action::Ask(question))
+            }
+            Step::Send { due, outbox } if *due <= now => {
+                let outbox = std::mem::take(outbox);
+                self.send(outbox, now)
+            }
+            _ => None,
+        }
+    }
+
+    fn send(&mut self, mut outbox: Vec<Insert>, now: Duration) -> Option<Action> {
+        let Some(insert) = outbox.pop() else {
+            self.step = Step::Ask { due: now };
+            return None;
+        };
+        let target = match &insert.rows {
+            Rows::Block(block) => Some(block.key()),
+            Rows::Ledger(_) => None,
+        };
+        self.step = Step::Sending { token: insert.token.clone(), outbox, target };
+        Some(Action::Insert(insert))
+    }
+
+    /// Asks again after a while: the last question had no answer.
+    pub(super) fn ask_later(&mut self, now: Duration) {
+        self.step = Step::Ask { due: self.backoff.after_failure(now) };
+    }
+
+    /// An insert was answered. What became of it, the mark will say.
+    pub(super) fn inserted(&mut self, acknowledged: bool, now: Duration) {
+        let Step::Sending { outbox, target, .. } = &mut self.step else { return };
+        if !acknowledged {
+            return self.ask_later(now);
+        }
+        if let Some(token) = self.tokens.get_mut(target) {
+            token.acknowledged.get_or_insert(now);
+        }
+        let outbox = std::mem::take(outbox);
+        self.step = if outbox.is_empty() { Step::Ask { due: now } } else { Step::Send { due: now, outbox } };
+    }
+
+    /// Puts an answer together with the question that it belongs to.
+    pub(super) fn answered(&mut self, marks: Marks) -> Known {
+        let keys = match &mut self.step {
+            Step::Asking { keys } => std::mem::take(keys),
+            Step::Ask { .. } | Step::Send { .. } | Step::Sending { .. } => BTreeSet::new(),
+        };
+        Known { marks, keys }
+    }
+
+    /// Decides what the marks mean.
+    pub(super) fn settle(
+        &mut self,
+        plan: &Plan,
+        tuning: &Tuning,
+        known: &Known,
+        recorded: &BTreeMap<Key, u64>,
+        now: Duration,
+    ) -> Result<Landing, Stop> {
+        let from = self.batch.from();
+        let end = known.marks.ledger.end;
+        let Some(end) = end.filter(|&end| end >= from) else { return Err(Stop::LedgerWentBack { end, from }) };
+        let ours = self.row_marks.is_some() && end == self.batch.to();
+        if end != from && !ours && !self.recorded {
+            // Another writer wrote ledger rows that we have not read the marks of.
+            self.recorded = true;
+            self.step = Step::Ask { due: now };
+            return Ok(Landing::Ahead);
+        }
+        if end >= self.batch.to() {
+            return Ok(Landing::Done { end, recorded: self.row_marks.take().filter(|_| ours) });
+        }
+        self.build(plan, known, recorded, end, Some(tuning.insert_timeout), now);
+        Ok(Landing::Ahead)
+    }
+
+    /// Builds what is missing on the marks found; where nothing is, the ledger row.
+    fn build(
+        &mut self,
+        plan: &Plan,
+        known: &Known,
+        recorded: &BTreeMap<Key, u64>,
+        at: u64,
+        burn_after: Option<Duration>,
+        now: Duration,
+    ) {
+        let keys = self.batch.keys(plan, at);
+        if !keys.keys().all(|key| known.keys.contains(key)) {
+            self.step = Step::Ask { due: now };
+            return;
+        }
+        let connection = known.marks.connection;
+        let mut seen = BTreeMap::new();
+        let mut outbox = Vec::new();
+        let mut unseen = false;
+        for (key, last) in keys {
+            let found = known.marks.marks.get(&key).copied().unwrap_or(0);
+            let mark = found.max(recorded.get(&key).copied().unwrap_or(0));
+            if mark > last {
+                seen.insert(key, mark);
+                continue;
+            }
+            let (suffix, again) = self.token(Some(key), mark, burn_after, now);
+            unseen |= again;
+            let table = &plan.table(key.table).name;
+            outbox.push(Insert {
+                connection,
+                token: format!("{}/{table}/{}/{mark}{suffix}", self.batch.source(), key.month),
+                rows: Rows::Block(Block::new(Arc::clone(&self.batch), key, at.max(mark))),
+            });
+        }
+        if outbox.is_empty() {
+            let (suffix, again) = self.token(None, at, burn_after, now);
+            unseen |= again;
+            self.row_marks = Some(seen.clone());
+            outbox.push(self.ledger_insert(plan, connection, at, &suffix, seen));
+        }
+        let due = if unseen { self.backoff.after_failure(now) } else { now };
+        self.step = Step::Send { due, outbox };
+    }
+
+    fn ledger_insert(
+        &self,
+        plan: &Plan,
+        connection: Connection,
+        at: u64,
+        suffix: &str,
+        marks: BTreeMap<Key, u64>,
+    ) -> Insert {
+        Insert {
+            connection,
+            token: format!("{}/ledger/{at}{suffix}", self.batch.source()),
+            rows: Rows::Ledger(self.batch.ledger_row(plan, at, marks)),
+        }
+    }
+
+    /// The suffix of the token on `base`, and whether an insert under it was acknowledged and yet is not seen.
+    fn token(
+        &mut self,
+        target: Option<Key>,
+        base: u64,
+        burn_after: Option<Duration>,
+        now: Duration,
+    ) -> (String, bool) {
+        let fresh = Token { base, burnt: 0, acknowledged: None };
+        let token = self.tokens.entry(target).or_insert(fresh);
+        if token.base != base {
+            *token = fresh;
+        }
+        let unseen = token.acknowledged;
+        if let (Some(acknowledged), Some(burn_after)) = (unseen, burn_after)
+            && now.saturating_sub(acknowledged) >= burn_after
+        {
+            *token = Token { burnt: token.burnt + 1, acknowledged: None, ..*token };
+        }
+        let suffix = if token.burnt == 0 { String::new() } else { format!("/{}", token.burnt) };
+        (suffix, unseen.is_some())
+    }
+}

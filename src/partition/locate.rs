@@ -1,0 +1,180 @@
+//! Where a partition begins: at the ledger's end, whatever the group committed.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::running::Running;
+use super::{Action, Backoff, Reply, Stop};
+use crate::batch::{Key, LedgerKind, LedgerRow, Source, Window};
+use crate::plan::Plan;
+use crate::ports::{Bounds, Connection, Insert, LedgerEnd, Question, Rows, StoreError};
+
+/// The steps from assignment to the first record.
+#[derive(Debug)]
+pub(super) struct Locate {
+    step: Step,
+    backoff: Backoff,
+}
+
+#[derive(Debug)]
+enum Step {
+    /// Ask the ledger for its end, not before the time.
+    Ledger { due: Duration },
+    /// The ledger was asked, or a start row is on its way; the answer leads on.
+    Waiting,
+    /// The ledger has answered; ask the log.
+    Bounds { due: Duration, connection: Connection, ledger: LedgerEnd },
+    /// The ledger had no row: write the first, then ask again.
+    Claim { connection: Connection, at: u64 },
+    /// The log no longer has all offsets of the duplicates window: ask the raw rows for the ids.
+    Ids { due: Duration, place: Place },
+    /// Tell the log where to begin.
+    Start { due: Duration, place: Place },
+    /// Nothing to do until `reply`, which needs this.
+    Pending(Place),
+}
+
+/// What is known of the place to begin at.
+#[derive(Debug, Clone)]
+struct Place {
+    /// The ledger's end: the first offset to write.
+    end: u64,
+    /// The first offset to read, for its id.
+    read_from: u64,
+    /// The first offset of the log.
+    log_start: u64,
+    recorded: BTreeMap<Key, u64>,
+    window: Window,
+}
+
+/// Ready to run; `warm`: after reading ids up to the ledger's end.
+pub(super) struct Located {
+    pub(super) ready: Running,
+    pub(super) warm: bool,
+}
+
+impl Locate {
+    pub(super) fn new() -> Locate {
+        Locate { step: Step::Ledger { due: Duration::ZERO }, backoff: Backoff::default() }
+    }
+
+    pub(super) fn next(&mut self, source: &Source, plan: &Plan, now: Duration) -> Option<Action> {
+        match &self.step {
+            Step::Ledger { due } if *due <= now => {
+                self.step = Step::Waiting;
+                Some(Action::Ask(Question { source: source.clone(), from: 0, keys: Vec::new(), recorded: true }))
+            }
+            Step::Bounds { due, .. } if *due <= now => Some(Action::Bounds),
+            Step::Claim { connection, at } => {
+                let insert = Insert {
+                    connection: *connection,
+                    token: format!("{source}/ledger/new"),
+                    rows: Rows::Ledger(LedgerRow::empty(source.clone(), LedgerKind::Start, *at, *at, plan.hash.clone())),
+                };
+                self.step = Step::Waiting;
+                Some(Action::Insert(insert))
+            }
+            Step::Ids { due, place } if *due <= now => {
+                let action = Action::Ids { from: place.end.saturating_sub(plan.limits.horizon), to: place.log_start };
+                self.step = Step::Pending(place.clone());
+                Some(action)
+            }
+            Step::Start { due, place } if *due <= now => {
+                let action = Action::Start(place.read_from);
+                self.step = Step::Pending(place.clone());
+                Some(action)
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn reply(
+        &mut self,
+        source: &Source,
+        plan: &Plan,
+        reply: Reply,
+        now: Duration,
+    ) -> Result<Option<Located>, Stop> {
+        let step = std::mem::replace(&mut self.step, Step::Waiting);
+        self.step = match (step, reply) {
+            (_, Reply::Marks(Ok(marks))) => {
+                Step::Bounds { due: now, connection: marks.connection, ledger: marks.ledger }
+            }
+            (Step::Bounds { connection, ledger, .. }, Reply::Bounds(Ok(bounds))) => {
+                self.place(source, plan, connection, ledger, bounds, now)?
+            }
+            (Step::Bounds { connection, ledger, .. }, Reply::Bounds(Err(_))) => {
+                Step::Bounds { due: self.backoff.after_failure(now), connection, ledger }
+            }
+            (Step::Pending(mut place), Reply::Ids(Ok(ids))) => {
+                for (offset, kind, id) in ids {
+                    place.window.observe(kind, id, offset);
+                }
+                Step::Start { due: now, place }
+            }
+            (Step::Pending(place), Reply::Ids(Err(_))) => Step::Ids { due: self.backoff.after_failure(now), place },
+            (Step::Pending(place), Reply::Started(Ok(()))) => {
+                let warm = place.read_from < place.end;
+                let cut_until = if place.is_cut(plan) { place.log_start + plan.limits.horizon } else { 0 };
+                let ready = Running::new(source.clone(), place.end, place.recorded, place.window, cut_until);
+                return Ok(Some(Located { ready, warm }));
+            }
+            (Step::Pending(place), Reply::Started(Err(_))) => {
+                Step::Start { due: self.backoff.after_failure(now), place }
+            }
+            // Whatever became of the start row, the ledger knows.
+            (_, Reply::Inserted(Ok(()))) => Step::Ledger { due: now },
+            (_, Reply::Marks(Err(StoreError::Refused(error)))) => {
+                return Err(Stop::Refused { what: "the question for the ledger's end".to_owned(), error });
+            }
+            (_, Reply::Inserted(Err(StoreError::Refused(error)))) => {
+                return Err(Stop::Refused { what: "the ledger's first row".to_owned(), error });
+            }
+            (_, Reply::Marks(Err(_)) | Reply::Inserted(Err(_))) => {
+                Step::Ledger { due: self.backoff.after_failure(now) }
+            }
+            (step, Reply::Bounds(_) | Reply::Ids(_) | Reply::Started(_)) => step,
+        };
+        Ok(None)
+    }
+
+    /// Holds the ledger against the log.
+    fn place(
+        &mut self,
+        source: &Source,
+        plan: &Plan,
+        connection: Connection,
+        ledger: LedgerEnd,
+        bounds: Bounds,
+        now: Duration,
+    ) -> Result<Step, Stop> {
+        let Some(end) = ledger.end else {
+            // The one time that a committed offset is believed.
+            let at = bounds.committed.unwrap_or(bounds.start).clamp(bounds.start, bounds.end);
+            return Ok(Step::Claim { connection, at });
+        };
+        if bounds.end < end {
+            return Err(Stop::LogEndsEarlier { ledger: end, end: bounds.end });
+        }
+        if bounds.start > end {
+            return Err(Stop::LogStartsLater { ledger: end, start: bounds.start });
+        }
+        if let Some(committed) = bounds.committed.filter(|&committed| committed > end) {
+            tracing::warn!(
+                source = %source, committed, ledger = end,
+                "the committed offset is ahead of the ledger; the ledger decides: reading again from {end}"
+            );
+        }
+        let read_from = end.saturating_sub(plan.limits.horizon).max(bounds.start);
+        let window = Window::new(plan.limits.horizon);
+        let place = Place { end, read_from, log_start: bounds.start, recorded: ledger.recorded, window };
+        Ok(if place.is_cut(plan) { Step::Ids { due: now, place } } else { Step::Start { due: now, place } })
+    }
+}
+
+impl Place {
+    /// Whether the log begins inside the duplicates window before the ledger's end.
+    fn is_cut(&self, plan: &Plan) -> bool {
+        self.log_start > self.end.saturating_sub(plan.limits.horizon)
+    }
+}

@@ -1,0 +1,175 @@
+//! A partition at work: one batch fills while the one before it is in flight.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::flight::{Flight, Known, Landing};
+use super::{Action, Reply, Stop, Tuning};
+use crate::batch::{Batch, Key, Progress, Source, Window};
+use crate::plan::Plan;
+use crate::ports::{Record, StoreError};
+
+/// The state of a partition that reads and writes.
+#[derive(Debug)]
+pub(super) struct Running {
+    source: Source,
+    window: Window,
+    progress: Progress,
+    /// The ledger's end as last seen: everything below is written.
+    done: u64,
+    /// How far the group was told.
+    committed: u64,
+    /// Greatest mark that the ledger recorded, per table and month.
+    recorded: BTreeMap<Key, u64>,
+    /// Batches that begin below this offset may have kept an old duplicate.
+    cut_until: u64,
+    open: Batch,
+    /// When the open batch took in its first message.
+    opened_at: Duration,
+    flight: Option<Flight>,
+    /// The marks of the last answer; good to build on for as long as its connection lives.
+    known: Option<Known>,
+    flush: bool,
+    throttled: bool,
+    paused: bool,
+}
+
+impl Running {
+    pub(super) fn new(
+        source: Source,
+        end: u64,
+        recorded: BTreeMap<Key, u64>,
+        window: Window,
+        cut_until: u64,
+    ) -> Running {
+        Running {
+            open: Batch::new(source.clone(), end, end < cut_until),
+            source,
+            window,
+            progress: Progress::default(),
+            done: end,
+            committed: 0,
+            recorded,
+            cut_until,
+            opened_at: Duration::ZERO,
+            flight: None,
+            known: None,
+            flush: false,
+            throttled: false,
+            paused: false,
+        }
+    }
+
+    pub(super) fn done(&self) -> u64 {
+        self.done
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.open.bytes() + self.flight.as_ref().map_or(0, |flight| flight.batch().bytes())
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.flight.is_none() && self.open.events() == 0
+    }
+
+    pub(super) fn flush(&mut self) {
+        self.flush = true;
+    }
+
+    pub(super) fn throttle(&mut self, on: bool) {
+        self.throttled = on;
+    }
+
+    /// Takes the id of a record that is already written.
+    pub(super) fn remember(&mut self, plan: &Plan, record: &Record<'_>) {
+        self.open.remember(plan, record, &mut self.window);
+    }
+
+    pub(super) fn record(&mut self, plan: &Plan, record: &Record<'_>, now: Duration) {
+        if record.offset < self.open.to() {
+            return; // delivered before a restart of the fetch: taken in already
+        }
+        if self.open.events() == 0 {
+            self.opened_at = now;
+        }
+        self.open.push(plan, record, &mut self.window, &mut self.progress);
+    }
+
+    pub(super) fn next(&mut self, plan: &Plan, tuning: &Tuning, now: Duration) -> Option<Action> {
+        if self.flight.is_none() && self.is_due(tuning, now) {
+            self.seal(plan, now);
+        }
+        if let Some(flight) = &mut self.flight {
+            let open = &self.open;
+            if let Some(action) = flight.next(plan, now, || open.keys(plan, 0)) {
+                return Some(action);
+            }
+        }
+        let hold = self.throttled || (self.flight.is_some() && self.is_full(tuning));
+        if hold != self.paused {
+            self.paused = hold;
+            return Some(if hold { Action::Pause } else { Action::Resume });
+        }
+        if self.done > self.committed {
+            self.committed = self.done;
+            return Some(Action::Commit(self.done));
+        }
+        None
+    }
+
+    fn is_full(&self, tuning: &Tuning) -> bool {
+        self.open.events() >= tuning.seal_events || self.open.bytes() >= tuning.seal_bytes
+    }
+
+    fn is_due(&self, tuning: &Tuning, now: Duration) -> bool {
+        self.open.events() > 0
+            && (self.flush || self.is_full(tuning) || now.saturating_sub(self.opened_at) >= tuning.seal_after)
+    }
+
+    fn seal(&mut self, plan: &Plan, now: Duration) {
+        let to = self.open.to();
+        let next = Batch::new(self.source.clone(), to, to < self.cut_until);
+        let batch = Arc::new(std::mem::replace(&mut self.open, next));
+        self.flush = false;
+        self.flight = Some(Flight::new(batch, plan, self.known.take(), &self.recorded, now));
+    }
+
+    pub(super) fn reply(
+        &mut self,
+        plan: &Plan,
+        tuning: &Tuning,
+        reply: Reply,
+        now: Duration,
+    ) -> Result<(), Stop> {
+        let Some(flight) = &mut self.flight else { return Ok(()) };
+        match reply {
+            Reply::Marks(Ok(marks)) => {
+                let known = flight.answered(marks);
+                for (&key, &mark) in &known.marks.ledger.recorded {
+                    let recorded = self.recorded.entry(key).or_default();
+                    *recorded = mark.max(*recorded);
+                }
+                match flight.settle(plan, tuning, &known, &self.recorded, now)? {
+                    Landing::Ahead => {}
+                    Landing::Done { end, recorded } => {
+                        self.done = end;
+                        self.recorded.extend(recorded.unwrap_or_default());
+                        self.known = Some(known);
+                        self.flight = None;
+                    }
+                }
+            }
+            Reply::Marks(Err(StoreError::Refused(error))) => {
+                return Err(Stop::Refused { what: "the question for the marks".to_owned(), error });
+            }
+            Reply::Marks(Err(_)) => flight.ask_later(now),
+            Reply::Inserted(Err(StoreError::Refused(error))) => {
+                return Err(Stop::Refused { what: format!("the insert {}", flight.sending()), error });
+            }
+            Reply::Inserted(result) => flight.inserted(result.is_ok(), now),
+            Reply::Ids(_) | Reply::Bounds(_) | Reply::Started(_) => {}
+        }
+        Ok(())
+    }
+}

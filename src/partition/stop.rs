@@ -1,0 +1,57 @@
+//! Why a partition stops until an operator acts.
+
+/// A guard's verdict. Nothing is lost or written while a partition is stopped; the others go on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Stop {
+    /// The log's retention ran over us.
+    #[error(
+        "offsets {ledger}..{start} were deleted from the log before they were read (the ledger ends at {ledger}, the log \
+         begins at {start}); those events are gone: raise the topic's retention, then record the loss"
+    )]
+    LogStartsLater {
+        /// End of the ledger.
+        ledger: u64,
+        /// Start of the log.
+        start: u64,
+    },
+    /// The log is shorter than what was read from it: another topic under the same name, or a log that lost data.
+    #[error(
+        "the log ends at {end}, before the ledger's end {ledger}: the topic was made anew or lost data; if it was made \
+         anew, begin a new epoch for it"
+    )]
+    LogEndsEarlier {
+        /// End of the ledger.
+        ledger: u64,
+        /// End of the log.
+        end: u64,
+    },
+    /// The position does not exist in the log while reading.
+    #[error("the log no longer has offset {position}: retention deleted it before it was read; restart to see the range")]
+    OutOfRange {
+        /// Position wanted.
+        position: u64,
+    },
+    /// The ledger lost rows that it had.
+    #[error(
+        "the ledger now ends at {}, but this batch begins at {from}: rows of the ledger are missing (restored from an \
+         older backup?); run `highwater audit`, then restart", show(.end)
+    )]
+    LedgerWentBack {
+        /// What it says now.
+        end: Option<u64>,
+        /// Where the batch begins.
+        from: u64,
+    },
+    /// The server refuses for good.
+    #[error("ClickHouse refuses {what} for good: {error}; mend the cause, then restart")]
+    Refused {
+        /// The insert's token, or the question.
+        what: String,
+        /// Its words.
+        error: String,
+    },
+}
+
+fn show(end: &Option<u64>) -> String {
+    end.map_or_else(|| "nothing".to_owned(), |end| end.to_string())
+}

@@ -1,0 +1,280 @@
+//! One worker: drives the partitions that the group gave it, between a [`Log`] and a [`Store`].
+//!
+//! Shared-nothing and single-threaded: each [`Worker::step`] hands over what the log delivered, takes in what the store
+//! answered, and does what the partitions want next. It spawns nothing and reads no clock, so a simulation runs this
+//! very code.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustc_hash::FxHashMap;
+
+use crate::batch::Source;
+use crate::partition::{Action, Partition, Reply, Stop, Tuning};
+use crate::plan::Plan;
+use crate::ports::{Answer, Log, LogEvent, Question, Store, Ticket, TopicPartition};
+
+/// Settings of a worker.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// When batches are sealed.
+    pub tuning: Tuning,
+    /// Bytes that all its partitions may hold together before the log is held back.
+    pub memory: usize,
+    /// The life that each topic is in.
+    pub epochs: BTreeMap<Arc<str>, u32>,
+}
+
+/// A consumer's thread, without the thread.
+#[derive(Debug)]
+pub struct Worker<L, S> {
+    plan: Arc<Plan>,
+    settings: Settings,
+    log: L,
+    store: S,
+    /// By topic and partition number, so that a record finds its own without a key being made.
+    partitions: BTreeMap<Arc<str>, BTreeMap<i32, Assigned>>,
+    /// Counts assignments, so that an answer to an earlier one is not taken for one to a later.
+    assignments: u64,
+    waiting: FxHashMap<Ticket, Vec<Home>>,
+    throttled: bool,
+}
+
+#[derive(Debug)]
+struct Assigned {
+    serial: u64,
+    partition: Partition,
+}
+
+/// Whom an answer goes to.
+#[derive(Debug, Clone)]
+struct Home {
+    name: TopicPartition,
+    serial: u64,
+}
+
+impl<L: Log, S: Store> Worker<L, S> {
+    /// A worker with no partitions yet.
+    pub fn new(plan: Arc<Plan>, settings: Settings, log: L, store: S) -> Worker<L, S> {
+        Worker {
+            plan,
+            settings,
+            log,
+            store,
+            partitions: BTreeMap::new(),
+            assignments: 0,
+            waiting: FxHashMap::default(),
+            throttled: false,
+        }
+    }
+
+    /// Does what there is to do at `now`, waiting at most `wait` for the log.
+    pub fn step(&mut self, now: Duration, wait: Duration) {
+        self.read(now, wait);
+        self.hear(now);
+        self.drive(now);
+        self.bound_memory();
+    }
+
+    /// Writes what has been read and reads no more; answers whether all is written. To be called until then.
+    pub fn drain(&mut self, now: Duration) -> bool {
+        self.each().for_each(Partition::flush);
+        self.hear(now);
+        self.drive(now);
+        self.partitions().all(Partition::is_idle)
+    }
+
+    /// Whether an answer of the store is awaited.
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// The partitions it has.
+    pub fn partitions(&self) -> impl Iterator<Item = &Partition> {
+        self.partitions.values().flat_map(BTreeMap::values).map(|assigned| &assigned.partition)
+    }
+
+    fn each(&mut self) -> impl Iterator<Item = &mut Partition> {
+        self.partitions.values_mut().flat_map(BTreeMap::values_mut).map(|assigned| &mut assigned.partition)
+    }
+
+    /// The log it reads.
+    pub fn log_mut(&mut self) -> &mut L {
+        &mut self.log
+    }
+
+    /// The store it writes.
+    pub fn store_mut(&mut self) -> &mut S {
+        &mut self.store
+    }
+
+    fn read(&mut self, now: Duration, wait: Duration) {
+        let Worker { plan, settings, log, partitions, assignments, .. } = self;
+        log.poll(wait, &mut |event| match event {
+            LogEvent::Record(record) => {
+                if let Some(assigned) = find(partitions, record.topic, record.partition) {
+                    assigned.partition.record(plan, &record, now);
+                }
+            }
+            LogEvent::End(name, offset) => {
+                if let Some(assigned) = find(partitions, &name.topic, name.partition) {
+                    assigned.partition.end_of_log(offset);
+                }
+            }
+            LogEvent::OutOfRange(name) => {
+                if let Some(assigned) = find(partitions, &name.topic, name.partition) {
+                    assigned.partition.out_of_range();
+                }
+            }
+            LogEvent::Assigned(names) => {
+                for name in names {
+                    let Some(&epoch) = settings.epochs.get(&name.topic) else {
+                        tracing::error!(topic = %name.topic, "assigned a topic that was not claimed; it is not read");
+                        continue;
+                    };
+                    tracing::info!(partition = %name, "assigned");
+                    *assignments += 1;
+                    let source = Source { epoch, topic: Arc::clone(&name.topic), partition: name.partition };
+                    let assigned = Assigned { serial: *assignments, partition: Partition::new(source) };
+                    partitions.entry(name.topic).or_default().insert(name.partition, assigned);
+                }
+            }
+            LogEvent::Revoked(names) => {
+                for name in names {
+                    tracing::info!(partition = %name, "revoked");
+                    partitions.get_mut(&name.topic).and_then(|numbered| numbered.remove(&name.partition));
+                }
+            }
+        });
+    }
+
+    /// Takes in the store's answers.
+    fn hear(&mut self, now: Duration) {
+        while let Some((ticket, answer)) = self.store.poll() {
+            let homes = self.waiting.remove(&ticket).unwrap_or_default();
+            match answer {
+                Answer::Marks(Ok(all)) => {
+                    for (home, marks) in homes.iter().zip(all) {
+                        self.reply(home, Reply::Marks(Ok(marks)), now);
+                    }
+                }
+                Answer::Marks(Err(error)) => {
+                    for home in &homes {
+                        self.reply(home, Reply::Marks(Err(error.clone())), now);
+                    }
+                }
+                Answer::Inserted(result) => {
+                    if let Some(home) = homes.first() {
+                        self.reply(home, Reply::Inserted(result), now);
+                    }
+                }
+                Answer::Ids(result) => {
+                    if let Some(home) = homes.first() {
+                        self.reply(home, Reply::Ids(result), now);
+                    }
+                }
+            }
+        }
+    }
+
+    fn reply(&mut self, home: &Home, reply: Reply, now: Duration) {
+        if let Some(assigned) = find(&mut self.partitions, &home.name.topic, home.name.partition)
+            && assigned.serial == home.serial
+        {
+            assigned.partition.reply(&self.plan, &self.settings.tuning, reply, now);
+        }
+    }
+
+    /// Does what the partitions want. What several of them ask goes out as one question.
+    fn drive(&mut self, now: Duration) {
+        let mut round = Round::default();
+        let Worker { plan, settings, log, store, partitions, waiting, .. } = self;
+        for (topic, numbered) in partitions.iter_mut() {
+            for (&number, Assigned { serial, partition }) in numbered.iter_mut() {
+                let name = || TopicPartition { topic: Arc::clone(topic), partition: number };
+                let home = || Home { name: name(), serial: *serial };
+                while let Some(action) = partition.next(plan, &settings.tuning, now) {
+                    match action {
+                        Action::Ask(question) => round.questions.push((home(), question)),
+                        Action::Insert(insert) => {
+                            waiting.insert(store.insert(insert), vec![home()]);
+                        }
+                        Action::Ids { from, to } => {
+                            waiting.insert(store.ids(partition.source(), from, to), vec![home()]);
+                        }
+                        Action::Bounds => round.bounds.push(home()),
+                        Action::Start(offset) => round.starts.push((home(), offset)),
+                        Action::Pause => log.pause(&name()),
+                        Action::Resume => log.resume(&name()),
+                        Action::Commit(offset) => round.commits.push((name(), offset)),
+                    }
+                }
+            }
+        }
+        self.finish(round, now);
+    }
+
+    fn finish(&mut self, round: Round, now: Duration) {
+        if !round.questions.is_empty() {
+            let (homes, questions): (Vec<Home>, Vec<Question>) = round.questions.into_iter().unzip();
+            self.waiting.insert(self.store.ask(questions), homes);
+        }
+        if !round.commits.is_empty() {
+            self.log.commit(&round.commits);
+        }
+        for (home, offset) in round.starts {
+            let started = self.log.start(&home.name, offset);
+            self.reply(&home, Reply::Started(started), now);
+        }
+        if round.bounds.is_empty() {
+            return;
+        }
+        let names: Vec<TopicPartition> = round.bounds.iter().map(|home| home.name.clone()).collect();
+        match self.log.bounds(&names) {
+            Ok(all) => {
+                for (home, bounds) in round.bounds.iter().zip(all) {
+                    self.reply(home, Reply::Bounds(Ok(bounds)), now);
+                }
+            }
+            Err(error) => {
+                for home in &round.bounds {
+                    self.reply(home, Reply::Bounds(Err(error.clone())), now);
+                }
+            }
+        }
+    }
+
+    /// Holds the log back while the partitions hold more than they may, and writes early what they hold.
+    fn bound_memory(&mut self) {
+        let held: usize = self.partitions().map(Partition::bytes).sum();
+        let limit = if self.throttled { self.settings.memory / 2 } else { self.settings.memory };
+        let throttle = held > limit;
+        if throttle || self.throttled {
+            for partition in self.each() {
+                partition.throttle(throttle);
+                if throttle {
+                    partition.flush();
+                }
+            }
+        }
+        self.throttled = throttle;
+    }
+}
+
+/// What the partitions want of the log and the store in one round, beside inserts.
+#[derive(Default)]
+struct Round {
+    questions: Vec<(Home, Question)>,
+    bounds: Vec<Home>,
+    starts: Vec<(Home, u64)>,
+    commits: Vec<(TopicPartition, u64)>,
+}
+
+fn find<'a>(
+    partitions: &'a mut BTreeMap<Arc<str>, BTreeMap<i32, Assigned>>,
+    topic: &str,
+    partition: i32,
+) -> Option<&'a mut Assigned> {
+    partitions.get_mut(topic)?.get_mut(&partition)
+}
