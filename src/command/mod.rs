@@ -1,9 +1,7 @@
 //! One file per subcommand. Each takes checked settings and its own arguments, and says what it found.
 
-pub mod generate;
+mod datum;
 pub mod load;
-mod outlet;
-pub mod replay;
 
 /// The command line asks for something that can't be: exit code 2, as for a flag that does not exist.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
