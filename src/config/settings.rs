@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::reader::Reader;
-use super::value::{ByteSize, KeepFor, LogFormat, LogLevel, Properties, Protocol, Secret, Setting as _};
+use super::value::{ByteSize, KeepDays, LogFormat, LogLevel, Properties, Protocol, Secret, Setting as _};
 
 /// A group of settings, described.
 #[derive(Debug)]
@@ -203,11 +203,11 @@ settings! {
     /// How long tables keep what they have, from the event's time on.
     retention: RetentionSettings {
         /// Every single event.
-        raw: KeepFor = "730d";
+        raw: KeepDays = "730d";
         /// Per-minute aggregates.
-        rollups: KeepFor = "0";
+        rollups: KeepDays = "0";
         /// Messages that could not be read. They may hold anything: keep them short.
-        dead_letters: KeepFor = "30d";
+        dead_letters: KeepDays = "30d";
     }
 
     /// What the process says, on standard error.

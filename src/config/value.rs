@@ -119,33 +119,21 @@ impl Setting for Duration {
     }
 }
 
-/// How long something is kept.
+/// Days that something is kept; 0: for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeepFor {
-    /// This long.
-    Span(Duration),
-    /// Until somebody deletes it.
-    Ever,
-}
+pub struct KeepDays(pub u32);
 
-impl KeepFor {
-    /// The span, if it ends.
-    pub fn span(self) -> Option<Duration> {
-        match self {
-            KeepFor::Span(span) => Some(span),
-            KeepFor::Ever => None,
-        }
-    }
-}
-
-impl Setting for KeepFor {
-    const ALLOWED: &'static str = "a duration such as \"730d\", or \"0\" to keep it for ever";
+impl Setting for KeepDays {
+    const ALLOWED: &'static str = "whole days such as \"730d\", or \"0\" to keep it for ever";
 
     fn read(value: &Value, _: bool) -> Option<Self> {
-        match text_of(value)? {
-            "0" => Some(KeepFor::Ever),
-            text => parse_duration(text).filter(|span| !span.is_zero()).map(KeepFor::Span),
+        let text = text_of(value)?;
+        let days = parse_digits(text.strip_suffix('d').unwrap_or(text))?;
+        // Zero days would delete all; a number without unit could be anything.
+        if (days == 0) == text.ends_with('d') {
+            return None;
         }
+        u32::try_from(days).ok().map(KeepDays)
     }
 }
 
@@ -363,10 +351,13 @@ mod tests {
     }
 
     #[test]
-    fn keeping_for_ever_is_written_0() {
-        assert_eq!(KeepFor::read(&text("0"), false), Some(KeepFor::Ever));
-        assert_eq!(KeepFor::read(&text("0d"), false), None);
-        assert_eq!(KeepFor::read(&text("1d"), false), Some(KeepFor::Span(Duration::from_secs(86_400))));
+    fn days_are_whole_and_0_is_for_ever() {
+        for (written, days) in [("0", 0), ("1d", 1), ("730d", 730)] {
+            assert_eq!(KeepDays::read(&text(written), false), Some(KeepDays(days)), "{written}");
+        }
+        for written in ["", "d", "0d", "730", "1h", "1.5d", "-1d", "1d1d", "99999999999d"] {
+            assert_eq!(KeepDays::read(&text(written), false), None, "{written}");
+        }
     }
 
     #[test]

@@ -162,7 +162,7 @@ mod tests {
             let values: Vec<Datum> = event.fields.iter().map(|field| random(field, &mut rng)).collect();
             let mut message = Vec::new();
             encode(&event, &values, &mut message).unwrap();
-            let reader = apache_avro::GenericSingleObjectReader::new(schema.clone()).unwrap();
+            let reader = apache_avro::GenericSingleObjectReader::builder().schema(schema.clone()).build().unwrap();
             let mut rest = message.as_slice();
             let Value::Record(fields) = reader.read_value(&mut rest).unwrap() else { panic!("no record") };
             assert!(rest.is_empty());
