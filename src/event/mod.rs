@@ -12,4 +12,5 @@ mod schema;
 pub mod wire;
 
 pub use error::{Problem, SchemaError};
+pub use parse::RESERVED_TABLES;
 pub use schema::{COST_COLUMN, COST_TYPE, EventType, Field, Kind, Pii, Price, Role, TimeUnit};

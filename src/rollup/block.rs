@@ -64,3 +64,6 @@ impl Rollup {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

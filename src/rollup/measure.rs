@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::histogram;
+use super::histogram::{self, Tally};
 use super::series::Series;
 use super::table::{Measure, Number};
 use crate::columns::{Column, Distributions, Values};
@@ -186,10 +186,9 @@ fn distributions(values: impl Iterator<Item = f64>, nulls: Option<&[u8]>, series
             *end += 1;
         }
     }
-    let (mut distributions, mut dense, mut counted) = (Distributions::default(), Vec::new(), Vec::new());
+    let (mut distributions, mut tally) = (Distributions::default(), Tally::default());
     for (start, end) in starts.into_iter().zip(ends) {
-        histogram::tally(&mut buckets[start..end], &mut dense, &mut counted);
-        distributions.push(&counted);
+        distributions.push(tally.count(&mut buckets[start..end]));
     }
     distributions
 }
