@@ -1,7 +1,9 @@
 //! One file per subcommand. Each takes checked settings and its own arguments, and says what it found.
 
 mod datum;
+pub mod generate;
 pub mod load;
+mod outlet;
 
 /// The command line asks for something that can't be: exit code 2, as for a flag that does not exist.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
