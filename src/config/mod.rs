@@ -69,6 +69,9 @@ pub fn load(
 ) -> Result<Settings, ConfigError> {
     let mut problems = Vec::new();
     let mut builder = Config::builder().add_source(File::from_str(&toml(), FileFormat::Toml));
+    for (key, default) in reference::secrets() {
+        builder = builder.set_default(key, default).map_err(|error| failed(file, &error))?;
+    }
     if let Some(source) = file_source(file) {
         builder = builder.add_source(source);
     }
@@ -88,10 +91,7 @@ pub fn load(
             ConfigError(vec![Problem { key: key.to_owned(), message }])
         })?;
     }
-    let merged = builder.build().map_err(|error| {
-        let key = file.unwrap_or(Path::new(DEFAULT_FILE)).display().to_string();
-        ConfigError(vec![Problem { key, message: error.to_string() }])
-    })?;
+    let merged = builder.build().map_err(|error| failed(file, &error))?;
     let mut reader = Reader::new(merged.cache);
     reader.problems = problems;
     reader.unknown();
@@ -100,6 +100,12 @@ pub fn load(
         Some(settings) if reader.problems.is_empty() => Ok(settings),
         _ => Err(ConfigError(reader.problems)),
     }
+}
+
+/// The sources can't be merged, which only a file can cause.
+fn failed(file: Option<&Path>, error: &config::ConfigError) -> ConfigError {
+    let key = file.unwrap_or(Path::new(DEFAULT_FILE)).display().to_string();
+    ConfigError(vec![Problem { key, message: error.to_string() }])
 }
 
 fn file_source(file: Option<&Path>) -> Option<File<config::FileSourceFile, FileFormat>> {

@@ -33,7 +33,7 @@ pub(super) struct Reader {
 }
 
 /// `section.key`, or `key` outside of any section.
-fn dotted(section: &str, key: &str) -> String {
+pub(super) fn dotted(section: &str, key: &str) -> String {
     if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") }
 }
 

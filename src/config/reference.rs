@@ -1,5 +1,6 @@
 //! What is written about settings, made of their declarations: `highwater.toml` and `docs/configuration.md`.
 
+use super::reader::{dotted, unquoted};
 use super::settings::{Entry, SECTIONS};
 use super::variable;
 
@@ -25,13 +26,21 @@ pub fn toml() -> String {
                 comment(&format!(" From {min} to {max}."), &mut out);
             }
             if entry.secret {
-                comment(&format!(" Not here: {}.", variable(&format!("{}.{}", section.name, entry.name))), &mut out);
+                comment(&format!(" Not here: {}.", variable(&dotted(section.name, entry.name))), &mut out);
             } else {
                 out.push_str(&format!("{} = {}\n", entry.name, entry.default));
             }
         }
     }
     out
+}
+
+/// Keys and defaults of the secrets, which no file has.
+pub(super) fn secrets() -> impl Iterator<Item = (String, &'static str)> {
+    SECTIONS.iter().flat_map(|section| {
+        let secrets = section.entries.iter().filter(|entry| entry.secret);
+        secrets.map(|entry| (dotted(section.name, entry.name), unquoted(entry.default)))
+    })
 }
 
 /// Breaks a text into comment lines.
@@ -57,8 +66,7 @@ pub fn markdown() -> String {
         let title = if section.name.is_empty() { "Outside of any section".to_owned() } else { format!("`[{}]`", section.name) };
         out.push_str(&format!("\n## {title}\n{}\n", section.doc.concat().trim()));
         for entry in section.entries {
-            let key = if section.name.is_empty() { entry.name.to_owned() } else { format!("{}.{}", section.name, entry.name) };
-            describe(&key, entry, &mut out);
+            describe(&dotted(section.name, entry.name), entry, &mut out);
         }
     }
     out

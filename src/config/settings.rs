@@ -136,10 +136,9 @@ settings! {
         /// How the group divides the partitions: `classic` works with any broker, `consumer` (KIP-848) lets brokers of
         /// Kafka 4.0 and later decide, which is faster with many members.
         protocol: Protocol = "classic";
-        /// Further properties of librdkafka, for TLS, SASL and tuning, by librdkafka's own names:
-        /// `properties = { "security.protocol" = "SASL_SSL", "sasl.username" = "highwater" }`. In the environment `__`
-        /// stands for each point: `HIGHWATER_KAFKA__PROPERTIES__SASL__PASSWORD`. Properties that exactly-once delivery
-        /// depends on are refused.
+        /// Further properties of librdkafka, for TLS, SASL and tuning, by librdkafka's own names, such as
+        /// `{ "security.protocol" = "SASL_SSL" }`. In the environment `__` stands for each point:
+        /// `HIGHWATER_KAFKA__PROPERTIES__SASL__PASSWORD`. Properties that exactly-once delivery depends on are refused.
         properties: Properties = {};
     }
 
@@ -159,16 +158,16 @@ settings! {
         /// How long to wait for a connection.
         connect_timeout: Duration = "5s" in "100ms" to "5m";
         /// How long an insert may take before its outcome counts as unknown and is asked for.
-        insert_timeout: Duration = "30s" in "1s" to "10m";
+        insert_timeout: Duration = "2m" in "1s" to "10m";
     }
 
     /// When a batch is sealed and written: at the first of these three.
     batch: BatchSettings {
         /// Greatest age. Shorter shows numbers sooner and costs ClickHouse more parts.
         interval: Duration = "5s" in "100ms" to "10m";
-        /// Events.
+        /// Greatest number of events.
         rows: u64 = 100000 in 1 to 10000000;
-        /// Size in memory.
+        /// Greatest size in memory.
         bytes: ByteSize = "64MiB" in "64KiB" to "4GiB";
     }
 

@@ -162,9 +162,10 @@ mod tests {
             let values: Vec<Datum> = event.fields.iter().map(|field| random(field, &mut rng)).collect();
             let mut message = Vec::new();
             encode(&event, &values, &mut message).unwrap();
-            let reader = apache_avro::GenericSingleObjectReader::builder().schema(schema.clone()).build().unwrap();
-            let mut rest = message.as_slice();
-            let Value::Record(fields) = reader.read_value(&mut rest).unwrap() else { panic!("no record") };
+            let (fingerprint, mut rest) = wire::split(Some(&message)).unwrap();
+            assert_eq!(fingerprint, event.fingerprint);
+            let read = apache_avro::from_avro_datum(&schema, &mut rest, None).unwrap();
+            let Value::Record(fields) = read else { panic!("no record") };
             assert!(rest.is_empty());
             let read: Vec<Datum> =
                 fields.into_iter().zip(&event.fields).map(|((_, value), field)| theirs(field, value)).collect();
