@@ -4,9 +4,14 @@ mod command;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
 use clap::Parser;
 
-fn main() -> Result<ExitCode> {
-    command::Arguments::parse().run()
+fn main() -> ExitCode {
+    match command::Arguments::parse().run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("devstack: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::avro::Input;
 use super::{Column, Columns, DecodeError, Fault, LowCardinality, Strings, Values};
-use crate::event::{COST_COLUMN, EventType, Field, Kind, TimeUnit};
+use crate::event::{EventType, Field, Kind, TimeUnit};
 
 /// First and last day of a `Date32`: 1900-01-01 and 2299-12-31, in days since 1970.
 const DAYS: std::ops::RangeInclusive<i32> = -25_567..=120_529;
@@ -85,11 +85,6 @@ impl Decoder {
     /// Columns without rows: one per field, then the cost of a priced type.
     pub fn new_columns(&self) -> Columns {
         Columns { columns: self.empty.clone(), ..Columns::default() }
-    }
-
-    /// Whether the columns end with the cost, which the caller fills.
-    pub fn is_priced(&self) -> bool {
-        self.empty.len() > self.steps.len() && self.empty.last().is_some_and(|column| column.name == COST_COLUMN)
     }
 
     /// Reads one message (without its frame) into columns made by [`Decoder::new_columns`].
@@ -284,4 +279,11 @@ fn uuid(text: &[u8]) -> Result<u128, Fault> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod cost;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod oracle;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests;

@@ -136,8 +136,8 @@ fn write_dictionary<'a>(
 ) {
     let entries = dictionary.len();
     let width: u64 = match entries {
-        ..=0x100 => 0,
-        ..=0x1_0000 => 1,
+        0..=0x100 => 0,
+        0x101..=0x1_0000 => 1,
         _ => 2,
     };
     for number in [LOW_CARDINALITY_VERSION, LOW_CARDINALITY_FLAGS | width, entries as u64] {

@@ -27,11 +27,7 @@ pub(super) fn bucket(value: f64) -> Option<i32> {
     }
     // 11 bits of exponent and 7 of mantissa are left, so the cast loses nothing.
     let magnitude = (value.abs().to_bits() >> WITHIN) as i32;
-    let magnitude = if magnitude < FIRST_NORMAL {
-        0
-    } else {
-        magnitude
-    };
+    let magnitude = if magnitude < FIRST_NORMAL { 0 } else { magnitude };
     Some(if value < 0.0 { -magnitude } else { magnitude })
 }
 
@@ -42,7 +38,7 @@ pub(super) fn representative(bucket: i32) -> f64 {
     }
     let bits = u64::from(bucket.unsigned_abs()) << WITHIN;
     let lowest = f64::from_bits(bits);
-    let magnitude = if lowest <= EXACT && lowest.fract() == 0.0 {
+    let magnitude = if lowest <= EXACT && f64::from(lowest as u32) == lowest {
         lowest
     } else {
         f64::from_bits(bits | 1 << (WITHIN - 1))
@@ -50,28 +46,59 @@ pub(super) fn representative(bucket: i32) -> f64 {
     if bucket < 0 { -magnitude } else { magnitude }
 }
 
-/// Counts equal buckets: replaces `out` by (representative, count), ascending. `buckets` is left in any order.
-///
-/// `dense` is scratch space. Many values in a narrow range are counted in an array over that range, all others are
-/// sorted; memory stays within a few times that of `buckets`.
-pub(super) fn tally(buckets: &mut [i32], dense: &mut Vec<u32>, out: &mut Vec<(f64, u64)>) {
-    out.clear();
-    let (Some(&least), Some(&greatest)) = (buckets.iter().min(), buckets.iter().max()) else {
-        return;
-    };
-    let range = (greatest - least) as usize + 1;
-    if range <= buckets.len() * 2 && buckets.len() > 16 {
-        dense.clear();
-        dense.resize(range, 0);
-        for &bucket in buckets.iter() {
-            dense[(bucket - least) as usize] += 1;
+/// Below this many values sorting is fastest.
+const FEW: usize = 12;
+
+/// Counts equal buckets. Keeps its scratch space from one histogram to the next.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    /// Counts by distance from the least bucket; all zero between two calls.
+    counts: Vec<u32>,
+    /// One bit for each of `counts` that is not zero; all zero between two calls.
+    occupied: Vec<u64>,
+    counted: Vec<(f64, u64)>,
+}
+
+impl Tally {
+    /// Representative and count of each distinct bucket, ascending. `buckets` is left in any order.
+    ///
+    /// Values in a range that is not too wide for their number are counted in an array over that range, all others are
+    /// sorted.
+    pub(super) fn count(&mut self, buckets: &mut [i32]) -> &[(f64, u64)] {
+        self.counted.clear();
+        let least = buckets.iter().min().copied().unwrap_or(0);
+        let greatest = buckets.iter().max().copied().unwrap_or(0);
+        let range = (greatest - least) as usize + 1;
+        if buckets.len() < FEW || range > buckets.len() * 64 {
+            buckets.sort_unstable();
+            let runs = buckets.chunk_by(|a, b| a == b);
+            self.counted.extend(runs.map(|run| (representative(run[0]), run.len() as u64)));
+        } else {
+            self.count_in_array(buckets, least, range);
         }
-        let counted = dense.iter().zip(least..).filter(|(count, _)| **count > 0);
-        out.extend(counted.map(|(&count, bucket)| (representative(bucket), u64::from(count))));
-    } else {
-        buckets.sort_unstable();
-        let runs = buckets.chunk_by(|a, b| a == b);
-        out.extend(runs.map(|run| (representative(run[0]), run.len() as u64)));
+        &self.counted
+    }
+
+    fn count_in_array(&mut self, buckets: &[i32], least: i32, range: usize) {
+        let words = range.div_ceil(64);
+        if self.occupied.len() < words {
+            self.occupied.resize(words, 0);
+            self.counts.resize(words * 64, 0);
+        }
+        for &bucket in buckets {
+            let at = (bucket - least) as usize;
+            self.counts[at] += 1;
+            self.occupied[at / 64] |= 1 << (at % 64);
+        }
+        for word in 0..words {
+            let mut bits = std::mem::take(&mut self.occupied[word]);
+            while bits != 0 {
+                let at = word * 64 + bits.trailing_zeros() as usize;
+                bits &= bits - 1;
+                let count = std::mem::take(&mut self.counts[at]);
+                self.counted.push((representative(least + at as i32), u64::from(count)));
+            }
+        }
     }
 }
 
@@ -82,15 +109,15 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
-    /// Histograms of each chunk by `tally`, merged as ClickHouse's `sumMap` merges them.
+    /// Histograms of each chunk by [`Tally`], merged as ClickHouse's `sumMap` merges them.
     fn merged(values: &[f64], chunks: usize) -> Vec<(f64, u64)> {
         let mut sum: Vec<(f64, u64)> = Vec::new();
-        let (mut dense, mut out) = (Vec::new(), Vec::new());
+        let mut tally = Tally::default();
         for chunk in values.chunks(values.len().div_ceil(chunks).max(1)) {
             let mut buckets: Vec<i32> = chunk.iter().filter_map(|&v| bucket(v)).collect();
-            tally(&mut buckets, &mut dense, &mut out);
+            let out = tally.count(&mut buckets);
             assert!(out.windows(2).all(|pair| pair[0].0 < pair[1].0), "{out:?}");
-            for &(value, count) in &out {
+            for &(value, count) in out {
                 match sum.iter_mut().find(|(known, _)| *known == value) {
                     Some((_, total)) => *total += count,
                     None => sum.push((value, count)),
@@ -123,11 +150,7 @@ mod tests {
     }
 
     fn relative_error(found: f64, truth: f64) -> f64 {
-        if found == truth {
-            0.0
-        } else {
-            (found - truth).abs() / truth.abs()
-        }
+        if found == truth { 0.0 } else { (found - truth).abs() / truth.abs() }
     }
 
     fn finite() -> impl Strategy<Value = f64> {
@@ -171,21 +194,24 @@ mod tests {
         }
 
         #[test]
-        fn tally_counts_every_bucket(buckets in prop_oneof![
-            prop::collection::vec(-300_000..300_000, 0..200),
+        fn every_bucket_is_counted_by_one_tally_after_another(histograms in prop::collection::vec(prop_oneof![
+            prop::collection::vec(-260_000..260_000, 0..200),
             prop::collection::vec(130_000..130_040, 0..200),
-        ]) {
-            let mut truth: BTreeMap<i32, u64> = BTreeMap::new();
-            // Buckets below the first normal one are never made.
-            let buckets: Vec<i32> =
-                buckets.into_iter().map(|b: i32| if b.abs() < FIRST_NORMAL || b.abs() >= 2047 << 7 { 0 } else { b }).collect();
-            for &bucket in &buckets {
-                *truth.entry(bucket).or_default() += 1;
+            prop::collection::vec(130_000..133_000, 0..200),
+        ], 1..6)) {
+            let mut tally = Tally::default();
+            for buckets in histograms {
+                // Buckets below the first normal one are never made.
+                let real = |bucket: i32| if bucket.abs() < FIRST_NORMAL { 0 } else { bucket };
+                let mut buckets: Vec<i32> = buckets.into_iter().map(real).collect();
+                let mut truth: BTreeMap<i32, u64> = BTreeMap::new();
+                for &bucket in &buckets {
+                    *truth.entry(bucket).or_default() += 1;
+                }
+                let truth: Vec<(f64, u64)> =
+                    truth.into_iter().map(|(bucket, count)| (representative(bucket), count)).collect();
+                prop_assert_eq!(tally.count(&mut buckets), truth);
             }
-            let mut out = Vec::new();
-            tally(&mut buckets.clone(), &mut Vec::new(), &mut out);
-            let truth: Vec<(f64, u64)> = truth.into_iter().map(|(b, count)| (representative(b), count)).collect();
-            prop_assert_eq!(out, truth);
         }
     }
 
@@ -207,11 +233,7 @@ mod tests {
                 let high = f64::from_bits(low.to_bits() + (1 << WITHIN) - 1);
                 assert_eq!(bucket(low), bucket(high));
                 let found = representative(bucket(low).unwrap());
-                let bound = if found == low {
-                    1.0 / 128.0
-                } else {
-                    1.0 / 256.0
-                };
+                let bound = if found == low { 1.0 / 128.0 } else { 1.0 / 256.0 };
                 assert!(relative_error(found, low) <= bound, "{found} for {low}");
                 assert!(relative_error(found, high) <= bound, "{found} for {high}");
             }
@@ -223,17 +245,10 @@ mod tests {
         for value in [0.0, -0.0, 5e-324, -5e-324, f64::MIN_POSITIVE / 2.0] {
             assert_eq!(bucket(value), Some(0), "{value}");
         }
-        assert_eq!(
-            representative(0).to_bits(),
-            0,
-            "never -0, which ClickHouse would count apart"
-        );
+        assert_eq!(representative(0).to_bits(), 0, "never -0, which ClickHouse would count apart");
         for value in [f64::MAX, f64::MIN, f64::MIN_POSITIVE, -f64::MIN_POSITIVE] {
             let found = representative(bucket(value).unwrap());
-            assert!(
-                found.is_finite() && relative_error(found, value) <= 1.0 / 128.0,
-                "{found} for {value}"
-            );
+            assert!(found.is_finite() && relative_error(found, value) <= 1.0 / 128.0, "{found} for {value}");
         }
         for value in [f64::NAN, -f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
             assert_eq!(bucket(value), None, "{value}");
@@ -244,9 +259,7 @@ mod tests {
     #[test]
     fn no_worse_than_hdrhistogram() {
         let mut rng = fastrand::Rng::with_seed(11);
-        let mut values: Vec<f64> = (0..50_000)
-            .map(|_| (rng.f64() * 14.0).exp().floor())
-            .collect();
+        let mut values: Vec<f64> = (0..50_000).map(|_| (rng.f64() * 14.0).exp().floor()).collect();
         let mut peer = hdrhistogram::Histogram::<u64>::new(2).unwrap();
         for &value in &values {
             peer.record(value as u64).unwrap();
@@ -261,10 +274,6 @@ mod tests {
             theirs = theirs.max(relative_error(peer.value_at_quantile(level) as f64, truth));
         }
         assert!(ours <= theirs, "greatest error {ours} against {theirs}");
-        assert!(
-            histogram.len() < 128 * 21,
-            "{} buckets for 21 octaves",
-            histogram.len()
-        );
+        assert!(histogram.len() < 128 * 21, "{} buckets for 21 octaves", histogram.len());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::histogram;
+use super::histogram::{self, Tally};
 use super::series::Series;
 use super::table::{Measure, Number};
 use crate::columns::{Column, Distributions, Values};
@@ -127,7 +127,8 @@ fn parts_of<T: Summand>(
     }
     let unseen: Vec<u8> = totals.iter().map(|total| u8::from(total.least > total.greatest)).collect();
     let seen = |extreme: fn(&Total<T>) -> T| {
-        let values = totals.iter().zip(&unseen).map(|(total, &unseen)| if unseen == 1 { T::ZERO } else { extreme(total) });
+        let values =
+            totals.iter().zip(&unseen).map(|(total, &unseen)| if unseen == 1 { T::ZERO } else { extreme(total) });
         (T::values(values.collect()), Some(unseen.clone()))
     };
     parts.push(seen(|total| total.least));
@@ -186,10 +187,9 @@ fn distributions(values: impl Iterator<Item = f64>, nulls: Option<&[u8]>, series
             *end += 1;
         }
     }
-    let (mut distributions, mut dense, mut counted) = (Distributions::default(), Vec::new(), Vec::new());
+    let (mut distributions, mut tally) = (Distributions::default(), Tally::default());
     for (start, end) in starts.into_iter().zip(ends) {
-        histogram::tally(&mut buckets[start..end], &mut dense, &mut counted);
-        distributions.push(&counted);
+        distributions.push(tally.count(&mut buckets[start..end]));
     }
     distributions
 }

@@ -285,3 +285,35 @@ fn prices_and_privacy_are_judged_over_all_fields() {
     let whole = record(&[EVENT_ID, OCCURRED_AT, &app, ENVIRONMENT]);
     assert_eq!(problem(&whole), (Some("app".into()), Problem::PiiOnRequired));
 }
+
+#[test]
+fn the_schemas_that_come_with_it_are_good() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/schemas");
+    let files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(!files.is_empty());
+    for file in files {
+        let event = EventType::parse(&file.to_string_lossy(), &std::fs::read_to_string(&file).unwrap()).unwrap();
+        assert_eq!(file.file_stem().and_then(|name| name.to_str()), Some(event.name.as_str()));
+        assert!(!event.doc.is_empty());
+        for field in &event.fields {
+            assert!(!field.doc.is_empty(), "{}.{} needs a doc", event.name, field.name);
+            let demo = !field.examples.is_empty() || field.range.is_some();
+            let needed = matches!(field.role, Some(Role::Dimension | Role::Measure));
+            assert_eq!(demo, needed, "{}.{}: examples for a dimension, a range for a measure", event.name, field.name);
+        }
+    }
+}
+
+#[test]
+fn a_model_call_is_priced_by_four_classes_of_tokens() {
+    let event = EventType::parse("llm_call.avsc", include_str!("../../../schemas/llm_call.avsc")).unwrap();
+    let priced = |price| event.fields.iter().find(|field| field.price == Some(price)).map(|field| field.name.as_str());
+    assert_eq!(priced(Price::Model), Some("model"));
+    assert_eq!(priced(Price::Input), Some("input_tokens"));
+    assert_eq!(priced(Price::Output), Some("output_tokens"));
+    assert_eq!(priced(Price::CacheRead), Some("cache_read_tokens"));
+    assert_eq!(priced(Price::CacheWrite), Some("cache_write_tokens"));
+    let billed = &event.columns()[event.position("billed_usd").unwrap()];
+    assert_eq!(billed.clickhouse_type, "Nullable(Decimal(18, 9))");
+    assert!(billed.comment.ends_with("[USD]"));
+}

@@ -1,0 +1,135 @@
+//! Reads schemas, packs and prices from disk.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::UsageError;
+use crate::config::{EventSettings, nearest};
+use crate::event::EventType;
+
+/// A file: its name, as messages name it, and its text.
+pub type Text = (String, String);
+
+/// The files that a plan is made of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inputs {
+    /// Annotated schemas, by file name.
+    pub schemas: Vec<Text>,
+    /// Packs, by file name.
+    pub packs: Vec<Text>,
+    /// The price list, if there is one.
+    pub prices: Option<Text>,
+}
+
+/// Reads all that the settings name. A directory of schemas without a schema is an error; one of packs may be empty.
+///
+/// # Errors
+/// A directory or file is not there, can't be read, or is not UTF-8.
+pub fn inputs(events: &EventSettings) -> Result<Inputs> {
+    let prices = events.prices.as_deref();
+    Ok(Inputs {
+        schemas: schemas(&events.schemas)?,
+        packs: directory(&events.packs, "toml").context("setting events.packs")?,
+        prices: prices.map(text).transpose().context("setting events.prices (\"\" for none)")?,
+    })
+}
+
+/// Reads the schema files of a directory.
+fn schemas(path: &Path) -> Result<Vec<Text>> {
+    let schemas = directory(path, "avsc").context("setting events.schemas")?;
+    if schemas.is_empty() {
+        bail!("setting events.schemas: {} has no *.avsc file; an event type needs its schema there", path.display());
+    }
+    Ok(schemas)
+}
+
+/// Reads one event type by its name, from a schema file or from a directory of them.
+///
+/// # Errors
+/// A file can't be read, a schema is wrong, or no schema has that name.
+pub fn event_type(path: &Path, name: &str) -> Result<EventType> {
+    let texts = if path.is_dir() { schemas(path)? } else { vec![text(path)?] };
+    let mut names = Vec::new();
+    for (file, json) in texts {
+        let event = EventType::parse(&file, &json)?;
+        if event.name == name {
+            return Ok(event);
+        }
+        names.push(event.name);
+    }
+    let hint = match nearest(name, names.iter().map(String::as_str)) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("there are {}", names.join(", ")),
+    };
+    Err(UsageError(format!("no schema in {} describes an event type `{name}`; {hint}", path.display())).into())
+}
+
+/// The files of a directory with this ending, sorted by name.
+fn directory(path: &Path, ending: &str) -> Result<Vec<Text>> {
+    let entries = std::fs::read_dir(path).with_context(|| format!("can't list the directory {}", path.display()))?;
+    let mut files: Vec<PathBuf> = Vec::new();
+    for entry in entries {
+        let file = entry.with_context(|| format!("can't list the directory {}", path.display()))?.path();
+        // Editors leave hidden files beside those they edit.
+        let hidden = file.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        if !hidden && file.extension().is_some_and(|found| found == ending) {
+            files.push(file);
+        }
+    }
+    files.sort();
+    files.iter().map(|file| text(file)).collect()
+}
+
+fn text(path: &Path) -> Result<Text> {
+    let bytes = std::fs::read(path).with_context(|| format!("can't read {}", path.display()))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|error| error.utf8_error())
+        .with_context(|| format!("{} is not UTF-8", path.display()))?;
+    Ok((path.display().to_string(), text))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn settings(root: &Path) -> EventSettings {
+        let flags = ["schemas", "packs"].map(|name| format!("events.{name}={}", root.join(name).display()));
+        let mut flags = flags.to_vec();
+        flags.push(format!("events.prices={}", root.join("prices.toml").display()));
+        crate::config::load(None, [], &flags).unwrap().events
+    }
+
+    #[test]
+    fn files_come_sorted_with_their_names() {
+        let root = tempfile::tempdir().unwrap();
+        for name in ["schemas", "packs"] {
+            std::fs::create_dir(root.path().join(name)).unwrap();
+        }
+        for name in ["schemas/b.avsc", "schemas/a.avsc", "schemas/.a.avsc", "schemas/README.md", "packs/p.toml", "prices.toml"] {
+            std::fs::write(root.path().join(name), name).unwrap();
+        }
+        let found = inputs(&settings(root.path())).unwrap();
+        let texts: Vec<&str> = found.schemas.iter().map(|(_, text)| text.as_str()).collect();
+        assert_eq!(texts, ["schemas/a.avsc", "schemas/b.avsc"]);
+        assert!(found.schemas[0].0.ends_with("schemas/a.avsc"));
+        assert_eq!(found.packs[0].1, "packs/p.toml");
+        assert_eq!(found.prices.unwrap().1, "prices.toml");
+    }
+
+    #[test]
+    fn what_is_missing_or_unreadable_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let message = || format!("{:#}", inputs(&settings(root.path())).unwrap_err());
+        assert!(message().contains("events.schemas") && message().contains("can't list"), "{}", message());
+        std::fs::create_dir(root.path().join("schemas")).unwrap();
+        assert!(message().contains("no *.avsc"), "{}", message());
+        std::fs::write(root.path().join("schemas/a.avsc"), [0xFF]).unwrap();
+        assert!(message().contains("a.avsc is not UTF-8"), "{}", message());
+        std::fs::write(root.path().join("schemas/a.avsc"), "{}").unwrap();
+        assert!(message().contains("events.packs"), "{}", message());
+        std::fs::create_dir(root.path().join("packs")).unwrap();
+        assert!(message().contains("events.prices") && message().contains("prices.toml"), "{}", message());
+    }
+}

@@ -1,0 +1,173 @@
+//! What one setting can't tell alone: addresses, secrets, what must fit together, what librdkafka says.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use rdkafka::error::KafkaError;
+
+use super::reader::Reader;
+use super::value::{Protocol, Secret};
+use super::{Settings, variable};
+use crate::kafka::settings::SettingsError;
+use crate::kafka::{ConsumerSettings, GroupProtocol};
+use crate::plan::Limits;
+
+/// Checks the settings as a whole and fetches the password; what is wrong goes to the reader.
+pub(super) fn check(mut settings: Settings, reader: &mut Reader) -> Settings {
+    check_brokers(&settings, reader);
+    check_properties(&settings, reader);
+    check_url(&settings.clickhouse.url, reader);
+    check_database(&settings.clickhouse.database, reader);
+    if settings.memory.limit.0 < 2 * settings.batch.bytes.0 {
+        let message = format!(
+            "found {} bytes, and batch.bytes is {}; allowed is at least twice batch.bytes: one batch is written while \
+             the next fills",
+            settings.memory.limit.0, settings.batch.bytes.0
+        );
+        reader.problem("memory.limit", message);
+    }
+    if let Some(password) = password(&settings, reader) {
+        settings.clickhouse.password = password;
+    }
+    settings
+}
+
+fn check_brokers(settings: &Settings, reader: &mut Reader) {
+    for broker in &settings.kafka.brokers {
+        let port = broker.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+        if !matches!(port, Some(Ok(1..))) {
+            let message = format!(
+                "found {broker:?} in {}; allowed is host:port, as in \"kafka-1:9092\"",
+                reader.origin("kafka", "brokers")
+            );
+            reader.problem("kafka.brokers", message);
+        }
+    }
+    let mut seen = BTreeSet::new();
+    for topic in &settings.kafka.topics {
+        let legal = topic.len() <= 249
+            && !matches!(topic.as_str(), "." | "..")
+            && topic.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
+        if !legal || !seen.insert(topic) {
+            let message = format!(
+                "found {topic:?} in {}; allowed are topics named once each, of letters, digits, '.', '_' and '-'",
+                reader.origin("kafka", "topics")
+            );
+            reader.problem("kafka.topics", message);
+        }
+    }
+}
+
+/// Lets librdkafka judge each property by itself, so that all bad ones are told, and none with its value.
+fn check_properties(settings: &Settings, reader: &mut Reader) {
+    for (name, value) in &settings.kafka.properties.0 {
+        let mut consumer = settings.consumer("highwater");
+        consumer.properties = [(name.clone(), value.clone())].into();
+        let key = format!("kafka.properties.{name}");
+        match consumer.client_config() {
+            Err(SettingsError::Fixed(_)) => {
+                reader.problem(key, "exactly-once delivery depends on it, so highwater fixes it; take it away");
+            }
+            Err(other) => reader.problem(key, other.to_string()),
+            Ok(config) => {
+                if let Err(KafkaError::ClientConfig(_, reason, _, _)) = config.create_native_config() {
+                    // librdkafka's sentence may repeat the value.
+                    let reason = if super::Properties::is_secret(name) || reason.contains(value.as_str()) {
+                        "librdkafka does not take its value".to_owned()
+                    } else {
+                        format!("librdkafka does not take it: {reason}")
+                    };
+                    reader.problem(key, reason);
+                }
+            }
+        }
+    }
+}
+
+fn check_url(url: &str, reader: &mut Reader) {
+    let wrong = match url.parse::<hyper::Uri>() {
+        Ok(uri) if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) => {
+            Some("found a user in it; allowed is http://host:port, with clickhouse.user and clickhouse.password beside it")
+        }
+        Ok(uri) => {
+            let plain = uri.scheme_str() == Some("http") && uri.host().is_some_and(|host| !host.is_empty());
+            (!plain || uri.path() != "/" || uri.query().is_some()).then_some("allowed is http://host:port and no more")
+        }
+        Err(_) => Some("allowed is http://host:port and no more"),
+    };
+    if let Some(allowed) = wrong {
+        // The address is not repeated: it may hold a password.
+        let message = format!("{} has no such address; {allowed}", reader.origin("clickhouse", "url"));
+        reader.problem("clickhouse.url", message);
+    }
+}
+
+fn check_database(database: &str, reader: &mut Reader) {
+    let legal = database.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        && !database.starts_with(|c: char| c.is_ascii_digit());
+    if !legal {
+        let message = format!(
+            "found {database:?} in {}; allowed are letters, digits and '_', no digit first",
+            reader.origin("clickhouse", "database")
+        );
+        reader.problem("clickhouse.database", message);
+    }
+}
+
+/// The password from the environment or from its file.
+fn password(settings: &Settings, reader: &mut Reader) -> Option<Secret> {
+    let clickhouse = &settings.clickhouse;
+    let key = "clickhouse.password";
+    let given = !clickhouse.password.reveal().is_empty();
+    let variable = variable(key);
+    let origin = reader.origin("clickhouse", "password");
+    if given && !origin.contains(&variable) {
+        let message = format!(
+            "found in {origin}, where others can read it; allowed are the environment variable {variable} and \
+             clickhouse.password_file"
+        );
+        reader.problem(key, message);
+        return None;
+    }
+    let Some(file) = &clickhouse.password_file else { return given.then(|| clickhouse.password.clone()) };
+    if given {
+        reader.problem(key, format!("set as {variable} and by clickhouse.password_file; allowed is one of them"));
+        return None;
+    }
+    match std::fs::read_to_string(file) {
+        Ok(text) => Some(Secret::new(text.trim_end_matches(['\r', '\n']))),
+        Err(error) => {
+            reader.problem("clickhouse.password_file", format!("can't read {}: {error}", file.display()));
+            None
+        }
+    }
+}
+
+impl Settings {
+    /// What the consumer of one worker needs, under the name that brokers log it by.
+    pub fn consumer(&self, client_id: &str) -> ConsumerSettings {
+        ConsumerSettings {
+            brokers: self.kafka.brokers.join(","),
+            group: self.kafka.group.clone(),
+            client_id: client_id.to_owned(),
+            topics: self.kafka.topics.clone(),
+            protocol: match self.kafka.protocol {
+                Protocol::Classic => GroupProtocol::Classic,
+                Protocol::Consumer => GroupProtocol::Consumer,
+            },
+            properties: self.kafka.properties.0.clone(),
+        }
+    }
+
+    /// What decides which events are kept.
+    pub fn limits(&self) -> Limits {
+        let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        Limits {
+            horizon: self.events.horizon,
+            max_skew_ms: millis(self.events.max_skew),
+            max_age_ms: millis(self.events.max_age),
+            lateness_ms: millis(self.events.lateness),
+            max_series: usize::try_from(self.events.max_series).unwrap_or(usize::MAX),
+        }
+    }
+}

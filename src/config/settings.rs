@@ -1,0 +1,220 @@
+//! Every setting there is: name, type, default, allowed range and documentation, each said once.
+//!
+//! The doc comments below are what `docs/configuration.md` and `highwater.toml` are made of.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::reader::Reader;
+use super::value::{ByteSize, KeepDays, LogFormat, LogLevel, Properties, Protocol, Secret, Setting as _};
+
+/// A group of settings, described.
+#[derive(Debug)]
+pub(super) struct Section {
+    /// Its name in the file; '' for what stands outside of any.
+    pub(super) name: &'static str,
+    /// What it is about.
+    pub(super) doc: &'static [&'static str],
+    /// Its settings.
+    pub(super) entries: &'static [Entry],
+}
+
+/// A setting, described.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// Its name within the section.
+    pub(super) name: &'static str,
+    /// Its default, in TOML.
+    pub(super) default: &'static str,
+    /// What is accepted.
+    pub(super) allowed: &'static str,
+    /// Least and greatest value, as written.
+    pub(super) range: Option<(&'static str, &'static str)>,
+    /// Whether it is taken from the environment only.
+    pub(super) secret: bool,
+    /// What it does.
+    pub(super) doc: &'static [&'static str],
+}
+
+/// Declares the sections with their structs, their descriptions and how they are read.
+macro_rules! settings {
+    (
+        $(#[doc = $top_doc:literal])*
+        {
+            $($(#[doc = $single_doc:literal])* $single:ident: $single_ty:ty = $single_default:tt
+                $(in $single_min:literal to $single_max:literal)?;)*
+        }
+        $(
+            $(#[doc = $section_doc:literal])*
+            $section:ident: $Section:ident {
+                $($(#[doc = $doc:literal])* $key:ident: $ty:ty = $default:tt $(in $min:literal to $max:literal)?;)*
+            }
+        )*
+    ) => {
+        /// All settings, checked.
+        #[derive(Debug, Clone, PartialEq)]
+        pub struct Settings {
+            $($(#[doc = $single_doc])* pub $single: $single_ty,)*
+            $($(#[doc = $section_doc])* pub $section: $Section,)*
+        }
+
+        $(
+            $(#[doc = $section_doc])*
+            #[derive(Debug, Clone, PartialEq)]
+            pub struct $Section {
+                $($(#[doc = $doc])* pub $key: $ty,)*
+            }
+        )*
+
+        pub(super) const SECTIONS: &[Section] = &[
+            Section {
+                name: "",
+                doc: &[$($top_doc),*],
+                entries: &[$(Entry {
+                    name: stringify!($single),
+                    default: stringify!($single_default),
+                    allowed: <$single_ty>::ALLOWED,
+                    range: settings!(@range $($single_min $single_max)?),
+                    secret: <$single_ty>::SECRET,
+                    doc: &[$($single_doc),*],
+                }),*],
+            },
+            $(Section {
+                name: stringify!($section),
+                doc: &[$($section_doc),*],
+                entries: &[$(Entry {
+                    name: stringify!($key),
+                    default: stringify!($default),
+                    allowed: <$ty>::ALLOWED,
+                    range: settings!(@range $($min $max)?),
+                    secret: <$ty>::SECRET,
+                    doc: &[$($doc),*],
+                }),*],
+            }),*
+        ];
+
+        impl Settings {
+            /// Reads all, collecting what is wrong in the reader; `None` if anything is.
+            pub(super) fn read(reader: &mut Reader) -> Option<Settings> {
+                $(let $single = settings!(@read reader, "", $single, $single_ty, $($single_min $single_max)?);)*
+                $(
+                    let $section = {
+                        $(let $key = settings!(@read reader, stringify!($section), $key, $ty, $($min $max)?);)*
+                        (|| Some($Section { $($key: $key?),* }))()
+                    };
+                )*
+                Some(Settings { $($single: $single?,)* $($section: $section?),* })
+            }
+        }
+    };
+    (@range) => { None };
+    (@range $min:literal $max:literal) => { Some((stringify!($min), stringify!($max))) };
+    (@read $reader:ident, $section:expr, $key:ident, $ty:ty,) => {
+        $reader.get::<$ty>($section, stringify!($key))
+    };
+    (@read $reader:ident, $section:expr, $key:ident, $ty:ty, $min:literal $max:literal) => {
+        $reader.get_within::<$ty>($section, stringify!($key), stringify!($min), stringify!($max))
+    };
+}
+
+settings! {
+    /// The process.
+    {
+        /// Worker threads of this process, each a member of the consumer group with partitions of its own. More workers
+        /// than partitions are idle. Replicas on other machines count the same.
+        workers: u64 = 1 in 1 to 256;
+    }
+
+    /// Where events come from.
+    kafka: KafkaSettings {
+        /// Bootstrap servers as `host:port`; a few of the cluster are enough.
+        brokers: Vec<String> = ["localhost:9092"];
+        /// Topics to read, by their exact names. One topic may carry many event types.
+        topics: Vec<String> = ["usage-events"];
+        /// Consumer group. A topic is counted by one group per database; another group is refused.
+        group: String = "highwater";
+        /// How the group divides the partitions: `classic` works with any broker, `consumer` (KIP-848) lets brokers of
+        /// Kafka 4.0 and later decide, which is faster with many members.
+        protocol: Protocol = "classic";
+        /// Further properties of librdkafka, for TLS, SASL and tuning, by librdkafka's own names, such as
+        /// `{ "security.protocol" = "SASL_SSL" }`. In the environment `__` stands for each point:
+        /// `HIGHWATER_KAFKA__PROPERTIES__SASL__PASSWORD`. Properties that exactly-once delivery depends on are refused.
+        properties: Properties = {};
+    }
+
+    /// Where numbers go.
+    clickhouse: ClickhouseSettings {
+        /// ClickHouse's HTTP interface, `http://host:port`. Name the server itself: a proxy that reconnects unseen
+        /// breaks what highwater relies on.
+        url: String = "http://localhost:8123";
+        /// Database; `highwater migrate` makes it.
+        database: String = "highwater";
+        /// User.
+        user: String = "default";
+        /// The user's password.
+        password: Secret = "";
+        /// A file with the password and nothing else (a mounted secret), instead of `password`.
+        password_file: Option<PathBuf> = "";
+        /// How long to wait for a connection.
+        connect_timeout: Duration = "5s" in "100ms" to "5m";
+        /// How long an insert may take before its outcome counts as unknown and is asked for.
+        insert_timeout: Duration = "2m" in "1s" to "10m";
+    }
+
+    /// When a batch is sealed and written: at the first of these three.
+    batch: BatchSettings {
+        /// Greatest age. Shorter shows numbers sooner and costs ClickHouse more parts.
+        interval: Duration = "5s" in "100ms" to "10m";
+        /// Greatest number of events.
+        rows: u64 = 100000 in 1 to 10000000;
+        /// Greatest size in memory.
+        bytes: ByteSize = "64MiB" in "64KiB" to "4GiB";
+    }
+
+    /// What the process may hold.
+    memory: MemorySettings {
+        /// Bytes of batches being filled or written, over all workers. At the limit partitions pause; nothing is
+        /// dropped. At least twice `batch.bytes`: one batch is written while the next fills.
+        limit: ByteSize = "512MiB" in "1MiB" to "1024GiB";
+    }
+
+    /// What events are and which of them count.
+    events: EventSettings {
+        /// Directory of annotated Avro schemas, one event type a file (`*.avsc`).
+        schemas: PathBuf = "schemas";
+        /// Directory of packs: rollups and metrics (`*.toml`).
+        packs: PathBuf = "packs";
+        /// Price list of models; "" for none.
+        prices: Option<PathBuf> = "prices.toml";
+        /// An event is a duplicate if its id stood among the previous so many offsets of its partition.
+        horizon: u64 = 10000 in 0 to 10000000;
+        /// An event dated later than its record's own timestamp by more than this is a dead letter.
+        max_skew: Duration = "10m" in "0s" to "3650d";
+        /// An event dated earlier than its record's own timestamp by more than this is a dead letter.
+        max_age: Duration = "30d" in "1m" to "36500d";
+        /// How far events may come out of order before a minute counts as complete. Later ones are added all the same.
+        lateness: Duration = "30s" in "0s" to "30d";
+        /// Series (combinations of dimensions and minute) that a rollup may have in one batch. What is more goes to a
+        /// series named `__other__`: counted, never dropped.
+        max_series: u64 = 50000 in 1 to 10000000;
+    }
+
+    /// How long tables keep what they have, from the event's time on.
+    retention: RetentionSettings {
+        /// Every single event.
+        raw: KeepDays = "730d";
+        /// Per-minute aggregates.
+        rollups: KeepDays = "0";
+        /// Messages that could not be read. They may hold anything: keep them short.
+        dead_letters: KeepDays = "30d";
+    }
+
+    /// What the process says, on standard error.
+    log: LogSettings {
+        /// `human` for a terminal, `json` for one JSON object a line.
+        format: LogFormat = "human";
+        /// The least severe level that is logged. The environment variable `RUST_LOG` overrides it, per module if need
+        /// be: `RUST_LOG=info,librdkafka=debug`.
+        level: LogLevel = "info";
+    }
+}

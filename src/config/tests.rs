@@ -1,0 +1,194 @@
+//! Precedence, errors and secrets, through the same door as the command line.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use super::*;
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn flags(flags: &[&str]) -> Vec<String> {
+    flags.iter().map(|flag| (*flag).to_owned()).collect()
+}
+
+fn problems(text: &str, environment: &[(&str, &str)], given: &[&str]) -> Vec<Problem> {
+    let file = file(text);
+    let error = load(Some(file.path()), variables(environment), &flags(given)).unwrap_err();
+    error.0
+}
+
+fn defaults() -> Settings {
+    let empty = file("");
+    load(Some(empty.path()), [], &[]).unwrap()
+}
+
+#[test]
+fn each_source_wins_over_the_one_before() {
+    let file = file("workers = 2\n[batch]\nrows = 20\ninterval = \"2s\"\nbytes = \"2MiB\"\n");
+    let environment = variables(&[("HIGHWATER_BATCH__ROWS", "30"), ("HIGHWATER_BATCH__INTERVAL", "3s")]);
+    let settings = load(Some(file.path()), environment, &flags(&["batch.interval=4s"])).unwrap();
+    assert_eq!(settings.workers, 2);
+    assert_eq!(settings.batch.bytes, ByteSize(2 << 20));
+    assert_eq!(settings.batch.rows, 30);
+    assert_eq!(settings.batch.interval, Duration::from_secs(4));
+    assert_eq!(settings.kafka.group, "highwater");
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let text = "colour = 1\n[kafka]\nbroker = [\"a:1\"]\nprotocol = \"new\"\n[batch]\nrows = \"100\"\ninterval = 5\n\
+                [memory]\nlimit = \"1MB\"\n[clikhouse]\nurl = \"x\"\n";
+    let environment = [("HIGHWATER_WORKERS", "0"), ("HIGHWATER_BATCH__ROW", "1")];
+    let found = problems(text, &environment, &["log.format=xml"]);
+    let mut keys: Vec<&str> = found.iter().map(|problem| problem.key.as_str()).collect();
+    keys.sort_unstable();
+    let expected = [
+        "batch.interval", "batch.row", "batch.rows", "clikhouse.url", "colour", "kafka.broker", "kafka.protocol",
+        "log.format", "memory.limit", "workers",
+    ];
+    assert_eq!(keys, expected, "{found:#?}");
+    let message = |key: &str| found.iter().find(|problem| problem.key == key).unwrap().message.clone();
+    assert!(message("kafka.broker").contains("did you mean `kafka.brokers`?"));
+    assert!(message("clikhouse.url").contains("did you mean `clickhouse.url`?"));
+    assert!(message("batch.row").contains("HIGHWATER_BATCH__ROW"));
+    assert!(message("batch.row").contains("did you mean `batch.rows`?"));
+    assert!(message("kafka.protocol").contains("found \"new\" in "));
+    assert!(message("kafka.protocol").ends_with("allowed is \"classic\" or \"consumer\""));
+    assert!(message("workers").contains("found \"0\" in the environment variable HIGHWATER_WORKERS"));
+    assert!(message("workers").ends_with("from 1 to 256"));
+    assert!(message("log.format").contains("--setting log.format"));
+    assert!(message("batch.interval").contains("found 5 in "));
+}
+
+#[test]
+fn bad_values_are_told_with_their_key() {
+    let cases = [
+        ("kafka = 5", "kafka", "a section with the keys kafka.brokers"),
+        ("[kafka]\nbrokers = [\"localhost\"]", "kafka.brokers", "host:port"),
+        ("[kafka]\nbrokers = [\":9092\"]", "kafka.brokers", "host:port"),
+        ("[kafka]\nbrokers = [\"a:99999\"]", "kafka.brokers", "host:port"),
+        ("[kafka]\nbrokers = []", "kafka.brokers", "at least one"),
+        ("[kafka]\ntopics = [\"a b\"]", "kafka.topics", "\"a b\""),
+        ("[kafka]\ntopics = [\"a\", \"a\"]", "kafka.topics", "once each"),
+        ("[kafka]\ngroup = \"\"", "kafka.group", "not empty"),
+        ("[kafka.properties]\n\"group.id\" = \"x\"", "kafka.properties.group.id", "exactly-once"),
+        ("[kafka.properties]\nisolation.level = \"read_uncommitted\"", "kafka.properties.isolation.level", "exactly-once"),
+        ("[kafka.properties]\nno.such = \"x\"", "kafka.properties.no.such", "librdkafka does not take it"),
+        ("[kafka.properties]\nx = [1]", "kafka.properties", "librdkafka's properties"),
+        ("[clickhouse]\nurl = \"localhost:8123\"", "clickhouse.url", "http://host:port"),
+        ("[clickhouse]\nurl = \"https://a:1\"", "clickhouse.url", "http://host:port"),
+        ("[clickhouse]\nurl = \"http://a:1/?x=1\"", "clickhouse.url", "http://host:port"),
+        ("[clickhouse]\ndatabase = \"a`b\"", "clickhouse.database", "letters"),
+        ("[clickhouse]\npassword_file = \"/does/not/exist\"", "clickhouse.password_file", "/does/not/exist"),
+        ("[clickhouse]\ninsert_timeout = \"0s\"", "clickhouse.insert_timeout", "from \"1s\" to \"10m\""),
+        ("[memory]\nlimit = \"100MiB\"", "memory.limit", "twice batch.bytes"),
+        ("[retention]\nraw = \"two years\"", "retention.raw", "\"0\" to keep it for ever"),
+        ("[retention]\nraw = 0", "retention.raw", "\"0\" to keep it for ever"),
+        ("[events]\nhorizon = -1", "events.horizon", "whole number"),
+        ("[events]\nmax_age = \"1 day\"", "events.max_age", "duration"),
+    ];
+    for (text, key, part) in cases {
+        let found = problems(text, &[], &[]);
+        assert_eq!(found.len(), 1, "{text}: {found:#?}");
+        assert_eq!(found[0].key, key, "{text}: {found:#?}");
+        assert!(found[0].message.contains(part), "{text}: {found:#?}");
+    }
+}
+
+#[test]
+fn what_is_no_toml_is_told_with_its_file() {
+    let found = problems("[kafka\n", &[], &[]);
+    assert!(found[0].to_string().contains("toml"), "{found:?}");
+    let missing = load(Some(Path::new("/does/not/exist.toml")), [], &[]).unwrap_err();
+    assert!(missing.to_string().contains("/does/not/exist.toml"), "{missing}");
+    let found = problems("", &[], &["workers"]);
+    assert!(found[0].message.contains("section.key=value"), "{found:?}");
+}
+
+#[test]
+fn a_password_comes_from_the_environment_or_a_file_and_is_never_shown() {
+    let settings = load(None, variables(&[("HIGHWATER_CLICKHOUSE__PASSWORD", "hunter2")]), &[]).unwrap();
+    assert_eq!(settings.clickhouse.password.reveal(), "hunter2");
+    assert!(!format!("{settings:?}").contains("hunter2"));
+
+    let secret = file("hunter2\n");
+    let by_file = format!("[clickhouse]\npassword_file = {:?}\n", secret.path());
+    let by_file = file(&by_file);
+    let settings = load(Some(by_file.path()), [], &[]).unwrap();
+    assert_eq!(settings.clickhouse.password.reveal(), "hunter2");
+
+    let both = load(Some(by_file.path()), variables(&[("HIGHWATER_CLICKHOUSE__PASSWORD", "hunter3")]), &[]);
+    assert!(both.unwrap_err().to_string().contains("one of them"));
+
+    let text = "[clickhouse]\npassword = \"hunter2\"\n";
+    let in_file = problems(text, &[], &[]);
+    assert_eq!(in_file[0].key, "clickhouse.password");
+    let url = problems("[clickhouse]\nurl = \"http://me:hunter2@a:1\"\n", &[], &[]);
+    let number = problems("[clickhouse]\npassword = 42424242\n", &[], &[]);
+    let property = problems("[kafka.properties]\nssl.key.password = \"hunter2\"\nsasl.password = []\n", &[], &[]);
+    let flag = problems("", &[], &["clickhouse.password=hunter2"]);
+    for found in [in_file, url, number, property, flag] {
+        assert!(!format!("{found:?}").contains("hunter2") && !format!("{found:?}").contains("4242"), "{found:?}");
+    }
+}
+
+#[test]
+fn properties_are_the_same_in_every_spelling() {
+    let file = file("[kafka.properties]\n\"client.rack\" = \"a\"\nsasl.username = \"file\"\nfetch.min.bytes = 5\n");
+    let environment = variables(&[
+        ("HIGHWATER_KAFKA__PROPERTIES__CLIENT__RACK", "b"),
+        ("HIGHWATER_KAFKA__PROPERTIES__SASL__PASSWORD", "hunter2"),
+    ]);
+    let settings = load(Some(file.path()), environment, &flags(&["kafka.properties.sasl.username=flag"])).unwrap();
+    let expected = [("client.rack", "b"), ("fetch.min.bytes", "5"), ("sasl.password", "hunter2"), ("sasl.username", "flag")];
+    let found: Vec<_> = settings.kafka.properties.0.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    assert_eq!(found, expected);
+    assert!(!format!("{settings:?}").contains("hunter2"));
+}
+
+#[test]
+fn what_kubernetes_sets_is_not_ours() {
+    let foreign = [
+        ("HIGHWATER_PORT", "tcp://10.0.0.1:80"),
+        ("HIGHWATER_PORT_80_TCP_ADDR", "10.0.0.1"),
+        ("HIGHWATER_SERVICE_HOST", "10.0.0.1"),
+        ("HIGHWATER_CONFIG", "x"),
+        ("HIGHWATERMARK", "x"),
+        ("PATH", "/bin"),
+    ];
+    let empty = file("");
+    assert_eq!(load(Some(empty.path()), variables(&foreign), &[]).unwrap(), defaults());
+}
+
+#[test]
+fn lists_in_the_environment_are_separated_by_commas() {
+    let environment = variables(&[("HIGHWATER_KAFKA__BROKERS", "a:1, b:2")]);
+    assert_eq!(load(None, environment, &[]).unwrap().kafka.brokers, ["a:1", "b:2"]);
+}
+
+#[test]
+fn limits_are_in_milliseconds() {
+    let limits = defaults().limits();
+    assert_eq!((limits.horizon, limits.max_skew_ms, limits.max_age_ms), (10_000, 600_000, 2_592_000_000));
+    assert_eq!((limits.lateness_ms, limits.max_series), (30_000, 50_000));
+}
+
+/// The two files that are made of the declarations, against what is in the repository.
+#[test]
+fn the_shipped_file_and_the_reference_are_up_to_date() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (name, made) in [("highwater.toml", toml()), ("docs/configuration.md", markdown())] {
+        let shipped = std::fs::read_to_string(root.join(name)).unwrap();
+        assert!(shipped == made, "{name} is out of date: `highwater reference` writes it anew");
+    }
+    assert_eq!(load(Some(&root.join("highwater.toml")), [], &[]).unwrap(), defaults());
+}

@@ -1,0 +1,14 @@
+//! Kafka: the consumer that feeds a worker, the producer for generated and replayed events, and who a topic is.
+
+pub mod consumer;
+mod context;
+pub mod identity;
+pub mod producer;
+mod reach;
+pub mod settings;
+mod slots;
+
+pub use consumer::KafkaLog;
+pub use identity::TopicIdentity;
+pub use producer::Producer;
+pub use settings::{ConsumerSettings, GroupProtocol};

@@ -1,0 +1,161 @@
+//! The partitions assigned to a consumer and where each stands.
+
+use crate::ports::{LogEvent, Record, TopicPartition};
+
+/// Where a partition is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Assigned by the group and not handed to librdkafka's reader.
+    Silent,
+    /// Delivering.
+    Started {
+        /// Nothing below is delivered.
+        from: u64,
+        /// One past the last record delivered, or `from`.
+        next: u64,
+    },
+    /// The client has stopped reading it; only a new assignment of the same partition gets it going again.
+    Stopped,
+}
+
+/// An assigned partition.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) partition: TopicPartition,
+    pub(super) stage: Stage,
+    /// Whether librdkafka was told to pause it. To resume a partition that is not paused rewinds it to where it was
+    /// last started, so this must be known.
+    pub(super) paused: bool,
+}
+
+/// All assigned partitions.
+#[derive(Debug, Default)]
+pub(super) struct Slots {
+    list: Vec<Slot>,
+    /// The slot found last: records come in runs of one partition.
+    last: usize,
+}
+
+impl Slots {
+    /// Adds a silent partition.
+    pub(super) fn add(&mut self, partition: TopicPartition) {
+        self.remove(&partition);
+        self.list.push(Slot {
+            partition,
+            stage: Stage::Silent,
+            paused: false,
+        });
+    }
+
+    /// Forgets a partition.
+    pub(super) fn remove(&mut self, partition: &TopicPartition) {
+        self.list.retain(|slot| slot.partition != *partition);
+        self.last = 0;
+    }
+
+    /// The slot of a partition, if it is assigned.
+    pub(super) fn get(&mut self, topic: &str, partition: i32) -> Option<&mut Slot> {
+        let is =
+            |slot: &Slot| slot.partition.partition == partition && *slot.partition.topic == *topic;
+        if !self.list.get(self.last).is_some_and(is) {
+            self.last = self.list.iter().position(is)?;
+        }
+        self.list.get_mut(self.last)
+    }
+
+    /// All of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Slot> {
+        self.list.iter()
+    }
+
+    /// Hands a record over if its partition is started and the record is due.
+    pub(super) fn deliver(&mut self, record: Record<'_>, on: &mut dyn FnMut(LogEvent<'_>)) {
+        let Some(slot) = self.get(record.topic, record.partition) else {
+            return;
+        };
+        let Stage::Started { from, next } = slot.stage else {
+            return;
+        };
+        if record.offset >= next {
+            slot.stage = Stage::Started {
+                from,
+                next: record.offset + 1,
+            };
+            on(LogEvent::Record(record));
+        } else if record.offset >= from {
+            // The order of the log is what everything stands on. Neither skipping nor repeating would be right, so the
+            // partition is read again from where the data itself says it ended.
+            tracing::error!(
+                topic = record.topic,
+                partition = record.partition,
+                offset = record.offset,
+                expected = next,
+                "the Kafka client went backwards; the partition is started again"
+            );
+            slot.stage = Stage::Stopped;
+            on(LogEvent::OutOfRange(slot.partition.clone()));
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    fn partition(number: i32) -> TopicPartition {
+        TopicPartition {
+            topic: "events".into(),
+            partition: number,
+        }
+    }
+
+    fn deliver(slots: &mut Slots, number: i32, offset: u64) -> Vec<String> {
+        let mut seen = Vec::new();
+        let record = Record {
+            topic: "events",
+            partition: number,
+            offset,
+            timestamp_ms: 0,
+            key: None,
+            payload: None,
+        };
+        slots.deliver(record, &mut |event| {
+            seen.push(match event {
+                LogEvent::Record(record) => format!("{}", record.offset),
+                other => format!("{other:?}"),
+            });
+        });
+        seen
+    }
+
+    #[test]
+    fn only_started_partitions_deliver_and_nothing_below_the_start() {
+        let mut slots = Slots::default();
+        slots.add(partition(0));
+        slots.add(partition(1));
+        assert!(deliver(&mut slots, 0, 5).is_empty());
+        slots.get("events", 1).unwrap().stage = Stage::Started { from: 10, next: 10 };
+        assert!(deliver(&mut slots, 1, 9).is_empty());
+        assert_eq!(deliver(&mut slots, 1, 10), ["10"]);
+        assert_eq!(deliver(&mut slots, 1, 14), ["14"]);
+        assert!(deliver(&mut slots, 0, 15).is_empty());
+        assert!(deliver(&mut slots, 7, 15).is_empty());
+        assert!(slots.get("other", 1).is_none());
+        slots.remove(&partition(1));
+        assert!(deliver(&mut slots, 1, 15).is_empty());
+    }
+
+    #[test]
+    fn a_log_that_goes_backwards_is_read_again_from_the_start() {
+        let mut slots = Slots::default();
+        slots.add(partition(0));
+        slots.get("events", 0).unwrap().stage = Stage::Started { from: 3, next: 10 };
+        let seen = deliver(&mut slots, 0, 4);
+        assert!(
+            seen.len() == 1 && seen[0].starts_with("OutOfRange"),
+            "{seen:?}"
+        );
+        assert!(deliver(&mut slots, 0, 10).is_empty());
+    }
+}
