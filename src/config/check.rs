@@ -7,7 +7,8 @@ use rdkafka::error::KafkaError;
 
 use super::reader::Reader;
 use super::value::{Protocol, Secret};
-use super::{Settings, variable};
+use super::{ClickhouseSettings, Settings, variable};
+use crate::clickhouse::{Endpoint, EndpointError, Retention};
 use crate::kafka::settings::SettingsError;
 use crate::kafka::{ConsumerSettings, GroupProtocol};
 use crate::plan::Limits;
@@ -156,6 +157,29 @@ impl Settings {
                 Protocol::Consumer => GroupProtocol::Consumer,
             },
             properties: self.kafka.properties.0.clone(),
+        }
+    }
+
+    /// Where ClickHouse is.
+    ///
+    /// # Errors
+    /// Its URL is none that can be used.
+    pub fn endpoint(&self) -> Result<Endpoint, EndpointError> {
+        let ClickhouseSettings { url, database, user, password, .. } = &self.clickhouse;
+        Ok(Endpoint {
+            connect_timeout: self.clickhouse.connect_timeout,
+            insert_timeout: self.clickhouse.insert_timeout,
+            ..Endpoint::new(url, database, user, password.reveal())?
+        })
+    }
+
+    /// How long tables keep what they have.
+    pub fn tables(&self) -> Retention {
+        Retention {
+            events_days: self.retention.raw.0,
+            rollups_days: self.retention.rollups.0,
+            dead_letters_days: self.retention.dead_letters.0,
+            ..Retention::default()
         }
     }
 
