@@ -1,6 +1,7 @@
-//! A client for commands: one query, one connection, rows as JSON.
+//! A client for commands: statements, and queries whose rows come as JSON.
 //!
-//! Nothing here is in the path of events; those go through [`super::store`].
+//! Nothing here is in the path of events; those go through [`super::store`]. A statement or query may go out on any
+//! connection, so the `clickhouse` crate and its pool serve; an insert under a token needs a pinned one.
 
 use std::time::Duration;
 
@@ -16,8 +17,7 @@ use super::tables::PLANS;
 use crate::plan::Plan;
 
 /// Settings under which rows come as JSON without loss: 64-bit integers as numbers, decimals as strings.
-const JSON: [(&str, &str); 4] = [
-    ("default_format", "JSONEachRow"),
+const JSON: [(&str, &str); 3] = [
     ("output_format_json_quote_64bit_integers", "0"),
     ("output_format_json_quote_decimals", "1"),
     ("output_format_json_quote_denormals", "1"),
@@ -114,7 +114,23 @@ impl Client {
     }
 
     async fn ask(&self, sql: &str, settings: &[(&str, &str)]) -> Result<Bytes, QueryError> {
-        let (_, answer) = Pinned::open(&self.endpoint).await?.query(sql, settings).await?;
-        Ok(answer?)
+        let endpoint = &self.endpoint;
+        let mut client = clickhouse::Client::default()
+            .with_url(format!("http://{}", endpoint.authority()))
+            .with_user(&endpoint.user)
+            .with_password(&endpoint.password)
+            // An error in the middle of an answer is an error and not its end.
+            .with_setting("wait_end_of_query", "1");
+        if !endpoint.database.is_empty() {
+            client = client.with_database(&endpoint.database);
+        }
+        for (name, value) in settings {
+            client = client.with_setting(*name, *value);
+        }
+        let answer = async { client.query_raw(sql).fetch_bytes("JSONEachRow")?.collect().await };
+        match tokio::time::timeout(endpoint.query_timeout, answer).await {
+            Ok(answer) => answer.map_err(|error| QueryError::of(endpoint, error)),
+            Err(_) => Err(QueryError::of(endpoint, clickhouse::error::Error::TimedOut)),
+        }
     }
 }

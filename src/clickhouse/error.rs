@@ -50,34 +50,76 @@ pub enum QueryError {
     },
 }
 
-/// Codes of errors that say nothing about the rows: the same insert may pass later.
-const PASSING: [u32; 16] = [
-    159, // TIMEOUT_EXCEEDED
-    173, // CANNOT_ALLOCATE_MEMORY
-    202, // TOO_MANY_SIMULTANEOUS_QUERIES
-    209, // SOCKET_TIMEOUT
-    210, // NETWORK_ERROR
-    236, // ABORTED: the server is shutting down
-    241, // MEMORY_LIMIT_EXCEEDED
-    242, // TABLE_IS_READ_ONLY
-    243, // NOT_ENOUGH_SPACE
-    252, // TOO_MANY_PARTS, of a table; see below
-    285, // TOO_FEW_LIVE_REPLICAS
-    319, // UNKNOWN_STATUS_OF_INSERT
-    394, // QUERY_WAS_CANCELLED
-    425, // SYSTEM_ERROR
-    439, // CANNOT_SCHEDULE_TASK
-    999, // KEEPER_EXCEPTION
+/// Codes of errors that come again for the same request until somebody changes a table, a permission or this program.
+/// All others are waited out: an error that is not known must stop nobody for good.
+const PERMANENT: [u32; 23] = [
+    16,  // NO_SUCH_COLUMN_IN_TABLE
+    20,  // NUMBER_OF_COLUMNS_DOESNT_MATCH
+    26,  // CANNOT_PARSE_QUOTED_STRING
+    27,  // CANNOT_PARSE_INPUT_ASSERTION_FAILED
+    36,  // BAD_ARGUMENTS
+    43,  // ILLEGAL_TYPE_OF_ARGUMENT
+    44,  // ILLEGAL_COLUMN
+    46,  // UNKNOWN_FUNCTION
+    47,  // UNKNOWN_IDENTIFIER
+    48,  // NOT_IMPLEMENTED
+    50,  // UNKNOWN_TYPE
+    53,  // TYPE_MISMATCH
+    60,  // UNKNOWN_TABLE
+    62,  // SYNTAX_ERROR
+    73,  // UNKNOWN_FORMAT
+    81,  // UNKNOWN_DATABASE
+    115, // UNKNOWN_SETTING
+    117, // INCORRECT_DATA
+    192, // UNKNOWN_USER
+    193, // WRONG_PASSWORD
+    291, // DATABASE_ACCESS_DENIED
+    497, // ACCESS_DENIED
+    516, // AUTHENTICATION_FAILED
 ];
 
 impl ServerError {
     /// Whether the same request may pass later.
     pub fn is_passing(&self) -> bool {
-        // 252 has a second meaning, that one insert touches too many partitions, and that it does again next time.
+        // 252, too many parts, has a second meaning: one insert touches too many partitions, and does so again next time.
         let one_block =
             self.text.contains("for single INSERT block") || self.text.contains("for a single INSERT block");
-        PASSING.contains(&self.code) && !(self.code == 252 && one_block)
+        !PERMANENT.contains(&self.code) && !(self.code == 252 && one_block)
     }
+
+    /// Reads ClickHouse's own text: `Code: 60. DB::Exception: …`.
+    fn read(text: &str) -> Option<ServerError> {
+        let (code, rest) = text.trim_start().strip_prefix("Code: ")?.split_once('.')?;
+        Some(ServerError { code: code.parse().ok()?, text: rest.trim().to_owned() })
+    }
+}
+
+impl QueryError {
+    /// What the `clickhouse` crate says.
+    pub(super) fn of(endpoint: &Endpoint, error: clickhouse::error::Error) -> QueryError {
+        let what = match error {
+            clickhouse::error::Error::BadResponse(text) => match ServerError::read(&text) {
+                Some(error) => return error.into(),
+                None => text,
+            },
+            error => with_causes(&error),
+        };
+        Broken { authority: endpoint.authority(), what }.into()
+    }
+}
+
+/// An error with all that lies behind it: «network error» alone helps nobody.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(behind) = cause {
+        let more = behind.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = behind.source();
+    }
+    text
 }
 
 impl From<ServerError> for StoreError {
@@ -112,10 +154,10 @@ mod tests {
 
     #[test]
     fn overload_passes_and_bad_rows_do_not() {
-        for code in [159, 202, 209, 210, 241, 242, 243, 252, 285, 319, 999] {
+        for code in [0, 159, 202, 209, 210, 241, 242, 243, 252, 285, 319, 999, 4_711] {
             assert!(matches!(error(code, "Too many parts (3000)"), StoreError::Passing(_)), "{code}");
         }
-        for code in [16, 27, 53, 60, 62, 117, 497, 516, 0] {
+        for code in [16, 27, 53, 60, 62, 117, 497, 516] {
             assert!(matches!(error(code, "no such column"), StoreError::Refused(_)), "{code}");
         }
     }
