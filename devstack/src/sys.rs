@@ -8,7 +8,9 @@
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -52,6 +54,21 @@ pub fn send(pid: u32, signal: Signal) -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Makes a command's process end by SIGTERM when the calling thread ends, which for the main thread is when the process
+/// does, in whatever way; and puts it in a process group of its own, so that a terminal's Ctrl-C reaches only the caller.
+pub fn end_with_this_thread(command: &mut Command) {
+    command.process_group(0);
+    let ask = || {
+        // SAFETY: prctl with these arguments takes two integers and touches no memory.
+        match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
+    unsafe { command.pre_exec(ask) };
 }
 
 /// Ends the process group of the caller at once, the caller included.

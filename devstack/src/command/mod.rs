@@ -1,6 +1,7 @@
 //! One file per subcommand.
 
 mod clickhouse_local;
+mod demo;
 mod fetch;
 mod hold;
 mod up;
@@ -26,6 +27,7 @@ pub struct Arguments {
 enum Command {
     Fetch(fetch::Fetch),
     Up(up::Up),
+    Demo(demo::Demo),
     #[command(hide = true)]
     Hold(hold::Hold),
     #[command(hide = true, disable_help_flag = true)]
@@ -40,6 +42,7 @@ impl Arguments {
     pub fn run(self) -> Result<ExitCode> {
         match self.command {
             Command::Fetch(fetch) => fetch.run().map(|()| ExitCode::SUCCESS),
+            Command::Demo(demo) => demo.run().map(|()| ExitCode::SUCCESS),
             Command::Up(up) => up.run().map(|()| ExitCode::SUCCESS),
             Command::Hold(hold) => hold.run(),
             Command::ClickhouseLocal(local) => local.run().map(|()| ExitCode::SUCCESS),

@@ -45,6 +45,7 @@ impl Audit<'_> {
             thousands(positions.len() as u64),
             thousands(lag)
         );
+        self.report.lag = Some(lag);
         self.report.checked("kafka", figures, findings);
     }
 

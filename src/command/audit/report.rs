@@ -15,6 +15,8 @@ pub struct Report {
     pub notes: Vec<String>,
     /// Sums over the ledger.
     pub totals: Totals,
+    /// Offsets that are in Kafka and not yet in the ledger; null where Kafka was not asked.
+    pub lag: Option<u64>,
 }
 
 /// One check and what it went through.

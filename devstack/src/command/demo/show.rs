@@ -1,0 +1,83 @@
+//! What the demo shows of ClickHouse.
+
+use anyhow::{Context, Result};
+use devstack::{ClickHouse, Stack};
+
+/// The last minutes of the data.
+const MINUTES: u32 = 10;
+
+/// A table of the last minutes: calls, errors, tokens, percentiles, cost.
+pub(super) fn numbers(clickhouse: &ClickHouse, tokens_only: bool) -> Result<()> {
+    let (what, measure) = if tokens_only { ("output tokens", "output_tokens") } else { ("latency ms", "latency_ms") };
+    let sql = format!(
+        "WITH quantilesExactWeightedArray(0.5, 0.95, 0.99)({measure}.1, {measure}.2) AS q \
+         SELECT formatDateTime(minute, '%F %H:%i'), sum(count), \
+         toString(round(100 * sumIf(count, status != 'ok') / sum(count), 2)) || ' %', \
+         sum(input_tokens_sum), sum(output_tokens_sum), round(q[1]), round(q[2]), round(q[3]), \
+         '$' || toString(round(sum(cost_usd_sum), 2)), sum(cost_usd_missing) \
+         FROM highwater.llm_call_1m GROUP BY minute ORDER BY minute DESC LIMIT {MINUTES} FORMAT TSVRaw"
+    );
+    let answer = clickhouse.query(&sql)?;
+    let mut rows: Vec<Vec<&str>> = answer.lines().map(|line| line.split('\t').collect()).collect();
+    rows.reverse();
+    let percentiles = format!("p50 {what}");
+    let header =
+        ["minute (UTC)", "calls", "errors", "input", "output", percentiles.as_str(), "p95", "p99", "cost", "unpriced"];
+    let mut widths: Vec<usize> = header.iter().map(|name| name.chars().count()).collect();
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |cells: &[&str]| {
+        let padded = cells.iter().zip(&widths).map(|(cell, &width)| format!("{cell:>width$}"));
+        println!("  {}", padded.collect::<Vec<_>>().join("  "));
+    };
+    line(&header);
+    for row in &rows {
+        line(row);
+    }
+    Ok(())
+}
+
+/// The first line of an answer.
+pub(super) fn single(clickhouse: &ClickHouse, sql: &str) -> Result<String> {
+    let answer = clickhouse.query(sql)?;
+    Ok(answer.lines().next().with_context(|| format!("no answer to: {sql}"))?.to_owned())
+}
+
+/// Offsets yet to be read, from the audit's JSON.
+pub(super) fn lag(json: &str) -> Option<u64> {
+    let (_, rest) = json.split_once("\"lag\":")?;
+    let digits: String = rest.trim_start().chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}
+
+/// Where to look, and three queries worth trying.
+pub(super) fn what_next(stack: &Stack, environment: &[(String, String)]) {
+    let url = stack.clickhouse.url();
+    println!("\n▶ yours     ClickHouse's own console: {url}/play  (user default, no password)");
+    println!("            Kafka: {}", stack.kafka.bootstrap());
+    println!("\n  What each model costs, and how much of it nobody has a price for:");
+    query(
+        &url,
+        "SELECT model, sum(count) AS calls, sum(cost_usd_sum) AS cost, sum(cost_usd_missing) AS unpriced\n      \
+         FROM highwater.llm_call_1m GROUP BY model ORDER BY calls DESC FORMAT PrettyCompact",
+    );
+    println!("  The 95th percentile over any minutes, apps and replicas, exact to 1 %:");
+    query(
+        &url,
+        "SELECT app, quantilesExactWeightedArray(0.5, 0.95, 0.99)(output_tokens.1, output_tokens.2) AS output_tokens\n      \
+         FROM highwater.llm_call_1m GROUP BY app FORMAT PrettyCompact",
+    );
+    println!("  What could not be read, and why:");
+    query(&url, "SELECT reason, count(), any(detail) FROM highwater.dead_letters GROUP BY reason FORMAT PrettyCompact");
+    println!("  To run highwater's commands against these servers:");
+    for (name, value) in environment {
+        println!("    export {name}={value}");
+    }
+}
+
+fn query(url: &str, sql: &str) {
+    println!("    curl '{url}' --data-binary \"\n      {sql}\"\n");
+}
