@@ -4,6 +4,7 @@ mod datum;
 pub mod generate;
 pub mod load;
 mod outlet;
+pub mod replay;
 
 /// The command line asks for something that can't be: exit code 2, as for a flag that does not exist.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

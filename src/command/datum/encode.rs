@@ -164,7 +164,7 @@ mod tests {
             encode(&event, &values, &mut message).unwrap();
             let (fingerprint, mut rest) = wire::split(Some(&message)).unwrap();
             assert_eq!(fingerprint, event.fingerprint);
-            let read = apache_avro::from_avro_datum(&schema, &mut rest, None).unwrap();
+            let read = apache_avro::reader::datum::GenericDatumReader::builder(&schema).build().unwrap().read_value(&mut rest).unwrap();
             let Value::Record(fields) = read else { panic!("no record") };
             assert!(rest.is_empty());
             let read: Vec<Datum> =
