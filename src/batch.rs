@@ -180,7 +180,7 @@ impl Batch {
             planned.decoder.decode(body, columns).map_err(decode_error)?;
         }
         if let Some(pricer) = &planned.pricer {
-            pricer.push_cost(columns);
+            pricer.push_cost(columns, row.time);
         }
         columns.offsets.push(record.offset);
         let late = progress.observe(row.time / 1_000, record.timestamp_ms, plan.limits.lateness_ms);

@@ -1,9 +1,51 @@
 //! highwater turns usage telemetry on Kafka into numbers people can trust.
 //!
+//! Services publish Avro events to topics; highwater consumes them as a consumer group and writes every event and its
+//! per-minute aggregates into ClickHouse, exactly once, with a ledger that proves it.
+//!
+//! # The one idea
+//! Every table carries the high-water mark of each source in the same part as its rows, and an insert is a
+//! compare-and-set on that mark:
+//!
+//! ```text
+//! start at the ledger's end E
+//! poll → decode → columns                        open batch [E, …)
+//! seal at `to`                                   after 5 s, 100,000 events or 64 MiB
+//! insert each block, built on the mark found     raw, rollup, dead letters
+//! ask the marks: all of the batch there?         else build the rest on the mark found, and again
+//! insert the ledger row [E, to), built on E; ask
+//! commit `to` to Kafka                           a hint
+//! ```
+//!
+//! A *source* is a partition of a topic in one of its lives; a *block* is one insert into one month of one table; the
+//! *mark* of a source there is one past the last of its offsets that the table holds. Of two writers who found the same
+//! mark one wins, whoever they are: after a crash, asleep, or both believing that they own the partition. Kafka's group
+//! only divides the work.
+//!
 //! # Layout
 //! Data flows one way: config → event → columns/rollup → batch → insert → commit.
+//!
+//! | room | what it is |
+//! |---|---|
+//! | [`config`] | files and environment → checked settings |
+//! | [`event`] | annotated Avro schema → event type; framing on the wire |
+//! | [`columns`] | Avro bytes → ClickHouse columns, and the Native block |
+//! | [`rollup`] | packs, histograms, prices; columns → per-minute aggregates |
+//! | [`plan`] | the three above, compiled: what every message is put through |
+//! | [`batch`] | a range of offsets and its blocks; the ledger's row |
+//! | [`partition`] | the delivery protocol of one partition, a pure state machine |
+//! | [`ports`] | what a worker needs of a log and a store |
+//! | [`worker`] | one consumer's thread, driving partitions between the two |
+//! | [`kafka`] | the log |
+//! | [`clickhouse`] | the store; tables and their migration |
+//! | [`telemetry`] | what the process says of itself |
+//! | [`command`] | one file per subcommand |
+//!
+//! From [`event`] to [`worker`] nothing knows a socket, a clock or a thread: time and I/O come in as arguments, so that a
+//! simulation can run this code through failures by the million.
 
 pub mod batch;
+pub mod clickhouse;
 pub mod columns;
 pub mod command;
 pub mod config;

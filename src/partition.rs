@@ -18,6 +18,7 @@ mod flight;
 mod locate;
 mod running;
 mod stop;
+mod token;
 
 use std::time::Duration;
 
@@ -126,7 +127,7 @@ impl Partition {
     /// Takes in what came of an action.
     pub fn reply(&mut self, plan: &Plan, tuning: &Tuning, reply: Reply, now: Duration) {
         let outcome = match &mut self.state {
-            State::Locating(locate) => locate.reply(&self.source, plan, reply, now).map(|located| {
+            State::Locating(locate) => locate.reply(&self.source, plan, tuning, reply, now).map(|located| {
                 if let Some(Located { ready, warm }) = located {
                     self.state = if warm { State::Warming(ready) } else { State::Running(ready) };
                 }

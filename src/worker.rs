@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 
 use crate::batch::Source;
-use crate::partition::{Action, Partition, Reply, Stop, Tuning};
+use crate::partition::{Action, Partition, Reply, Tuning};
 use crate::plan::Plan;
 use crate::ports::{Answer, Log, LogEvent, Question, Store, Ticket, TopicPartition};
 

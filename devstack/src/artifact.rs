@@ -137,7 +137,8 @@ fn maven(goal: &str, into: &Path, output: &Path) -> Command {
 /// Unpacks the only archive in `folder` there, without its first `strip` path
 /// components, and removes it.
 fn unpack(folder: &Path, strip: u8, clock: &Clock) -> Result<()> {
-    let archive = fs::read_dir(folder)?
+    let archive = fs::read_dir(folder)
+        .with_context(|| format!("cannot read {}", folder.display()))?
         .flatten()
         .map(|entry| entry.path())
         .find(|path| {

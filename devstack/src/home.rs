@@ -14,6 +14,8 @@ use crate::tools;
 /// The environment variable that moves the folder elsewhere.
 pub const VARIABLE: &str = "DEVSTACK_HOME";
 
+const PARTIAL: &str = "partial-";
+
 /// The folder of fetched programs: `.devstack` in the workspace, or the one
 /// that `DEVSTACK_HOME` names.
 #[derive(Debug, Clone)]
@@ -69,7 +71,7 @@ impl Home {
             }
         }
         tools::require(&programs)?;
-        self.sweep()?;
+        self.sweep();
         missing
             .into_iter()
             .try_for_each(|artifact| self.fetch_one(artifact))
@@ -99,17 +101,15 @@ impl Home {
         locked().with_context(|| format!("cannot lock {}", path.display()))
     }
 
-    /// Removes what interrupted fetches left. Called with the lock held, so that
-    /// nobody is filling any of it.
-    fn sweep(&self) -> Result<()> {
-        for entry in fs::read_dir(&self.root)? {
-            let entry = entry?;
+    /// Removes what interrupted fetches left, with the lock held. A package
+    /// manager that outlived its fetch may still be writing there: what cannot
+    /// be removed now waits for the next time.
+    fn sweep(&self) {
+        for entry in fs::read_dir(&self.root).into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().starts_with(PARTIAL) {
-                fs::remove_dir_all(entry.path())
-                    .with_context(|| format!("cannot remove {}", entry.path().display()))?;
+                let _ = fs::remove_dir_all(entry.path());
             }
         }
-        Ok(())
     }
 
     fn fetch_one(&self, artifact: Artifact) -> Result<()> {
@@ -128,5 +128,3 @@ impl Home {
         artifact.prepare(self)
     }
 }
-
-const PARTIAL: &str = "partial-";

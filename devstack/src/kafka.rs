@@ -17,8 +17,9 @@ use crate::{port, tools};
 
 /// What a node needs to be alone, and what keeps tests short: groups that
 /// notice a dead member within seconds, topics only when asked for, and no
-/// record deleted for its old timestamp.
-const PROPERTIES: [(&str, &str); 23] = [
+/// record deleted for its old timestamp. A broker that was killed cannot come
+/// back before its old registration has run out: 3 s here, by default 9 s.
+const PROPERTIES: [(&str, &str); 24] = [
     ("process.roles", "broker,controller"),
     ("node.id", "1"),
     ("controller.listener.names", "CONTROLLER"),
@@ -41,7 +42,8 @@ const PROPERTIES: [(&str, &str); 23] = [
     ("group.consumer.min.heartbeat.interval.ms", "100"),
     ("group.consumer.heartbeat.interval.ms", "500"),
     ("offsets.retention.minutes", "525600"),
-    ("controlled.shutdown.enable", "true"),
+    ("broker.session.timeout.ms", "3000"),
+    ("broker.heartbeat.interval.ms", "500"),
 ];
 
 /// One running broker. [`Server`] has what can be done to its process.
@@ -236,7 +238,8 @@ pub(crate) fn format(installed: &Path, clock: &Clock) -> Result<()> {
     fs::write(
         &configuration,
         KafkaOptions::default().configuration(9092, 9093, &data),
-    )?;
+    )
+    .with_context(|| format!("cannot write {}", configuration.display()))?;
     let mut java = Command::new("java");
     java.arg("-cp")
         .arg(class_path(installed))

@@ -1,17 +1,17 @@
-<<<<<<< HEAD
-//! x
-fn main() {}
-=======
 //! The command line of devstack, nothing else.
 
 mod command;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
 use clap::Parser;
 
-fn main() -> Result<ExitCode> {
-    command::Arguments::parse().run()
+fn main() -> ExitCode {
+    match command::Arguments::parse().run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("devstack: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
->>>>>>> main

@@ -1,8 +1,10 @@
 //! One file per subcommand. Each takes checked settings and its own arguments, and says what it found.
 
+pub mod audit;
 mod datum;
 pub mod generate;
 pub mod load;
+pub mod migrate;
 mod outlet;
 pub mod replay;
 

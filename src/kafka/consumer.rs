@@ -1,7 +1,9 @@
 //! [`KafkaLog`]: a member of a consumer group that delivers nothing before it is told where to start.
 //!
-//! Positions come from the caller alone. A partition is assigned at its beginning, so that a mistake would read again
-//! and never skip, and paused before its first fetch; [`Log::start`] seeks and resumes it.
+//! Positions come from the caller alone. What the group assigns is not read at all until [`Log::start`] hands it to
+//! librdkafka with an offset that is a number. To assign it at a logical offset (beginning, end, committed) and to seek
+//! it afterwards loses a race in librdkafka 2.12: the answer to the look-up of the logical offset, though outdated by the
+//! seek, sets the partition back to it, and records come twice or, from the end, never.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::context::{Context, Rebalance, assign, unassign};
+use super::context::{Context, Rebalance, accept, give_back};
 use super::identity::{self, IdentityError, TopicIdentity};
 use super::reach::{Limiter, Reach};
 use super::settings::{ConsumerSettings, SettingsError};
@@ -27,12 +29,14 @@ const ASK: Duration = Duration::from_secs(5);
 const SEEK: Duration = Duration::from_secs(2);
 /// How long a revocation waits for its offsets to be committed.
 const LAST_COMMIT: Duration = Duration::from_secs(2);
+/// How long leaving the group may take.
+const LEAVE: Duration = Duration::from_secs(5);
 /// How long a probe of the brokers may hold up the thread that polls.
 const PROBE: Duration = Duration::from_millis(300);
 
 /// See the module.
 pub struct KafkaLog {
-    consumer: BaseConsumer<Context>,
+    consumer: Arc<BaseConsumer<Context>>,
     topics: Vec<Arc<str>>,
     slots: Slots,
     /// What is done and not yet known to be committed.
@@ -43,6 +47,8 @@ pub struct KafkaLog {
     /// Some partition stopped; which one is still to be found out.
     stopped: bool,
     fatal: Option<String>,
+    /// Declared last, to hold the last reference when the consumer is dropped.
+    _leave: Leave,
 }
 
 impl KafkaLog {
@@ -58,7 +64,10 @@ impl KafkaLog {
             .map_err(refused)?;
         let names: Vec<&str> = settings.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&names).map_err(refused)?;
+        let consumer = Arc::new(consumer);
+        let now = Instant::now();
         Ok(Self {
+            _leave: Leave(Some(Arc::clone(&consumer))),
             consumer,
             topics: names.iter().copied().map(Arc::from).collect(),
             slots: Slots::default(),
@@ -66,7 +75,9 @@ impl KafkaLog {
             brokers: Reach::new(format!("Kafka at {}", settings.brokers)),
             missing: names
                 .iter()
-                .map(|name| Reach::new(format!("the Kafka topic {name}")))
+                .map(|name| {
+                    Reach::doubtful(now, format!("the Kafka topic {name}"), "no such topic")
+                })
                 .collect(),
             limiter: Limiter::default(),
             stopped: false,
@@ -93,7 +104,7 @@ impl KafkaLog {
     }
 
     /// Commits what is done, waiting at most two seconds for it, and leaves the group, which then shares out the
-    /// partitions at once. Dropping does the same without the commit.
+    /// partitions at once; that takes at most five seconds more. Dropping does the same without the commit.
     pub fn close(mut self) {
         let done: Vec<_> = self.done.keys().cloned().collect();
         self.commit_last(&done);
@@ -105,20 +116,16 @@ impl KafkaLog {
         while let Some(rebalance) = self.consumer.context().next_rebalance() {
             any = true;
             match rebalance {
-                Rebalance::Assign(partitions) => self.assigned(partitions, on),
+                Rebalance::Assign(partitions) => self.assigned(&partitions, on),
                 Rebalance::Revoke { partitions, lost } => self.revoked(&partitions, lost, on),
             }
         }
         any
     }
 
-    fn assigned(&mut self, mut partitions: TopicPartitionList, on: &mut dyn FnMut(LogEvent<'_>)) {
-        let names = self.names(&partitions);
-        let taken = partitions
-            .set_all_offsets(Offset::Beginning)
-            .and_then(|()| assign(&self.consumer, &partitions))
-            .and_then(|()| self.consumer.pause(&partitions));
-        if let Err(error) = taken {
+    fn assigned(&mut self, partitions: &TopicPartitionList, on: &mut dyn FnMut(LogEvent<'_>)) {
+        let names = self.names(partitions);
+        if let Err(error) = accept(&self.consumer) {
             // Without an answer the group would wait for this member until it is thrown out.
             self.fatal = Some(format!(
                 "cannot take the Kafka partitions assigned: {error}; restart this process"
@@ -131,6 +138,9 @@ impl KafkaLog {
         if !names.is_empty() {
             on(LogEvent::Assigned(names));
         }
+        // Commits during the rebalance were refused, and nobody tells.
+        let done: Vec<_> = self.done.clone().into_iter().collect();
+        self.commit(&done);
     }
 
     fn revoked(
@@ -146,16 +156,18 @@ impl KafkaLog {
         if !names.is_empty() {
             on(LogEvent::Revoked(names.clone()));
         }
-        if lost {
+        if lost && self.brokers.is_away() {
+            tracing::debug!("{} partitions lost to the outage", names.len());
+        } else if lost {
             tracing::warn!(
-                "the group gave up on this consumer and took {} partitions away",
+                "the group gave up on this consumer and took {} partitions away: is max.poll.interval.ms or session.timeout.ms too short?",
                 names.len()
             );
         } else {
             self.commit_last(&names);
         }
         self.done.retain(|name, _| !names.contains(name));
-        if let Err(error) = unassign(&self.consumer, partitions) {
+        if let Err(error) = give_back(&self.consumer, partitions) {
             self.fatal = Some(format!(
                 "cannot give Kafka partitions back: {error}; restart this process"
             ));
@@ -339,7 +351,11 @@ impl KafkaLog {
                 continue;
             }
             match self.consumer.fetch_metadata(Some(topic), PROBE) {
-                Err(_) => answers = false,
+                Err(error) => {
+                    answers = false;
+                    reach.postpone(now);
+                    self.brokers.suspect(now, &error.to_string());
+                }
                 Ok(metadata) => {
                     let known = metadata
                         .topics()
@@ -460,19 +476,29 @@ impl Log for KafkaLog {
             return Err(failed(&"it is not assigned to this consumer"));
         };
         let list = list([(partition, position(offset))]);
-        if slot.stage == Stage::Stopped {
-            // librdkafka refuses to seek a partition that it stopped, for ever.
-            self.consumer
-                .incremental_unassign(&list)
-                .and_then(|()| self.consumer.incremental_assign(&list))
-                .map_err(|error| failed(&error))?;
-        } else {
-            let sought = self
+        match slot.stage {
+            Stage::Silent => self
                 .consumer
-                .seek_partitions(list.clone(), SEEK)
-                .map_err(|error| failed(&error))?;
-            for element in sought.elements() {
-                element.error().map_err(|error| failed(&error))?;
+                .incremental_assign(&list)
+                .map_err(|error| failed(&error))?,
+            Stage::Stopped => {
+                // librdkafka refuses to seek a partition that it stopped, for ever.
+                self.consumer
+                    .incremental_unassign(&list)
+                    .map_err(|error| failed(&error))?;
+                slot.stage = Stage::Silent;
+                self.consumer
+                    .incremental_assign(&list)
+                    .map_err(|error| failed(&error))?;
+            }
+            Stage::Started { .. } => {
+                let sought = self
+                    .consumer
+                    .seek_partitions(list.clone(), SEEK)
+                    .map_err(|error| failed(&error))?;
+                for element in sought.elements() {
+                    element.error().map_err(|error| failed(&error))?;
+                }
             }
         }
         slot.stage = Stage::Started {
@@ -540,12 +566,33 @@ impl Drop for KafkaLog {
         // What waits for an answer would never get one, and the consumer's destructor would wait for ever.
         while let Some(rebalance) = self.consumer.context().next_rebalance() {
             let answered = match &rebalance {
-                Rebalance::Assign(partitions) => assign(&self.consumer, partitions),
-                Rebalance::Revoke { partitions, .. } => unassign(&self.consumer, partitions),
+                Rebalance::Assign(_) => accept(&self.consumer),
+                Rebalance::Revoke { partitions, .. } => give_back(&self.consumer, partitions),
             };
             if let Err(error) = answered {
                 tracing::debug!("rebalance while closing: {error}");
             }
+        }
+    }
+}
+
+/// Leaves the group and ends librdkafka's client. That waits for every commit on its way, up to a minute where a broker
+/// has stopped answering, so it is given a thread of its own and only so much time.
+struct Leave(Option<Arc<BaseConsumer<Context>>>);
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        let consumer = self.0.take();
+        let (left, leaving) = std::sync::mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("kafka-leave".to_owned())
+            .spawn(move || {
+                drop(consumer);
+                // Nobody listens any more if it took too long.
+                let _ = left.send(());
+            });
+        if thread.is_ok() && leaving.recv_timeout(LEAVE).is_err() {
+            tracing::debug!("left the Kafka group without its answer");
         }
     }
 }

@@ -54,24 +54,36 @@ impl Context {
     }
 }
 
-/// Takes partitions.
-pub(super) fn assign(
-    consumer: &BaseConsumer<Context>,
-    partitions: &TopicPartitionList,
-) -> KafkaResult<()> {
+/// Tells the group that an assignment has been taken. Nothing is read yet: a partition is handed to librdkafka's reader
+/// by `start`, with its offset.
+pub(super) fn accept(consumer: &BaseConsumer<Context>) -> KafkaResult<()> {
+    let nothing = TopicPartitionList::new();
     match consumer.rebalance_protocol() {
-        RebalanceProtocol::Cooperative => consumer.incremental_assign(partitions),
-        _ => consumer.assign(partitions),
+        RebalanceProtocol::Cooperative => consumer.incremental_assign(&nothing),
+        _ => consumer.assign(&nothing),
     }
 }
 
-/// Gives partitions back.
-pub(super) fn unassign(
+/// Tells the group that partitions have been given back, and stops reading those that were started.
+pub(super) fn give_back(
     consumer: &BaseConsumer<Context>,
     partitions: &TopicPartitionList,
 ) -> KafkaResult<()> {
     match consumer.rebalance_protocol() {
-        RebalanceProtocol::Cooperative => consumer.incremental_unassign(partitions),
+        RebalanceProtocol::Cooperative => {
+            // A partition that is not being read makes librdkafka refuse the whole list, and the group would wait.
+            let reading = consumer.assignment()?;
+            let mut list = TopicPartitionList::new();
+            for element in partitions.elements() {
+                if reading
+                    .find_partition(element.topic(), element.partition())
+                    .is_some()
+                {
+                    list.add_partition(element.topic(), element.partition());
+                }
+            }
+            consumer.incremental_unassign(&list)
+        }
         _ => consumer.unassign(),
     }
 }
@@ -106,8 +118,8 @@ impl ConsumerContext for Context {
         let assigned = kind == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         if self.closing.load(Ordering::Acquire) {
             let answered = match assigned {
-                true => assign(consumer, partitions),
-                false => unassign(consumer, partitions),
+                true => accept(consumer),
+                false => give_back(consumer, partitions),
             };
             if let Err(error) = answered {
                 tracing::debug!("rebalance while closing: {error}");

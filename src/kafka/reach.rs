@@ -56,6 +56,26 @@ impl Reach {
         }
     }
 
+    /// Something that nobody has seen yet: it is looked for soon.
+    pub(super) fn doubtful(now: Instant, name: String, reason: &str) -> Self {
+        let mut reach = Self::new(name);
+        reach.suspect(now, reason);
+        reach.postpone(now);
+        reach
+    }
+
+    /// Whether it is known or suspected to be away.
+    pub(super) fn is_away(&self) -> bool {
+        self.away.is_some()
+    }
+
+    /// Puts the next probe off.
+    pub(super) fn postpone(&mut self, now: Instant) {
+        if let Some(away) = &mut self.away {
+            away.probe = now + PROBE;
+        }
+    }
+
     /// A sign that it is away.
     pub(super) fn suspect(&mut self, now: Instant, reason: &str) {
         match &mut self.away {
@@ -132,7 +152,7 @@ mod tests {
         let start = Instant::now();
         let mut reach = Reach::new("Kafka".into());
         let (mut lines, mut elapsed) = (Vec::new(), Duration::ZERO);
-        while elapsed <= outage + every {
+        while elapsed <= outage + Duration::from_secs(2) {
             let now = start + elapsed;
             let there = elapsed > outage;
             if !there {

@@ -5,7 +5,7 @@ use crate::ports::{LogEvent, Record, TopicPartition};
 /// Where a partition is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// Assigned and silent.
+    /// Assigned by the group and not handed to librdkafka's reader.
     Silent,
     /// Delivering.
     Started {
@@ -24,7 +24,7 @@ pub(super) struct Slot {
     pub(super) partition: TopicPartition,
     pub(super) stage: Stage,
     /// Whether librdkafka was told to pause it. To resume a partition that is not paused rewinds it to where it was
-    /// last sought, so this must be known.
+    /// last started, so this must be known.
     pub(super) paused: bool,
 }
 
@@ -37,13 +37,13 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    /// Adds a silent, paused partition.
+    /// Adds a silent partition.
     pub(super) fn add(&mut self, partition: TopicPartition) {
         self.remove(&partition);
         self.list.push(Slot {
             partition,
             stage: Stage::Silent,
-            paused: true,
+            paused: false,
         });
     }
 

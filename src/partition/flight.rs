@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::token::{Suffix, Token};
 use super::{Action, Backoff, Stop, Tuning};
 use crate::batch::{Batch, Block, Key};
 use crate::plan::Plan;
@@ -51,17 +52,6 @@ enum Step {
     Sending { token: String, outbox: Vec<Insert>, target: Option<Key> },
 }
 
-/// The state of one token.
-#[derive(Debug, Clone, Copy)]
-struct Token {
-    /// The mark that it names.
-    base: u64,
-    /// How many of its predecessors are burnt.
-    burnt: u32,
-    /// When an insert under it was first acknowledged.
-    acknowledged: Option<Duration>,
-}
-
 /// Marks and the keys that they were asked for.
 #[derive(Debug)]
 pub(super) struct Known {
@@ -82,6 +72,7 @@ impl Flight {
     pub(super) fn new(
         batch: Arc<Batch>,
         plan: &Plan,
+        tuning: &Tuning,
         known: Option<Known>,
         recorded: &BTreeMap<Key, u64>,
         now: Duration,
@@ -97,7 +88,7 @@ impl Flight {
         if let Some(known) = known
             && known.marks.ledger.end == Some(flight.batch.from())
         {
-            flight.build(plan, &known, recorded, flight.batch.from(), None, now);
+            flight.build(plan, &known, recorded, flight.batch.from(), tuning, now);
         }
         flight
     }
@@ -167,7 +158,7 @@ impl Flight {
             return self.ask_later(now);
         }
         if let Some(token) = self.tokens.get_mut(target) {
-            token.acknowledged.get_or_insert(now);
+            token.acknowledge(now);
         }
         let outbox = std::mem::take(outbox);
         self.step = if outbox.is_empty() { Step::Ask { due: now } } else { Step::Send { due: now, outbox } };
@@ -204,7 +195,7 @@ impl Flight {
         if end >= self.batch.to() {
             return Ok(Landing::Done { end, recorded: self.row_marks.take().filter(|_| ours) });
         }
-        self.build(plan, known, recorded, end, Some(tuning.insert_timeout), now);
+        self.build(plan, known, recorded, end, tuning, now);
         Ok(Landing::Ahead)
     }
 
@@ -215,7 +206,7 @@ impl Flight {
         known: &Known,
         recorded: &BTreeMap<Key, u64>,
         at: u64,
-        burn_after: Option<Duration>,
+        tuning: &Tuning,
         now: Duration,
     ) {
         let keys = self.batch.keys(plan, at);
@@ -234,7 +225,7 @@ impl Flight {
                 seen.insert(key, mark);
                 continue;
             }
-            let (suffix, again) = self.token(Some(key), mark, burn_after, now);
+            let (suffix, again) = self.token(Some(key), mark, tuning, now);
             unseen |= again;
             let table = &plan.table(key.table).name;
             outbox.push(Insert {
@@ -244,7 +235,7 @@ impl Flight {
             });
         }
         if outbox.is_empty() {
-            let (suffix, again) = self.token(None, at, burn_after, now);
+            let (suffix, again) = self.token(None, at, tuning, now);
             unseen |= again;
             self.row_marks = Some(seen.clone());
             outbox.push(self.ledger_insert(plan, connection, at, &suffix, seen));
@@ -258,7 +249,7 @@ impl Flight {
         plan: &Plan,
         connection: Connection,
         at: u64,
-        suffix: &str,
+        suffix: &Suffix,
         marks: BTreeMap<Key, u64>,
     ) -> Insert {
         Insert {
@@ -268,26 +259,10 @@ impl Flight {
         }
     }
 
-    /// The suffix of the token on `base`, and whether an insert under it was acknowledged and yet is not seen.
-    fn token(
-        &mut self,
-        target: Option<Key>,
-        base: u64,
-        burn_after: Option<Duration>,
-        now: Duration,
-    ) -> (String, bool) {
-        let fresh = Token { base, burnt: 0, acknowledged: None };
-        let token = self.tokens.entry(target).or_insert(fresh);
-        if token.base != base {
-            *token = fresh;
-        }
-        let unseen = token.acknowledged;
-        if let (Some(acknowledged), Some(burn_after)) = (unseen, burn_after)
-            && now.saturating_sub(acknowledged) >= burn_after
-        {
-            *token = Token { burnt: token.burnt + 1, acknowledged: None, ..*token };
-        }
-        let suffix = if token.burnt == 0 { String::new() } else { format!("/{}", token.burnt) };
-        (suffix, unseen.is_some())
+    /// The token on `base`, and whether an insert under it was acknowledged and yet is not seen.
+    fn token(&mut self, target: Option<Key>, base: u64, tuning: &Tuning, now: Duration) -> (Suffix, bool) {
+        let token = self.tokens.entry(target).or_insert(Token::on(base));
+        let unseen = token.missed(base, tuning.insert_timeout, now);
+        (token.suffix(), unseen)
     }
 }

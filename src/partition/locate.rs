@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::running::Running;
-use super::{Action, Backoff, Reply, Stop};
+use super::token::Token;
+use super::{Action, Backoff, Reply, Stop, Tuning};
 use crate::batch::{Key, LedgerKind, LedgerRow, Source, Window};
 use crate::plan::Plan;
 use crate::ports::{Bounds, Connection, Insert, LedgerEnd, Question, Rows, StoreError};
@@ -13,6 +14,8 @@ use crate::ports::{Bounds, Connection, Insert, LedgerEnd, Question, Rows, StoreE
 #[derive(Debug)]
 pub(super) struct Locate {
     step: Step,
+    /// The token of the source's first row.
+    token: Token,
     backoff: Backoff,
 }
 
@@ -24,8 +27,10 @@ enum Step {
     Waiting,
     /// The ledger has answered; ask the log.
     Bounds { due: Duration, connection: Connection, ledger: LedgerEnd },
+    /// The log was asked; its answer is held against this.
+    Comparing { connection: Connection, ledger: LedgerEnd },
     /// The ledger had no row: write the first, then ask again.
-    Claim { connection: Connection, at: u64 },
+    Claim { due: Duration, connection: Connection, at: u64 },
     /// The log no longer has all offsets of the duplicates window: ask the raw rows for the ids.
     Ids { due: Duration, place: Place },
     /// Tell the log where to begin.
@@ -55,20 +60,23 @@ pub(super) struct Located {
 
 impl Locate {
     pub(super) fn new() -> Locate {
-        Locate { step: Step::Ledger { due: Duration::ZERO }, backoff: Backoff::default() }
+        Locate { step: Step::Ledger { due: Duration::ZERO }, token: Token::on(0), backoff: Backoff::default() }
     }
 
     pub(super) fn next(&mut self, source: &Source, plan: &Plan, now: Duration) -> Option<Action> {
-        match &self.step {
+        match &mut self.step {
             Step::Ledger { due } if *due <= now => {
                 self.step = Step::Waiting;
                 Some(Action::Ask(Question { source: source.clone(), from: 0, keys: Vec::new(), recorded: true }))
             }
-            Step::Bounds { due, .. } if *due <= now => Some(Action::Bounds),
-            Step::Claim { connection, at } => {
+            Step::Bounds { due, connection, ledger } if *due <= now => {
+                self.step = Step::Comparing { connection: *connection, ledger: std::mem::take(ledger) };
+                Some(Action::Bounds)
+            }
+            Step::Claim { due, connection, at } if *due <= now => {
                 let insert = Insert {
                     connection: *connection,
-                    token: format!("{source}/ledger/new"),
+                    token: format!("{source}/ledger/new{}", self.token.suffix()),
                     rows: Rows::Ledger(LedgerRow::empty(source.clone(), LedgerKind::Start, *at, *at, plan.hash.clone())),
                 };
                 self.step = Step::Waiting;
@@ -92,6 +100,7 @@ impl Locate {
         &mut self,
         source: &Source,
         plan: &Plan,
+        tuning: &Tuning,
         reply: Reply,
         now: Duration,
     ) -> Result<Option<Located>, Stop> {
@@ -100,10 +109,10 @@ impl Locate {
             (_, Reply::Marks(Ok(marks))) => {
                 Step::Bounds { due: now, connection: marks.connection, ledger: marks.ledger }
             }
-            (Step::Bounds { connection, ledger, .. }, Reply::Bounds(Ok(bounds))) => {
-                self.place(source, plan, connection, ledger, bounds, now)?
+            (Step::Comparing { connection, ledger }, Reply::Bounds(Ok(bounds))) => {
+                self.place(source, plan, tuning, connection, ledger, bounds, now)?
             }
-            (Step::Bounds { connection, ledger, .. }, Reply::Bounds(Err(_))) => {
+            (Step::Comparing { connection, ledger }, Reply::Bounds(Err(_))) => {
                 Step::Bounds { due: self.backoff.after_failure(now), connection, ledger }
             }
             (Step::Pending(mut place), Reply::Ids(Ok(ids))) => {
@@ -122,8 +131,11 @@ impl Locate {
             (Step::Pending(place), Reply::Started(Err(_))) => {
                 Step::Start { due: self.backoff.after_failure(now), place }
             }
-            // Whatever became of the start row, the ledger knows.
-            (_, Reply::Inserted(Ok(()))) => Step::Ledger { due: now },
+            // Whatever became of the first row, the ledger knows.
+            (_, Reply::Inserted(Ok(()))) => {
+                self.token.acknowledge(now);
+                Step::Ledger { due: now }
+            }
             (_, Reply::Marks(Err(StoreError::Refused(error)))) => {
                 return Err(Stop::Refused { what: "the question for the ledger's end".to_owned(), error });
             }
@@ -143,6 +155,7 @@ impl Locate {
         &mut self,
         source: &Source,
         plan: &Plan,
+        tuning: &Tuning,
         connection: Connection,
         ledger: LedgerEnd,
         bounds: Bounds,
@@ -151,7 +164,9 @@ impl Locate {
         let Some(end) = ledger.end else {
             // The one time that a committed offset is believed.
             let at = bounds.committed.unwrap_or(bounds.start).clamp(bounds.start, bounds.end);
-            return Ok(Step::Claim { connection, at });
+            let unseen = self.token.missed(0, tuning.insert_timeout, now);
+            let due = if unseen { self.backoff.after_failure(now) } else { now };
+            return Ok(Step::Claim { due, connection, at });
         };
         if bounds.end < end {
             return Err(Stop::LogEndsEarlier { ledger: end, end: bounds.end });

@@ -98,7 +98,7 @@ impl Running {
 
     pub(super) fn next(&mut self, plan: &Plan, tuning: &Tuning, now: Duration) -> Option<Action> {
         if self.flight.is_none() && self.is_due(tuning, now) {
-            self.seal(plan, now);
+            self.seal(plan, tuning, now);
         }
         if let Some(flight) = &mut self.flight {
             let open = &self.open;
@@ -127,12 +127,12 @@ impl Running {
             && (self.flush || self.is_full(tuning) || now.saturating_sub(self.opened_at) >= tuning.seal_after)
     }
 
-    fn seal(&mut self, plan: &Plan, now: Duration) {
+    fn seal(&mut self, plan: &Plan, tuning: &Tuning, now: Duration) {
         let to = self.open.to();
         let next = Batch::new(self.source.clone(), to, to < self.cut_until);
         let batch = Arc::new(std::mem::replace(&mut self.open, next));
         self.flush = false;
-        self.flight = Some(Flight::new(batch, plan, self.known.take(), &self.recorded, now));
+        self.flight = Some(Flight::new(batch, plan, tuning, self.known.take(), &self.recorded, now));
     }
 
     pub(super) fn reply(

@@ -66,4 +66,6 @@ impl Rollup {
 }
 
 #[cfg(test)]
+mod speed;
+#[cfg(test)]
 mod tests;

@@ -27,11 +27,7 @@ pub(super) fn bucket(value: f64) -> Option<i32> {
     }
     // 11 bits of exponent and 7 of mantissa are left, so the cast loses nothing.
     let magnitude = (value.abs().to_bits() >> WITHIN) as i32;
-    let magnitude = if magnitude < FIRST_NORMAL {
-        0
-    } else {
-        magnitude
-    };
+    let magnitude = if magnitude < FIRST_NORMAL { 0 } else { magnitude };
     Some(if value < 0.0 { -magnitude } else { magnitude })
 }
 
@@ -154,11 +150,7 @@ mod tests {
     }
 
     fn relative_error(found: f64, truth: f64) -> f64 {
-        if found == truth {
-            0.0
-        } else {
-            (found - truth).abs() / truth.abs()
-        }
+        if found == truth { 0.0 } else { (found - truth).abs() / truth.abs() }
     }
 
     fn finite() -> impl Strategy<Value = f64> {
@@ -241,11 +233,7 @@ mod tests {
                 let high = f64::from_bits(low.to_bits() + (1 << WITHIN) - 1);
                 assert_eq!(bucket(low), bucket(high));
                 let found = representative(bucket(low).unwrap());
-                let bound = if found == low {
-                    1.0 / 128.0
-                } else {
-                    1.0 / 256.0
-                };
+                let bound = if found == low { 1.0 / 128.0 } else { 1.0 / 256.0 };
                 assert!(relative_error(found, low) <= bound, "{found} for {low}");
                 assert!(relative_error(found, high) <= bound, "{found} for {high}");
             }
@@ -257,17 +245,10 @@ mod tests {
         for value in [0.0, -0.0, 5e-324, -5e-324, f64::MIN_POSITIVE / 2.0] {
             assert_eq!(bucket(value), Some(0), "{value}");
         }
-        assert_eq!(
-            representative(0).to_bits(),
-            0,
-            "never -0, which ClickHouse would count apart"
-        );
+        assert_eq!(representative(0).to_bits(), 0, "never -0, which ClickHouse would count apart");
         for value in [f64::MAX, f64::MIN, f64::MIN_POSITIVE, -f64::MIN_POSITIVE] {
             let found = representative(bucket(value).unwrap());
-            assert!(
-                found.is_finite() && relative_error(found, value) <= 1.0 / 128.0,
-                "{found} for {value}"
-            );
+            assert!(found.is_finite() && relative_error(found, value) <= 1.0 / 128.0, "{found} for {value}");
         }
         for value in [f64::NAN, -f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
             assert_eq!(bucket(value), None, "{value}");
@@ -278,9 +259,7 @@ mod tests {
     #[test]
     fn no_worse_than_hdrhistogram() {
         let mut rng = fastrand::Rng::with_seed(11);
-        let mut values: Vec<f64> = (0..50_000)
-            .map(|_| (rng.f64() * 14.0).exp().floor())
-            .collect();
+        let mut values: Vec<f64> = (0..50_000).map(|_| (rng.f64() * 14.0).exp().floor()).collect();
         let mut peer = hdrhistogram::Histogram::<u64>::new(2).unwrap();
         for &value in &values {
             peer.record(value as u64).unwrap();
@@ -295,10 +274,6 @@ mod tests {
             theirs = theirs.max(relative_error(peer.value_at_quantile(level) as f64, truth));
         }
         assert!(ours <= theirs, "greatest error {ours} against {theirs}");
-        assert!(
-            histogram.len() < 128 * 21,
-            "{} buckets for 21 octaves",
-            histogram.len()
-        );
+        assert!(histogram.len() < 128 * 21, "{} buckets for 21 octaves", histogram.len());
     }
 }

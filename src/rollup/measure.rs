@@ -127,7 +127,8 @@ fn parts_of<T: Summand>(
     }
     let unseen: Vec<u8> = totals.iter().map(|total| u8::from(total.least > total.greatest)).collect();
     let seen = |extreme: fn(&Total<T>) -> T| {
-        let values = totals.iter().zip(&unseen).map(|(total, &unseen)| if unseen == 1 { T::ZERO } else { extreme(total) });
+        let values =
+            totals.iter().zip(&unseen).map(|(total, &unseen)| if unseen == 1 { T::ZERO } else { extreme(total) });
         (T::values(values.collect()), Some(unseen.clone()))
     };
     parts.push(seen(|total| total.least));

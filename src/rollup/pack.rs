@@ -64,7 +64,9 @@ pub enum PackError {
         what: String,
     },
     /// No pack has a rollup of an event type, and the default one can't be made.
-    #[error("event type {event}: its default rollup can't be made: {key}: {what}; or write a [[rollup]] for it in a pack")]
+    #[error(
+        "event type {event}: its default rollup can't be made: {key}: {what}; or write a [[rollup]] for it in a pack"
+    )]
     Default {
         /// The event type.
         event: String,

@@ -17,9 +17,10 @@
 //! integer of that unit: `Σ tokens × price × 10⁶`. Where the list can't say what something costs there is no cost
 //! (*unpriced*), never 0.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use jiff::{civil, tz::TimeZone};
 use serde::Deserialize;
 
@@ -133,12 +134,7 @@ impl PriceList {
         }
         let mut by_name: BTreeMap<String, BTreeMap<i64, Tariff>> = BTreeMap::new();
         for (number, entry) in (1..).zip(&list.price) {
-            let wrong = |what| PriceError::Entry {
-                file: file.to_owned(),
-                number,
-                model: entry.model.clone(),
-                what,
-            };
+            let wrong = |what| PriceError::Entry { file: file.to_owned(), number, model: entry.model.clone(), what };
             let tariff = entry.tariff().map_err(wrong)?;
             for name in std::iter::once(&entry.model).chain(&entry.aliases) {
                 if name.is_empty() {
@@ -410,7 +406,8 @@ mod tests {
     #[test]
     fn shipped_prices_are_valid() {
         let list = PriceList::parse("prices.toml", include_str!("../../prices.toml")).unwrap();
-        let cost = |model, class| list.cost(model, 20_089 * DAY, &[(class, 1_000_000)]).map(|cost| cost / 10_i128.pow(10));
+        let cost =
+            |model, class| list.cost(model, 20_089 * DAY, &[(class, 1_000_000)]).map(|cost| cost / 10_i128.pow(10));
         for (model, input, output) in [("haiku", 80, 400), ("sonnet", 300, 1_500), ("opus", 1_500, 7_500)] {
             assert_eq!(cost(model, Price::Input), Some(input), "{model}: cents per million");
             assert_eq!(cost(model, Price::Output), Some(output), "{model}: cents per million");

@@ -4,13 +4,8 @@ use super::price::PriceList;
 use crate::columns::{Column, Columns, Values};
 use crate::event::{EventType, Price};
 
-/// Models remembered at a time.
-const REMEMBERED: u32 = 1024;
-
-/// Prices the events of one type.
-///
-/// The model's prices are remembered by its index in the column's dictionary. Each batch has its own dictionary, so what
-/// is remembered counts only while the entry has the same text; comparing is cheaper than looking a name up.
+/// Prices the events of one type. A model is looked up by its name for each event: dictionaries differ from batch to
+/// batch, and a look-up costs a hundredth of what an event does.
 #[derive(Debug, Clone)]
 pub struct Pricer {
     list: PriceList,
@@ -20,8 +15,6 @@ pub struct Pricer {
     tokens: Vec<(Price, usize)>,
     /// Position of `cost_usd`.
     cost: usize,
-    /// By dictionary index, modulo [`REMEMBERED`]: a model's name and the position of its prices.
-    remembered: Vec<(String, Option<usize>)>,
 }
 
 impl Pricer {
@@ -33,7 +26,7 @@ impl Pricer {
         let prices = event.fields.iter().zip(0..).filter_map(|(field, column)| Some((field.price?, column)));
         let (models, tokens): (Vec<_>, Vec<_>) = prices.partition(|(price, _)| *price == Price::Model);
         let (_, model) = *models.first()?;
-        Some(Pricer { list: list.clone(), model, tokens, cost: event.fields.len(), remembered: Vec::new() })
+        Some(Pricer { list: list.clone(), model, tokens, cost: event.fields.len() })
     }
 
     /// Appends the cost of the last row, whose other fields are there already, to `cost_usd`; null where it is unpriced.
@@ -41,7 +34,7 @@ impl Pricer {
     ///
     /// Beside the cases of [`PriceList::cost`] a null count of input or output tokens makes a row unpriced, as every call
     /// has both; a null count of cached tokens is none, as not every provider has a cache.
-    pub fn push_cost(&mut self, columns: &mut Columns, at_micros: i64) {
+    pub fn push_cost(&self, columns: &mut Columns, at_micros: i64) {
         let cost = self.cost_of(columns, columns.columns[self.cost].len(), at_micros);
         let Column { values, nulls, .. } = &mut columns.columns[self.cost];
         if let Values::Int128(values) = values {
@@ -52,8 +45,11 @@ impl Pricer {
         }
     }
 
-    fn cost_of(&mut self, columns: &Columns, row: usize, at_micros: i64) -> Option<i128> {
-        let model = self.model_of(columns, row)?;
+    fn cost_of(&self, columns: &Columns, row: usize, at_micros: i64) -> Option<i128> {
+        let Values::LowCardinality(models) = &columns.columns[self.model].values else {
+            return None;
+        };
+        let model = self.list.model(models.get(row))?;
         let mut counts = [(Price::Input, 0); 4];
         for (slot, &(price, column)) in counts.iter_mut().zip(&self.tokens) {
             let column = &columns.columns[column];
@@ -67,25 +63,6 @@ impl Pricer {
             *slot = (price, count);
         }
         self.list.cost_at(model, at_micros, &counts)
-    }
-
-    /// Position of the prices of a row's model.
-    fn model_of(&mut self, columns: &Columns, row: usize) -> Option<usize> {
-        let Values::LowCardinality(models) = &columns.columns[self.model].values else {
-            return None;
-        };
-        let index = *models.index.get(row)?;
-        let name = models.entry(index);
-        let slot = (index % REMEMBERED) as usize;
-        if slot >= self.remembered.len() {
-            self.remembered.resize_with(slot + 1, Default::default);
-        }
-        let (remembered, model) = &mut self.remembered[slot];
-        if remembered != name {
-            name.clone_into(remembered);
-            *model = self.list.model(name);
-        }
-        *model
     }
 }
 

@@ -111,8 +111,8 @@ fn rollup(entry: &RollupEntry, name: &str, types: &[EventType]) -> Result<Rollup
         keep(found.map(|found| measures.push(Measure { sum: true, ..found })));
     }
     for (at, name) in entry.distribution.iter().enumerate() {
-        let found = once("distribution", &entry.distribution[..at], name)
-            .and_then(|()| measure("distribution", event, name));
+        let found =
+            once("distribution", &entry.distribution[..at], name).and_then(|()| measure("distribution", event, name));
         keep(found.map(|found| match measures.iter_mut().find(|known| known.column == found.column) {
             Some(known) => known.distribution = true,
             None => measures.push(Measure { distribution: true, ..found }),
@@ -128,19 +128,13 @@ fn default_rollup(position: usize, event: &EventType) -> Result<Rollup, Vec<Wron
         let unit = event.fields.get(column).and_then(|field| field.unit.as_deref());
         measure("sum", event, name).map(|found| Measure { sum: true, distribution: unit == Some("ms"), ..found })
     });
-    let (by, measures) = by
-        .and_then(|by| Ok((by, measures.collect::<Result<_, Wrong>>()?)))
-        .map_err(|wrong| vec![wrong])?;
+    let (by, measures) =
+        by.and_then(|by| Ok((by, measures.collect::<Result<_, Wrong>>()?))).map_err(|wrong| vec![wrong])?;
     finish(&default_name(&event.name), position, by, measures)
 }
 
 /// Puts `app` first and sees that no two columns have one name.
-fn finish(
-    name: &str,
-    event: usize,
-    mut by: Vec<Dimension>,
-    measures: Vec<Measure>,
-) -> Result<Rollup, Vec<Wrong>> {
+fn finish(name: &str, event: usize, mut by: Vec<Dimension>, measures: Vec<Measure>) -> Result<Rollup, Vec<Wrong>> {
     by.sort_by_key(|dimension| dimension.name != "app");
     let rollup = Rollup { name: name.to_owned(), event, by, measures };
     let columns = rollup.part_columns();

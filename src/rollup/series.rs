@@ -25,7 +25,7 @@ pub(super) struct Series {
     pub(super) minutes: Vec<u32>,
     /// Rows of each series.
     pub(super) counts: Vec<u64>,
-    /// Dictionary index of each series, by dimension; `None` for those that stand for the ones beyond the limit.
+    /// First row of each series, which says its dimensions; `None` for those that stand for the ones beyond the limit.
     first_rows: Vec<Option<usize>>,
 }
 

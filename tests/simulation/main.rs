@@ -56,7 +56,7 @@ fn every_schedule_ends_with_the_truth() {
         "commit applied late",
         "ledger row of a slower writer dropped",
     ] {
-        assert!(counts.get(what).copied().unwrap_or_default() > 20, "«{what}» hardly ever happened: {counts:?}");
+        assert!(counts.get(what).copied().unwrap_or_default() > schedules() / 500, "«{what}» hardly ever happened: {counts:?}");
     }
 }
 

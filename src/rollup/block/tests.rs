@@ -69,8 +69,12 @@ fn merge(rollup: &Rollup, rows: Rows) -> BTreeMap<String, Vec<Cell>> {
     let mut merged: BTreeMap<String, Vec<Cell>> = BTreeMap::new();
     for row in rows {
         assert_eq!(row.len(), columns.len());
-        let key: Vec<&Cell> =
-            row.iter().zip(&columns).filter(|(_, c)| matches!(c.merge, Merge::Key | Merge::Source)).map(|(cell, _)| cell).collect();
+        let key: Vec<&Cell> = row
+            .iter()
+            .zip(&columns)
+            .filter(|(_, c)| matches!(c.merge, Merge::Key | Merge::Source))
+            .map(|(cell, _)| cell)
+            .collect();
         let key = format!("{key:?}");
         match merged.get_mut(&key) {
             None => drop(merged.insert(key, row)),
@@ -340,7 +344,16 @@ fn sums_of_the_greatest_integers_do_not_wrap() {
 #[test]
 fn minutes_begin_at_their_first_microsecond() {
     let events: Vec<Event> = [0, 59_999_999, 60_000_000, 119_999_999]
-        .map(|after| Event { at: START + after, app: 0, region: None, small: None, large: 0, single: None, real: 0.0, money: None })
+        .map(|after| Event {
+            at: START + after,
+            app: 0,
+            region: None,
+            small: None,
+            large: 0,
+            single: None,
+            real: 0.0,
+            money: None,
+        })
         .to_vec();
     let rows = read(&rollup().build(&columns(&events), 0..4, &MARKER, 10));
     let minutes: Vec<(&Cell, &Cell)> = rows[..2].iter().map(|row| (&row[0], &row[5])).collect();
@@ -352,7 +365,8 @@ fn minutes_begin_at_their_first_microsecond() {
 #[test]
 fn keys_wider_than_64_bits_stay_apart() {
     let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
-    let fields = names.map(|name| format!(r#"{{"name": "{name}", "type": "string", "highwater": {{"role": "dimension"}}}}"#));
+    let fields =
+        names.map(|name| format!(r#"{{"name": "{name}", "type": "string", "highwater": {{"role": "dimension"}}}}"#));
     let event = super::super::fixture::event("wide", &fields.join(", "));
     let Ok(mut rollups) = resolve(&[], std::slice::from_ref(&event)) else { unreachable!("a default") };
     let rollup = rollups.remove(0);
@@ -380,7 +394,9 @@ fn keys_wider_than_64_bits_stay_apart() {
         .iter()
         .map(|row| {
             // minute, app, environment, then the eight
-            let key = row[3..11].iter().map(|cell| if let Cell::Text(text) = cell { text.clone() } else { unreachable!("{cell:?}") });
+            let key = row[3..11]
+                .iter()
+                .map(|cell| if let Cell::Text(text) = cell { text.clone() } else { unreachable!("{cell:?}") });
             let Some(Cell::Integer(count)) = count.map(|at| &row[at]) else { unreachable!("a count") };
             (key.collect(), *count)
         })
@@ -390,72 +406,16 @@ fn keys_wider_than_64_bits_stay_apart() {
 
 #[test]
 fn distributions_are_kept_ascending() {
-    let event = |real: f64| Event { at: START, app: 0, region: None, small: None, large: 0, single: None, real, money: None };
+    let event =
+        |real: f64| Event { at: START, app: 0, region: None, small: None, large: 0, single: None, real, money: None };
     let events = [5.0, -2.0, 0.0, 5.001, 5.9, -3.0].map(event);
     let block = rollup().build(&columns(&events), 0..6, &MARKER, 10);
-    let Some(Values::Distributions(real)) = block.last().map(|column| &column.values) else { unreachable!("the last one") };
+    let Some(Values::Distributions(real)) = block.last().map(|column| &column.values) else {
+        unreachable!("the last one")
+    };
     let mut expected = Distributions::default();
     let bucket = |value: f64| histogram::bucket(value).map_or(0.0, histogram::representative);
     expected.push(&[(-3.0, 1), (-2.0, 1), (0.0, 1), (5.0, 2), (bucket(5.9), 1)]);
     expected.push(&[]);
     assert_eq!(*real, expected);
-}
-
-/// Prints the cost of adding up and of pricing a row: `cargo test --release -- --ignored --nocapture nanoseconds`.
-#[test]
-#[ignore = "a measurement, not a test"]
-fn nanoseconds_per_row() {
-    use super::super::fixture::llm_call;
-    use super::super::{PriceList, Pricer};
-    let event = llm_call();
-    let pack = Pack::parse("packs/llm.toml", include_str!("../../../packs/llm.toml"));
-    let rollups = pack.map(|pack| resolve(&[pack], std::slice::from_ref(&event)));
-    let list = PriceList::parse("prices.toml", include_str!("../../../prices.toml"));
-    let (Ok(Ok(rollups)), Ok(list)) = (rollups, list) else { unreachable!("both are shipped") };
-    let Some(mut pricer) = Pricer::new(&list, &event) else { unreachable!("a priced type") };
-    let models = ["sonnet", "haiku", "opus", "gpt-4o", "gpt-4o-mini", "gpt-4.1", "o3-mini", "unknown"];
-    for (apps, what) in [(5_u32, "few series"), (50, "more series")] {
-        let mut columns = empty(&event);
-        let mut rng = fastrand::Rng::with_seed(1);
-        let rows = 100_000;
-        for row in 0..rows {
-            let at = START + row * 1_200;
-            let latency = (rng.f64() * 5.0 + 4.0).exp();
-            let text = |text: &str| Input::Text(text.to_owned());
-            let cells = [
-                ("app", Input::Text(format!("app-{}", rng.u32(0..apps)))),
-                ("environment", text(["production", "staging"][rng.usize(0..2)])),
-                ("provider", text(["anthropic", "openai"][rng.usize(0..2)])),
-                ("model", text(models[rng.usize(0..8)])),
-                ("operation", text(["chat", "complete", "embed"][rng.usize(0..3)])),
-                ("status", text(["ok", "ok", "ok", "error"][rng.usize(0..4)])),
-                ("input_tokens", Input::Integer(rng.i128(10..20_000))),
-                ("output_tokens", Input::Integer(rng.i128(1..2_000))),
-                ("cache_read_tokens", if rng.bool() { Input::Null } else { Input::Integer(rng.i128(1..9_000)) }),
-                ("latency_ms", Input::Real(latency)),
-                ("time_to_first_token_ms", Input::Real(latency / 8.0)),
-                ("retries", Input::Integer(0)),
-            ];
-            push(&mut columns, at, &cells);
-        }
-        // The cost goes to the row after the last that has one, so all rows can be priced in one go.
-        let pricing = std::time::Instant::now();
-        for row in 0..rows {
-            pricer.push_cost(&mut columns, START + row * 1_200);
-        }
-        let pricing = pricing.elapsed().as_nanos() as f64 / rows as f64;
-        let mut best = f64::INFINITY;
-        let mut series = 0;
-        for _ in 0..20 {
-            let start = std::time::Instant::now();
-            let block = rollups[0].build(&columns, 0..columns.len(), &MARKER, 1_000_000);
-            best = best.min(start.elapsed().as_nanos() as f64 / rows as f64);
-            series = block[0].len() - 1;
-        }
-        let grouping = std::time::Instant::now();
-        let found = Series::of(&columns, 0..columns.len(), &rollups[0].by, 1_000_000).len();
-        let grouping = grouping.elapsed().as_nanos() as f64 / rows as f64;
-        assert_eq!(found, series);
-        println!("{what}: {series} series, ns a row: build {best:.1}, of it grouping {grouping:.1}; price {pricing:.1}");
-    }
 }

@@ -31,7 +31,7 @@ fn count(tokens: Option<i128>) -> Cell {
     tokens.map_or(Cell::Null, Cell::Integer)
 }
 
-fn row(columns: &mut Columns, pricer: &mut Pricer, at: i64, model: &str, tokens: [Option<i128>; 4]) -> Option<i128> {
+fn row(columns: &mut Columns, pricer: &Pricer, at: i64, model: &str, tokens: [Option<i128>; 4]) -> Option<i128> {
     let [input, output, read, write] = tokens.map(count);
     let cells = [
         ("model", Cell::Text(model.to_owned())),
@@ -53,8 +53,8 @@ fn row(columns: &mut Columns, pricer: &mut Pricer, at: i64, model: &str, tokens:
 fn costs_are_pushed_beside_their_rows() {
     let event = llm_call();
     let (mut columns, list) = (empty(&event), list());
-    let Some(mut pricer) = Pricer::new(&list, &event) else { unreachable!("a priced type") };
-    let mut cost = |at, model, tokens| row(&mut columns, &mut pricer, at, model, tokens);
+    let Some(pricer) = Pricer::new(&list, &event) else { unreachable!("a priced type") };
+    let mut cost = |at, model, tokens| row(&mut columns, &pricer, at, model, tokens);
     let million = 1_000_000;
     assert_eq!(cost(BEFORE, "a", [Some(10), Some(1), None, None]), Some(65 * million));
     assert_eq!(cost(AFTER - 1, "a", [Some(10), Some(1), None, Some(0)]), Some(65 * million));
@@ -71,40 +71,23 @@ fn costs_are_pushed_beside_their_rows() {
 }
 
 #[test]
-fn a_new_dictionary_is_noticed() {
+fn every_batch_is_priced_by_its_own_dictionary() {
     let (event, list) = (llm_call(), list());
-    let Some(mut pricer) = Pricer::new(&list, &event) else { unreachable!("a priced type") };
+    let Some(pricer) = Pricer::new(&list, &event) else { unreachable!("a priced type") };
     let mut rng = fastrand::Rng::with_seed(5);
     for batch in 0..40 {
         let mut columns = empty(&event);
         for _ in 0..100 {
-            // More names than are remembered, so that slots are shared too.
             let model = match rng.u32(0..4) {
                 0 => "a".to_owned(),
                 1 => "b".to_owned(),
                 _ => format!("{batch}-{}", rng.u32(0..50)),
             };
             let input = rng.i64(0..1_000_000);
-            let found = row(&mut columns, &mut pricer, AFTER, &model, [Some(input.into()), Some(2), None, None]);
+            let found = row(&mut columns, &pricer, AFTER, &model, [Some(input.into()), Some(2), None, None]);
             assert_eq!(found, list.cost(&model, AFTER, &[(Price::Input, input), (Price::Output, 2)]), "{model}");
         }
     }
-}
-
-#[test]
-fn slots_are_shared_without_mistakes() {
-    let (event, list) = (llm_call(), list());
-    let Some(mut pricer) = Pricer::new(&list, &event) else { unreachable!("a priced type") };
-    let mut columns = empty(&event);
-    let one = [Some(1), Some(0), None, None];
-    assert_eq!(row(&mut columns, &mut pricer, AFTER, "a", one), Some(2_500_000));
-    // Fills the dictionary until the slot of "a" (index 1) comes round again.
-    for name in 0..REMEMBERED - 1 {
-        assert_eq!(row(&mut columns, &mut pricer, AFTER, &format!("x{name}"), one), None);
-    }
-    assert_eq!(row(&mut columns, &mut pricer, AFTER, "b", one), Some(1_000_000));
-    assert_eq!(row(&mut columns, &mut pricer, AFTER, "a", one), Some(2_500_000));
-    assert_eq!(pricer.remembered.len(), REMEMBERED as usize);
 }
 
 #[test]

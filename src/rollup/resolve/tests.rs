@@ -36,7 +36,9 @@ fn shipped_pack_resolves() {
     let Ok(shipped) = Pack::parse("packs/llm.toml", include_str!("../../../packs/llm.toml")) else {
         unreachable!("packs/llm.toml is a pack")
     };
-    let rollups = resolved(&[shipped]);
+    let schema = EventType::parse("schemas/llm_call.avsc", include_str!("../../../schemas/llm_call.avsc"));
+    let Ok(event) = schema else { unreachable!("{schema:?}") };
+    let Ok(rollups) = resolve(&[shipped], std::slice::from_ref(&event)) else { unreachable!("it fits its schema") };
     let rollup = &rollups[0];
     assert_eq!((rollup.name.as_str(), rollup.event), ("llm_call_1m", 0));
     let by: Vec<&str> = rollup.by.iter().map(|by| by.name.as_str()).collect();
@@ -44,7 +46,7 @@ fn shipped_pack_resolves() {
     let [cost] = rollup.measures.iter().filter(|measure| measure.name == "cost_usd").collect::<Vec<_>>()[..] else {
         unreachable!("one cost")
     };
-    assert_eq!((cost.number, cost.column), (Number::Decimal { scale: 12 }, llm_call().fields.len()));
+    assert_eq!((cost.number, cost.column), (Number::Decimal { scale: 12 }, event.fields.len()));
     let names = column_names(rollup);
     assert_eq!(&names[7..10], ["_source", "_through", "count"]);
     for name in ["input_tokens", "input_tokens_sum", "latency_ms", "latency_ms_invalid", "cost_usd_missing"] {
@@ -65,8 +67,10 @@ fn types_and_merges_of_every_kind_of_measure() {
         distribution = ["money", "single"]"#,
     )])[0];
     let columns = rollup.part_columns();
-    let described: Vec<(&str, &str, Merge)> =
-        columns.iter().map(|PartColumn { def, merge }| (def.name.as_str(), def.clickhouse_type.as_str(), *merge)).collect();
+    let described: Vec<(&str, &str, Merge)> = columns
+        .iter()
+        .map(|PartColumn { def, merge }| (def.name.as_str(), def.clickhouse_type.as_str(), *merge))
+        .collect();
     let counter = "SimpleAggregateFunction(sum, UInt64)";
     assert_eq!(
         described,
@@ -193,7 +197,10 @@ fn names_are_taken_once() {
     assert!(found[0].contains("at most 100 letters"), "{found:?}");
     // A default's name may be taken by another type's rollup.
     let found = errors("[[rollup]]\nevent = \"probe\"\nname = \"llm_call_1m\"\nby = [\"app\"]");
-    assert!(found[0].starts_with("event type llm_call: its default rollup can't be made: name: llm_call_1m is"), "{found:?}");
+    assert!(
+        found[0].starts_with("event type llm_call: its default rollup can't be made: name: llm_call_1m is"),
+        "{found:?}"
+    );
 }
 
 #[test]

@@ -1,0 +1,106 @@
+//! A client for commands: one query, one connection, rows as JSON.
+//!
+//! Nothing here is in the path of events; those go through [`super::store`].
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+
+use super::connection::Pinned;
+use super::endpoint::Endpoint;
+use super::error::QueryError;
+use super::insert;
+use super::sql;
+
+/// Settings under which rows come as JSON without loss: 64-bit integers as numbers, decimals as strings.
+const JSON: [(&str, &str); 4] = [
+    ("default_format", "JSONEachRow"),
+    ("output_format_json_quote_64bit_integers", "0"),
+    ("output_format_json_quote_decimals", "1"),
+    ("output_format_json_quote_denormals", "1"),
+];
+
+/// Asks ClickHouse and waits for the answer.
+#[derive(Debug, Clone)]
+pub struct Client {
+    endpoint: Endpoint,
+}
+
+impl Client {
+    /// A client of a server. Nothing is dialed yet.
+    pub fn new(endpoint: Endpoint) -> Client {
+        Client { endpoint }
+    }
+
+    /// The same server with another time-out for questions.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Client {
+        self.endpoint.query_timeout = timeout;
+        self
+    }
+
+    /// The same server, from a session in no particular database: what works before the database is there.
+    #[must_use]
+    pub fn outside(mut self) -> Client {
+        self.endpoint.database.clear();
+        self
+    }
+
+    /// The server.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// The database of all tables.
+    pub fn database(&self) -> &str {
+        &self.endpoint.database
+    }
+
+    /// `database.name`, quoted.
+    pub fn table(&self, name: &str) -> String {
+        sql::table(&self.endpoint.database, name)
+    }
+
+    /// Runs a statement that answers nothing.
+    ///
+    /// # Errors
+    /// The server's error, or that it did not answer.
+    pub async fn execute(&self, sql: &str) -> Result<(), QueryError> {
+        self.ask(sql, &[]).await.map(drop)
+    }
+
+    /// The rows of a query, by the names of its columns.
+    ///
+    /// # Errors
+    /// The server's error, that it did not answer, or that a row is not a `T`.
+    pub async fn rows<T: DeserializeOwned>(&self, sql: &str) -> Result<Vec<T>, QueryError> {
+        let answer = self.ask(sql, &JSON).await?;
+        let lines = answer.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+        let row = |line: &[u8]| {
+            serde_json::from_slice(line).map_err(|error| QueryError::Unexpected {
+                expected: std::any::type_name::<T>(),
+                answer: format!("{} ({error})", String::from_utf8_lossy(&line[..line.len().min(300)])),
+            })
+        };
+        lines.map(row).collect()
+    }
+
+    /// Inserts rows given as JSON lines under a token: a compare-and-set, so that reading back tells who won.
+    ///
+    /// # Errors
+    /// The server's error, or that it did not answer; the rows may be there all the same.
+    pub async fn insert(&self, table: &str, token: &str, json_lines: String) -> Result<(), QueryError> {
+        let pinned = Pinned::open(&self.endpoint).await?;
+        let (pinned, known) = insert::known_settings(pinned).await?;
+        let settings = insert::settings(token, false, &known?);
+        let sql = format!("INSERT INTO {} FORMAT JSONEachRow", self.table(table));
+        let (_, answer) = pinned.insert(&sql, &settings, Bytes::from(json_lines)).await?;
+        Ok(answer.map(drop)?)
+    }
+
+    async fn ask(&self, sql: &str, settings: &[(&str, &str)]) -> Result<Bytes, QueryError> {
+        let (_, answer) = Pinned::open(&self.endpoint).await?.query(sql, settings).await?;
+        Ok(answer?)
+    }
+}

@@ -1,0 +1,30 @@
+//! ClickHouse: its tables, the connection that inserts go out on, the questions asked of it.
+//!
+//! ```text
+//! worker ──ask──▶ ClickHouseStore ──marks::sql──▶ Pinned ──▶ ClickHouse      one connection a worker, dialed once
+//!        ◀─Marks──                 ◀─marks::read──
+//!        ─insert─▶                 ──Native, lz4──▶      only on the connection that the marks came from
+//! commands ──▶ Client ──JSONEachRow──▶ ClickHouse                            a connection a query
+//! ```
+
+mod claim;
+mod client;
+mod compress;
+mod connection;
+pub mod ddl;
+mod endpoint;
+mod error;
+mod insert;
+mod marks;
+pub mod schema;
+pub mod sql;
+mod store;
+pub mod tables;
+
+pub use claim::{ClaimError, claim};
+pub use client::Client;
+pub use connection::{Answered, Pinned};
+pub use endpoint::{Endpoint, EndpointError};
+pub use error::{Broken, QueryError, ServerError};
+pub use store::ClickHouseStore;
+pub use tables::{Catalog, Retention};

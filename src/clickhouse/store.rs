@@ -1,0 +1,178 @@
+//! The [`Store`] that workers write to: a task that owns one pinned connection and works off what it is given, in order.
+//!
+//! The worker's thread never waits here: it leaves questions and inserts and fetches the answers. Encoding and
+//! compression happen on the runtime's blocking threads, so a worker goes on reading while a block is being made.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use super::connection::{Answered, Pinned};
+use super::endpoint::Endpoint;
+use super::error::{Broken, QueryError};
+use super::insert::{self, Known, Request};
+use super::marks;
+use crate::batch::Source;
+use crate::plan::Plan;
+use crate::ports::{Answer, Connection, Insert, Marks, Question, Store, StoreError, Ticket};
+
+/// Which an event is: offset, position of its type in the plan, id.
+type Id = (u64, usize, u128);
+
+enum Command {
+    Ask(Vec<Question>),
+    Insert(Box<Insert>),
+    Ids(Source, u64, u64),
+}
+
+/// ClickHouse as a worker sees it. Dropping it ends its task and closes its connection.
+#[derive(Debug)]
+pub struct ClickHouseStore {
+    commands: UnboundedSender<(Ticket, Command)>,
+    answers: Receiver<(Ticket, Answer)>,
+    /// An answer that [`ClickHouseStore::wait`] saw and [`Store::poll`] has yet to hand over.
+    ahead: Option<(Ticket, Answer)>,
+    next: u64,
+}
+
+impl ClickHouseStore {
+    /// Starts the task. Nothing is dialed before the first question.
+    pub fn new(endpoint: Endpoint, plan: Arc<Plan>, runtime: &Handle) -> ClickHouseStore {
+        let (commands, inbox) = unbounded_channel();
+        let (outbox, answers) = channel();
+        let task = Task { endpoint, plan, open: None };
+        runtime.spawn(task.run(inbox, outbox));
+        ClickHouseStore { commands, answers, ahead: None, next: 0 }
+    }
+
+    /// Waits until [`Store::poll`] has an answer, at most `time_out`, and says whether it has.
+    pub fn wait(&mut self, time_out: Duration) -> bool {
+        if self.ahead.is_none() {
+            self.ahead = match self.answers.recv_timeout(time_out) {
+                Ok(answer) => Some(answer),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+            };
+        }
+        self.ahead.is_some()
+    }
+
+    fn send(&mut self, command: Command) -> Ticket {
+        let ticket = Ticket(self.next);
+        self.next += 1;
+        // The task ends only with its runtime, when nobody fetches answers any more.
+        let _ = self.commands.send((ticket, command));
+        ticket
+    }
+}
+
+impl Store for ClickHouseStore {
+    fn ask(&mut self, questions: Vec<Question>) -> Ticket {
+        self.send(Command::Ask(questions))
+    }
+
+    fn insert(&mut self, insert: Insert) -> Ticket {
+        self.send(Command::Insert(Box::new(insert)))
+    }
+
+    fn ids(&mut self, source: &Source, from: u64, to: u64) -> Ticket {
+        self.send(Command::Ids(source.clone(), from, to))
+    }
+
+    fn poll(&mut self) -> Option<(Ticket, Answer)> {
+        self.ahead.take().or_else(|| self.answers.try_recv().ok())
+    }
+}
+
+/// An open connection and what its server understands.
+struct Open {
+    pinned: Pinned,
+    known: Known,
+}
+
+struct Task {
+    endpoint: Endpoint,
+    plan: Arc<Plan>,
+    open: Option<Open>,
+}
+
+impl Task {
+    async fn run(mut self, mut inbox: UnboundedReceiver<(Ticket, Command)>, outbox: Sender<(Ticket, Answer)>) {
+        while let Some((ticket, command)) = inbox.recv().await {
+            let answer = match command {
+                Command::Ask(questions) => Answer::Marks(self.ask(&questions).await),
+                Command::Insert(insert) => Answer::Inserted(self.insert(*insert).await),
+                Command::Ids(source, from, to) => Answer::Ids(self.ids(&source, from, to).await),
+            };
+            if outbox.send((ticket, answer)).is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn ask(&mut self, questions: &[Question]) -> Result<Vec<Marks>, StoreError> {
+        let sql = marks::question(questions, &self.plan, &self.endpoint.database);
+        let (connection, text) = self.query(&sql).await?;
+        Ok(marks::answer(&text, questions, &self.plan, connection)?)
+    }
+
+    async fn ids(&mut self, source: &Source, from: u64, to: u64) -> Result<Vec<Id>, StoreError> {
+        let sql = marks::ids_question(source, from, to, &self.plan, &self.endpoint.database);
+        let (_, text) = self.query(&sql).await?;
+        Ok(marks::ids_answer(&text, &self.plan)?)
+    }
+
+    /// Asks on the open connection, or on a new one: a question may go out on any.
+    async fn query(&mut self, sql: &str) -> Result<(Connection, bytes::Bytes), QueryError> {
+        // A server closes what is idle for long; to ask on a closed connection would cost the asker one failed attempt.
+        let open = match self.open.take().filter(|open| !open.pinned.is_closed()) {
+            Some(open) => open,
+            None => self.dial().await?,
+        };
+        let answered = open.pinned.query(sql, &[]).await;
+        let answer = self.keep(answered, open.known)?;
+        let connection = self.open.as_ref().map(|open| open.pinned.id());
+        // `keep` has put the connection back, for it answered.
+        let connection = connection.ok_or_else(|| Broken::before_sending(&self.endpoint))?;
+        Ok((connection, answer?))
+    }
+
+    async fn dial(&self) -> Result<Open, QueryError> {
+        let pinned = Pinned::open(&self.endpoint).await?;
+        let (pinned, known) = insert::known_settings(pinned).await?;
+        Ok(Open { pinned, known: known? })
+    }
+
+    /// Sends an insert on the connection that its mark was asked on, or not at all.
+    async fn insert(&mut self, insert: Insert) -> Result<(), StoreError> {
+        let Some(open) = self.open.take_if(|open| open.pinned.id() == insert.connection) else {
+            return Err(Broken::before_sending(&self.endpoint).into());
+        };
+        let (plan, database) = (self.plan.clone(), self.endpoint.database.clone());
+        let encoded = tokio::task::spawn_blocking(move || {
+            let request = Request::new(&insert.rows, &plan, &database);
+            (request, insert.token)
+        });
+        let (request, token) = match encoded.await {
+            Ok(encoded) => encoded,
+            Err(error) => return Err(StoreError::Refused(format!("a block could not be encoded: {error}"))),
+        };
+        let settings = insert::settings(&token, true, &open.known);
+        let answered = open.pinned.insert(&request.sql, &settings, request.body).await;
+        let answer = self.keep(answered, open.known)?;
+        answer.map(drop).map_err(StoreError::from)
+    }
+
+    /// Puts a connection back that has answered; one that has not is gone.
+    fn keep(
+        &mut self,
+        answered: Result<Answered, Broken>,
+        known: Known,
+    ) -> Result<Result<bytes::Bytes, super::ServerError>, Broken> {
+        let (pinned, answer) = answered?;
+        self.open = Some(Open { pinned, known });
+        Ok(answer)
+    }
+}

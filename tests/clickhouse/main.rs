@@ -1,0 +1,10 @@
+//! The room `clickhouse` and the commands `migrate` and `audit` against a real server.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod audit;
+mod claim;
+mod fixture;
+mod insert;
+mod marks;
+mod tables;

@@ -1,0 +1,90 @@
+//! Migration and the check at start.
+
+use highwater::clickhouse::{Catalog, Client, Retention, schema};
+use highwater::command::migrate::migrate;
+
+use crate::fixture::{BY, Db, SUMS, endpoint, plan_of, server};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn migrating_twice_changes_nothing() {
+    let db = Db::new("twice").await;
+    assert_eq!(migrate(&db.client, &db.catalog, true).await.unwrap(), Vec::<String>::new());
+    schema::check_tables(&db.client, &db.catalog).await.unwrap();
+    // All that is kept for a limited time is so in the tables too, and going back removes it.
+    let limited = Retention { events_days: 30, rollups_days: 400, dead_letters_days: 7, token_window: 20_000 };
+    let limited = Catalog::new(&db.plan, &limited, "twice");
+    let statements = migrate(&db.client, &limited, false).await.unwrap();
+    assert_eq!(statements.iter().filter(|sql| sql.contains("MODIFY TTL")).count(), 5, "{statements:#?}");
+    assert_eq!(migrate(&db.client, &limited, true).await.unwrap(), Vec::<String>::new());
+    let removed = migrate(&db.client, &db.catalog, false).await.unwrap();
+    assert!(removed.iter().all(|sql| sql.contains("REMOVE TTL")), "the window is never lowered: {removed:#?}");
+    assert_eq!(migrate(&db.client, &db.catalog, true).await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_makes_nothing() {
+    let client = Client::new(endpoint(server(), "dry"));
+    let catalog = Catalog::new(&plan_of("", SUMS, BY), &Retention::default(), "dry");
+    let statements = migrate(&client, &catalog, true).await.unwrap();
+    assert!(statements[0].starts_with("CREATE DATABASE"));
+    assert!(schema::read(&client).await.unwrap().is_empty());
+    let error = schema::check_tables(&client, &catalog).await.unwrap_err().to_string();
+    for name in
+        ["probe", "visit", "probe_1m_parts", "dead_letters", "ledger", "sources", "plans", "watermarks", "probe_1m"]
+    {
+        assert!(error.contains(&format!("the table {name} is missing; make it with `highwater migrate`")), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_field_and_a_new_sum_are_added() {
+    let db = Db::new("added").await;
+    let field = r#", {"name": "fresh", "type": ["null", "long"], "doc": "New.", "default": null, "highwater": {"role": "measure"}}"#;
+    let plan = plan_of(field, &format!("{SUMS}, \"fresh\""), BY);
+    let catalog = Catalog::new(&plan, &Retention { dead_letters_days: 0, ..Retention::default() }, "added");
+    let error = schema::check_tables(&db.client, &catalog).await.unwrap_err().to_string();
+    assert!(error.contains("the table probe has no column fresh; add it with `highwater migrate`"), "{error}");
+    let statements = migrate(&db.client, &catalog, false).await.unwrap();
+    assert!(statements.iter().any(|sql| sql.contains("`probe` ADD COLUMN IF NOT EXISTS `fresh` Nullable(Int64)")));
+    assert!(statements.iter().any(|sql| sql.contains("`probe_1m_parts` ADD COLUMN IF NOT EXISTS `fresh_sum`")));
+    assert!(statements.iter().any(|sql| sql.contains("CREATE OR REPLACE VIEW `added`.`probe_1m`")), "{statements:#?}");
+    schema::check_tables(&db.client, &catalog).await.unwrap();
+    assert_eq!(migrate(&db.client, &catalog, true).await.unwrap(), Vec::<String>::new());
+    db.run("SELECT fresh_sum FROM added.probe_1m FORMAT Null").await;
+    // Who runs an older plan meanwhile finds all that it needs.
+    schema::check_tables(&db.client, &db.catalog).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_that_would_rewrite_rows_are_refused() {
+    let db = Db::new("refused").await;
+    let other = plan_of("", SUMS, r#""app", "kind""#);
+    let catalog = Catalog::new(&other, &Retention::default(), "refused");
+    let error = migrate(&db.client, &catalog, false).await.unwrap_err().to_string();
+    assert!(error.contains("the table probe_1m_parts has the sorting key"), "{error}");
+    assert!(error.contains("give the rollup another name"), "{error}");
+
+    db.run("ALTER TABLE refused.probe MODIFY COLUMN day Int32").await;
+    for error in [
+        migrate(&db.client, &db.catalog, false).await.unwrap_err().to_string(),
+        schema::check_tables(&db.client, &db.catalog).await.unwrap_err().to_string(),
+    ] {
+        assert!(
+            error.contains("the column day of the table probe is Int32, but the schema makes it Date32"),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_forgets_tokens_is_refused_and_mended() {
+    let db = Db::new("windows").await;
+    db.run("ALTER TABLE windows.probe RESET SETTING non_replicated_deduplication_window").await;
+    db.run("ALTER TABLE windows.ledger MODIFY SETTING non_replicated_deduplication_window = 100").await;
+    let error = schema::check_tables(&db.client, &db.catalog).await.unwrap_err().to_string();
+    assert!(error.contains("the table probe remembers 0 tokens where at least 10000 are needed"), "{error}");
+    assert!(error.contains("the table ledger remembers 100 tokens"), "{error}");
+    assert_eq!(error.lines().count(), 2, "{error}");
+    assert_eq!(migrate(&db.client, &db.catalog, false).await.unwrap().len(), 2);
+    schema::check_tables(&db.client, &db.catalog).await.unwrap();
+}

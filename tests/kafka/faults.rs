@@ -1,0 +1,192 @@
+//! Brokers and topics that are away, and what is said about it.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use devstack::Kafka;
+use highwater::kafka::settings::SettingsError;
+use highwater::kafka::{GroupProtocol, KafkaLog};
+use highwater::ports::Log;
+
+use crate::support::*;
+
+/// Collects the lines of this thread's log, from INFO up.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Lines {
+    fn listen(&self) -> tracing::subscriber::DefaultGuard {
+        let lines = self.clone();
+        tracing::subscriber::set_default(
+            tracing_subscriber::fmt()
+                .with_ansi(false)
+                .with_writer(move || lines.clone())
+                .finish(),
+        )
+    }
+
+    fn take(&self) -> Vec<String> {
+        let bytes = std::mem::take(&mut *self.0.lock().unwrap());
+        String::from_utf8(bytes)
+            .unwrap()
+            .lines()
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+#[test]
+fn a_broker_that_is_killed_is_mentioned_once_and_awaited() {
+    let kafka = Kafka::options().start().unwrap();
+    let brokers = kafka.bootstrap();
+    topic(&brokers, "killed", 4);
+    fill(&brokers, "killed", 4, 100);
+    let lines = Lines::default();
+    let _listening = lines.listen();
+    for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
+        let group = format!("{protocol:?}");
+        let mut log = consumer(&brokers, "killed", &group, protocol);
+        let names = join(&mut log, 4);
+        let ends = log.bounds(&names).unwrap();
+        for name in &names {
+            start(&mut log, name, 50);
+        }
+        let told = poll_until(&mut log, |told| {
+            (0..4).all(|partition| ended(told, partition).is_some())
+        });
+        assert_eq!(offsets(&told, 3).first(), Some(&50));
+        assert_eq!(lines.take(), Vec::<String>::new(), "a quiet time");
+
+        kafka.kill().unwrap();
+        let told = poll_for(&mut log, Duration::from_secs(8));
+        assert!(
+            told.iter().all(|told| !matches!(told, Told::Record(..))),
+            "{told:?}"
+        );
+        let said = lines.take();
+        assert!(
+            said.len() == 1 && said[0].contains("WARN") && said[0].contains(&brokers),
+            "{said:?}"
+        );
+        let begun = Instant::now();
+        assert!(log.bounds(&names).is_err());
+        assert!(begun.elapsed() < Duration::from_secs(7));
+
+        kafka.restart().unwrap();
+        fill(&brokers, "killed", 4, 20);
+        // The group may give the partitions anew: what is delivered afterwards goes on without a gap.
+        let mut next = [ends[0].end; 4];
+        let begun = Instant::now();
+        while next.iter().any(|next| *next < ends[0].end + 20) {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{next:?}");
+            for told in poll(&mut log) {
+                match told {
+                    Told::Assigned(names) => {
+                        for name in names {
+                            start(&mut log, &name, next[name.partition as usize]);
+                        }
+                    }
+                    Told::Record(partition, offset, ..) => {
+                        assert_eq!(offset, next[partition as usize]);
+                        next[partition as usize] += 1;
+                    }
+                    Told::OutOfRange(name) => panic!("{name}"),
+                    Told::Revoked(_) | Told::End(..) => {}
+                }
+            }
+        }
+        let said: Vec<String> = lines.take();
+        let back = said
+            .iter()
+            .filter(|line| line.contains("is back after"))
+            .count();
+        assert_eq!(back, 1, "{said:?}");
+        assert!(said.len() <= 3, "{said:?}");
+        log.close();
+        lines.take();
+    }
+}
+
+#[test]
+fn a_consumer_closes_though_its_broker_is_gone_or_frozen() {
+    let kafka = Kafka::options().start().unwrap();
+    let brokers = kafka.bootstrap();
+    topic(&brokers, "closing", 2);
+    for frozen in [true, false] {
+        let mut log = consumer(&brokers, "closing", "closing", GroupProtocol::Classic);
+        let names = join(&mut log, 2);
+        start(&mut log, &names[0], 0);
+        log.commit(&[(names[0].clone(), 1)]);
+        poll(&mut log);
+        if frozen {
+            kafka.pause().unwrap();
+        } else {
+            kafka.kill().unwrap();
+        }
+        let begun = Instant::now();
+        log.close();
+        let took = begun.elapsed();
+        if frozen {
+            kafka.resume().unwrap();
+        }
+        assert!(
+            took < Duration::from_secs(12),
+            "frozen: {frozen}, took {took:?}"
+        );
+    }
+}
+
+#[test]
+fn a_topic_that_is_missing_is_named_once_and_awaited() {
+    let brokers = broker();
+    for (protocol, topic_name) in [
+        (GroupProtocol::Classic, "late-classic"),
+        (GroupProtocol::Consumer, "late-consumer"),
+    ] {
+        let lines = Lines::default();
+        let _listening = lines.listen();
+        let mut log = consumer(&brokers, topic_name, topic_name, protocol);
+        assert!(poll_for(&mut log, Duration::from_secs(4)).is_empty());
+        let said = lines.take();
+        assert!(
+            said.len() == 1 && said[0].contains("WARN") && said[0].contains(topic_name),
+            "{said:?}"
+        );
+        topic(&brokers, topic_name, 1);
+        join(&mut log, 1);
+        poll_for(&mut log, Duration::from_secs(2));
+        let said = lines.take();
+        assert!(said.len() == 1 && said[0].contains("is back"), "{said:?}");
+    }
+}
+
+#[test]
+fn a_property_that_the_engine_fixes_is_refused() {
+    let mut settings = settings_of("127.0.0.1:9", &["events"], "group", GroupProtocol::Classic);
+    settings
+        .properties
+        .insert("enable.auto.commit".into(), "true".into());
+    let Err(error) = KafkaLog::new(&settings) else {
+        panic!("accepted");
+    };
+    assert_eq!(error, SettingsError::Fixed("enable.auto.commit".into()));
+    settings.properties.clear();
+    settings
+        .properties
+        .insert("no.such.property".into(), "1".into());
+    assert!(
+        matches!(KafkaLog::new(&settings), Err(SettingsError::Client(error)) if error.contains("no.such.property"))
+    );
+}

@@ -1,0 +1,90 @@
+//! Who a topic is.
+
+use std::time::Duration;
+
+use highwater::kafka::identity::{IdentityError, topic_identity};
+use highwater::kafka::{GroupProtocol, TopicIdentity};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+
+use crate::support::*;
+
+fn admin(brokers: &str) -> AdminClient<DefaultClientContext> {
+    ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .create()
+        .unwrap()
+}
+
+fn resident_kilobytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_topic_made_anew_is_another() {
+    let brokers = broker();
+    topic(&brokers, "anew", 3);
+    let log = consumer(&brokers, "anew", "anew", GroupProtocol::Classic);
+    let first: TopicIdentity = log.identity("anew", PATIENCE).unwrap();
+    assert_eq!(first.cluster_id, cluster_id());
+    assert_eq!((first.topic_id.len(), first.partitions), (22, 3));
+    assert_eq!(log.identity("anew", PATIENCE).unwrap(), first);
+    drop(log);
+
+    let admin = admin(&brokers);
+    futures::executor::block_on(admin.delete_topics(&["anew"], &AdminOptions::new())).unwrap();
+    let gone = topic_identity(admin.inner(), "anew", PATIENCE);
+    assert_eq!(gone, Err(IdentityError::NotFound("anew".into())));
+    topic(&brokers, "anew", 3);
+    let second = topic_identity(admin.inner(), "anew", PATIENCE).unwrap();
+    assert_eq!(second.cluster_id, first.cluster_id);
+    assert_ne!(second.topic_id, first.topic_id);
+}
+
+#[test]
+fn what_does_not_exist_and_who_does_not_answer_are_told_apart() {
+    let brokers = broker();
+    let admin_client = admin(&brokers);
+    for bad in ["no-such-topic", "nul\0inside"] {
+        let error = topic_identity(admin_client.inner(), bad, PATIENCE).unwrap_err();
+        assert_eq!(error, IdentityError::NotFound(bad.into()));
+    }
+    let error = topic_identity(admin_client.inner(), "bad name!", PATIENCE).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            IdentityError::Refused { .. } | IdentityError::NotFound(_)
+        ),
+        "{error}"
+    );
+    // Nobody listens on the discard port.
+    let nobody = admin("127.0.0.1:9");
+    let error = topic_identity(nobody.inner(), "events", Duration::from_millis(300)).unwrap_err();
+    assert!(matches!(&error, IdentityError::Away { .. }), "{error}");
+    assert!(error.to_string().contains("events"), "{error}");
+}
+
+#[test]
+fn a_thousand_questions_leave_nothing_behind() {
+    let brokers = broker();
+    topic(&brokers, "thousand", 50);
+    let admin = admin(&brokers);
+    let ask = |times: usize| {
+        for _ in 0..times {
+            topic_identity(admin.inner(), "thousand", PATIENCE).unwrap();
+            topic_identity(admin.inner(), "no-such-topic", PATIENCE).unwrap_err();
+        }
+    };
+    ask(200);
+    let before = resident_kilobytes();
+    ask(1_000);
+    let grown = resident_kilobytes().saturating_sub(before);
+    // One description of 50 partitions takes about 10 kB: a leak of it would be 10 MB.
+    assert!(grown < 6_000, "grown by {grown} kB");
+}
