@@ -4,16 +4,19 @@
 //! duplicates. The whole file is checked before the first message is sent.
 
 mod mapping;
+mod records;
 
 use std::fmt;
 use std::fs::File;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use csv::{ByteRecord, Reader, ReaderBuilder};
+use csv::ByteRecord;
 use sha2::{Digest as _, Sha256};
 
 use self::mapping::Mapping;
+use self::records::Records;
 use super::datum::{Datum, encode};
 use super::load;
 use super::outlet::{Outlet, Target};
@@ -77,29 +80,27 @@ struct Lines<'a> {
     mapping: &'a Mapping,
     /// The file's name without its directory, which names events together with the line.
     name: String,
-    reader: Reader<File>,
-    record: ByteRecord,
+    records: Records<BufReader<File>>,
 }
 
 /// Opens the file and reads its first line.
-fn open(path: &Path) -> Result<(Reader<File>, Vec<String>)> {
+fn open(path: &Path) -> Result<(Records<BufReader<File>>, Vec<String>)> {
     let file = File::open(path).with_context(|| format!("can't read {}", path.display()))?;
-    let mut reader = ReaderBuilder::new().flexible(true).from_reader(file);
-    let headers = reader.byte_headers().with_context(|| format!("can't read {}", path.display()))?;
-    let columns = headers.iter().map(|name| String::from_utf8(name.to_vec()));
-    let columns: Vec<String> =
-        columns.collect::<Result<_, _>>().with_context(|| format!("{}:1: a column's name is not UTF-8", path.display()))?;
-    if columns.is_empty() {
+    let mut records = Records::new(BufReader::new(file));
+    let Some((line, first)) = records.next().with_context(|| format!("can't read {}", path.display()))? else {
         bail!("{} is empty; its first line must name the columns", path.display());
-    }
-    Ok((reader, columns))
+    };
+    let columns = first.iter().map(|name| String::from_utf8(name.to_vec()));
+    let columns = columns.collect::<Result<_, _>>();
+    let columns = columns.with_context(|| format!("{}:{line}: a column's name is not UTF-8", path.display()))?;
+    Ok((records, columns))
 }
 
 impl<'a> Lines<'a> {
     fn open(path: &Path, event: &'a EventType, mapping: &'a Mapping) -> Result<Lines<'a>> {
-        let (reader, _) = open(path)?;
+        let (records, _) = open(path)?;
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        Ok(Lines { event, mapping, name, reader, record: ByteRecord::new() })
+        Ok(Lines { event, mapping, name, records })
     }
 
     /// The next line, good or bad.
@@ -107,23 +108,19 @@ impl<'a> Lines<'a> {
     /// # Errors
     /// The file can't be read any further.
     fn next(&mut self) -> Result<Option<Result<Line, BadLine>>> {
-        if !self.reader.read_byte_record(&mut self.record).with_context(|| format!("can't read {}", self.name))? {
-            return Ok(None);
-        }
-        // The reader stops before the line feed of CR LF, and so counts one line behind in such files.
-        let line = self.record.position().map_or(0, csv::Position::line);
-        Ok(Some(self.line(line)))
+        let next = self.records.next().with_context(|| format!("can't read {}", self.name))?;
+        Ok(next.map(|(line, record)| self.line(line, &record)))
     }
 
-    fn line(&self, line: u64) -> Result<Line, BadLine> {
+    fn line(&self, line: u64, record: &ByteRecord) -> Result<Line, BadLine> {
         let bad = |column: Option<&str>, problem: String| BadLine { line, column: column.map(str::to_owned), problem };
         let columns = &self.mapping.columns;
-        if self.record.len() != columns.len() {
-            let problem = format!("found {} columns; expected {}, as in the first line", self.record.len(), columns.len());
+        if record.len() != columns.len() {
+            let problem = format!("found {} columns; expected {}, as in the first line", record.len(), columns.len());
             return Err(bad(None, problem));
         }
         let id = format!("{}:{line}", self.name);
-        let values = self.mapping.values(self.event, &self.record, &id).map_err(|(at, problem)| {
+        let values = self.mapping.values(self.event, record, &id).map_err(|(at, problem)| {
             bad(columns.get(at).map(String::as_str), problem)
         })?;
         let mut payload = Vec::with_capacity(256);

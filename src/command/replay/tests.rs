@@ -97,13 +97,12 @@ fn line_ends_quotes_and_a_byte_order_mark_do_not_matter() {
 #[test]
 fn bad_lines_are_told_with_line_and_column() {
     let text = b"TIMESTAMP,In,Latency\n1700000000,1,\nyesterday,2,\n1700000000,1.5,\n1700000000,1\n1700000000,1,2,3\n\
-                 1700000000,1,\xFF\n1700000000,,\n1700000000,9223372036854775808,\n1700000000,1,inf\n1700000000,2,\n";
+                 1700000000,1,\xFF\n1700000000,,\n1700000000,9223372036854775808,\n1700000000,1,inf\n\n\nx,1,\n\n1700000000,2,\n";
     for text in [text.to_vec(), String::from_utf8_lossy(text).replace('\n', "\r\n").into_bytes()] {
         let found: Vec<_> = read(&text).into_iter().filter_map(Result::err).collect();
         let places: Vec<_> = found.iter().map(|bad| (bad.line, bad.column.as_deref())).collect();
         let (time, tokens, latency) = (Some("TIMESTAMP"), Some("In"), Some("Latency"));
-        let expected =
-            [(3, time), (4, tokens), (5, None), (6, None), (7, latency), (8, tokens), (9, tokens), (10, latency)];
+        let expected = [(3, time), (4, tokens), (5, None), (6, None), (7, latency), (8, tokens), (9, tokens), (10, latency), (13, time)];
         assert_eq!(places, expected, "{found:#?}");
         assert!(found[0].problem.starts_with("found \"yesterday\"; expected a time"), "{found:?}");
         assert!(found[2].problem.contains("found 2 columns; expected 3"), "{found:?}");
