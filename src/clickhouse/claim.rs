@@ -43,21 +43,16 @@ pub enum ClaimError {
     },
     /// The topic is another one than before.
     #[error(
-        "the topic {topic} is not the one that this database knows: it was topic id {found_topic} in cluster {found_cluster}, \
-         now it is {asked_topic} in {asked_cluster}. If the topic was made anew, or moved, its offsets begin anew: use \
-         another database, or begin epoch {next} by\n  {fix}"
+        "the topic {topic} is not the one that this database knows: it was {found}, now it is {asked}. If the topic was made \
+         anew, or moved, its offsets begin anew: use another database, or begin epoch {next} by\n  {fix}"
     )]
     OtherTopic {
         /// The topic.
         topic: String,
-        /// Topic id on record.
-        found_topic: String,
-        /// Cluster id on record.
-        found_cluster: String,
-        /// Topic id now.
-        asked_topic: String,
-        /// Cluster id now.
-        asked_cluster: String,
+        /// Topic id and cluster id on record.
+        found: String,
+        /// Topic id and cluster id now.
+        asked: String,
         /// The next epoch.
         next: u32,
         /// What begins it.
@@ -168,10 +163,8 @@ fn judge(client: &Client, topic: &str, found: &Row, asked: &Row) -> Result<u32, 
         let next = found.epoch + 1;
         return Err(ClaimError::OtherTopic {
             topic: topic.to_owned(),
-            found_topic: found.topic_id.clone(),
-            found_cluster: found.cluster_id.clone(),
-            asked_topic: asked.topic_id.clone(),
-            asked_cluster: asked.cluster_id.clone(),
+            found: identity(found),
+            asked: identity(asked),
             next,
             fix: insertion(client, topic, &Row { epoch: next, ..row(asked) }),
         });
@@ -187,6 +180,10 @@ fn judge(client: &Client, topic: &str, found: &Row, asked: &Row) -> Result<u32, 
         return Err(ClaimError::OtherGroup { topic: topic.to_owned(), found, asked, fix });
     }
     Ok(found.epoch)
+}
+
+fn identity(of: &Row) -> String {
+    format!("topic id {} in cluster {}", of.topic_id, of.cluster_id)
 }
 
 fn insertion(client: &Client, topic: &str, row: &Row) -> String {

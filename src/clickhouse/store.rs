@@ -4,7 +4,7 @@
 //! compression happen on the runtime's blocking threads, so a worker goes on reading while a block is being made.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -21,6 +21,9 @@ use crate::ports::{Answer, Connection, Insert, Marks, Question, Store, StoreErro
 
 /// Which an event is: offset, position of its type in the plan, id.
 type Id = (u64, usize, u128);
+
+/// A question names every source of a worker once per table, which may be longer than queries usually are.
+const QUESTION: [(&str, &str); 1] = [("max_query_size", "100000000")];
 
 enum Command {
     Ask(Vec<Question>),
@@ -51,10 +54,7 @@ impl ClickHouseStore {
     /// Waits until [`Store::poll`] has an answer, at most `time_out`, and says whether it has.
     pub fn wait(&mut self, time_out: Duration) -> bool {
         if self.ahead.is_none() {
-            self.ahead = match self.answers.recv_timeout(time_out) {
-                Ok(answer) => Some(answer),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-            };
+            self.ahead = self.answers.recv_timeout(time_out).ok();
         }
         self.ahead.is_some()
     }
@@ -131,7 +131,7 @@ impl Task {
             Some(open) => open,
             None => self.dial().await?,
         };
-        let answered = open.pinned.query(sql, &[]).await;
+        let answered = open.pinned.query(sql, &QUESTION).await;
         let answer = self.keep(answered, open.known)?;
         let connection = self.open.as_ref().map(|open| open.pinned.id());
         // `keep` has put the connection back, for it answered.

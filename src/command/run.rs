@@ -1,0 +1,231 @@
+//! `highwater run`: consume until told to stop.
+//!
+//! Servers that are away when it starts are waited for. Told to stop (SIGTERM or Ctrl-C), it writes what it has read,
+//! commits and leaves the group; a second signal ends it at once, which loses nothing either.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::clickhouse::schema::{SchemaError, check_tables};
+use crate::clickhouse::{Catalog, ClaimError, ClickHouseStore, Client, Endpoint, QueryError, claim};
+use crate::command::load;
+use crate::config::Settings;
+use crate::kafka::identity::{self, IdentityError};
+use crate::kafka::{ConsumerSettings, KafkaLog, TopicIdentity};
+use crate::partition::Tuning;
+use crate::plan::Plan;
+use crate::worker::{self, Worker};
+
+/// How long writing what was read may take at the end; the log still has it.
+const LAST_WRITES: Duration = Duration::from_secs(5);
+/// How long a worker waits for messages while nothing is under way.
+const IDLE_WAIT: Duration = Duration::from_millis(100);
+/// The same while an answer of ClickHouse is awaited.
+const BUSY_WAIT: Duration = Duration::from_millis(5);
+
+/// Consumes until SIGTERM or Ctrl-C.
+///
+/// # Errors
+/// The plan can't be compiled; a table is missing or not as it has to be; a topic belongs to another group or was made
+/// anew; Kafka refuses us for good.
+pub async fn run(settings: &Settings) -> Result<()> {
+    let plan = Arc::new(load::plan(settings)?);
+    let endpoint = settings.endpoint()?;
+    let stop = Stop::listen()?;
+    let epochs = tokio::select! {
+        epochs = prepare(settings, &plan, &endpoint) => epochs?,
+        () = stop.asked() => return Ok(()),
+    };
+    let workers = usize::try_from(settings.workers)?;
+    tracing::info!(
+        plan = plan.hash, workers, group = settings.kafka.group, topics = settings.kafka.topics.join(","),
+        "consuming {} into {endpoint:?}", types(&plan)
+    );
+    let tuning = Tuning {
+        seal_after: settings.batch.interval,
+        seal_events: settings.batch.rows,
+        seal_bytes: usize::try_from(settings.batch.bytes.0)?,
+        insert_timeout: settings.clickhouse.insert_timeout,
+    };
+    let memory = usize::try_from(settings.memory.limit.0)? / workers;
+    let worker_settings = worker::Settings { tuning, memory, epochs };
+    let mut threads = Vec::new();
+    for number in 0..workers {
+        let log = KafkaLog::new(&settings.consumer(&format!("highwater-{number}")))?;
+        let store = ClickHouseStore::new(endpoint.clone(), Arc::clone(&plan), &tokio::runtime::Handle::current());
+        let worker = Worker::new(Arc::clone(&plan), worker_settings.clone(), log, store);
+        threads.push(spawn(number, worker, &stop)?);
+    }
+    let ended = tokio::task::spawn_blocking(move || threads.into_iter().map(join).collect::<Result<Vec<()>>>());
+    ended.await.context("waiting for the workers")??;
+    tracing::info!("stopped; all that was read is written and committed, or will be read again");
+    Ok(())
+}
+
+fn types(plan: &Plan) -> String {
+    plan.types.iter().map(|planned| planned.event.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn spawn(
+    number: usize,
+    mut worker: Worker<KafkaLog, ClickHouseStore>,
+    stop: &Stop,
+) -> Result<JoinHandle<Result<()>>> {
+    let stop = stop.clone();
+    let work = move || {
+        let begun = Instant::now();
+        while !stop.is_asked() {
+            let wait = if worker.is_waiting() { BUSY_WAIT } else { IDLE_WAIT };
+            worker.step(begun.elapsed(), wait);
+            if let Some(reason) = worker.log_mut().fatal() {
+                let reason = reason.to_owned();
+                stop.ask();
+                bail!("Kafka will deliver nothing more to worker {number}: {reason}");
+            }
+        }
+        let deadline = begun.elapsed() + LAST_WRITES;
+        while !worker.drain(begun.elapsed()) {
+            if begun.elapsed() > deadline {
+                tracing::warn!("ClickHouse did not take the last batches in time; they will be read again");
+                break;
+            }
+            worker.store_mut().wait(BUSY_WAIT);
+        }
+        worker.into_log().close();
+        Ok(())
+    };
+    std::thread::Builder::new().name(format!("worker-{number}")).spawn(work).context("starting a worker's thread")
+}
+
+fn join(thread: JoinHandle<Result<()>>) -> Result<()> {
+    match thread.join() {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+/// Waits for both servers, checks the tables and claims the topics; answers the epoch of each.
+async fn prepare(settings: &Settings, plan: &Plan, endpoint: &Endpoint) -> Result<BTreeMap<Arc<str>, u32>> {
+    let client = Client::new(endpoint.clone());
+    let catalog = Catalog::new(plan, &settings.tables(), client.database());
+    patiently(&format!("ClickHouse at {endpoint:?}"), || async {
+        match check_tables(&client, &catalog).await {
+            Err(SchemaError::Query { error, .. }) if passes(&error) => Err(Failure::Passing(error.to_string())),
+            Err(error) => Err(Failure::Final(error.into())),
+            Ok(()) => Ok(()),
+        }
+    })
+    .await?;
+    client.record_plan(&plan.hash, &load::plan_json(settings)?).await.context("recording the plan")?;
+    let mut epochs = BTreeMap::new();
+    for topic in &settings.kafka.topics {
+        let found = patiently(&format!("the topic {topic} at {}", settings.kafka.brokers.join(",")), || {
+            identify(settings.consumer("highwater-start"), topic.clone())
+        })
+        .await?;
+        let group = &settings.kafka.group;
+        let epoch = patiently("ClickHouse", || async {
+            match claim(&client, topic, &found.cluster_id, &found.topic_id, group).await {
+                Err(ClaimError::Query { error, .. }) if passes(&error) => Err(Failure::Passing(error.to_string())),
+                Err(error) => Err(Failure::Final(error.into())),
+                Ok(epoch) => Ok(epoch),
+            }
+        })
+        .await?;
+        epochs.insert(Arc::from(topic.as_str()), epoch);
+    }
+    Ok(epochs)
+}
+
+fn passes(error: &QueryError) -> bool {
+    match error {
+        QueryError::Broken(_) => true,
+        QueryError::Server(error) => error.is_passing(),
+        QueryError::Unexpected { .. } => false,
+    }
+}
+
+async fn identify(consumer: ConsumerSettings, topic: String) -> Result<TopicIdentity, Failure> {
+    let asked = tokio::task::spawn_blocking(move || identity::ask(&consumer, &topic, Duration::from_secs(5))).await;
+    match asked.map_err(|error| Failure::Final(error.into()))? {
+        Ok(found) => Ok(found),
+        Err(error @ IdentityError::Refused { .. }) => Err(Failure::Final(error.into())),
+        Err(error) => Err(Failure::Passing(error.to_string())),
+    }
+}
+
+enum Failure {
+    Passing(String),
+    Final(anyhow::Error),
+}
+
+/// Tries until it passes: says once that it waits and once that it goes on, with a reminder each minute.
+async fn patiently<T, F: Future<Output = Result<T, Failure>>>(what: &str, mut attempt: impl FnMut() -> F) -> Result<T> {
+    let mut said: Option<Instant> = None;
+    loop {
+        match attempt().await {
+            Ok(value) => {
+                if said.is_some() {
+                    tracing::info!("{what} is there; going on");
+                }
+                return Ok(value);
+            }
+            Err(Failure::Final(error)) => return Err(error),
+            Err(Failure::Passing(reason)) => {
+                if said.is_none_or(|at| at.elapsed() > Duration::from_secs(60)) {
+                    tracing::warn!("waiting for {what}: {reason}");
+                    said = Some(Instant::now());
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+/// Whether somebody wants us to stop.
+#[derive(Clone)]
+struct Stop {
+    asked: Arc<AtomicBool>,
+    wake: Arc<tokio::sync::Notify>,
+}
+
+impl Stop {
+    /// Listens for SIGTERM and Ctrl-C.
+    fn listen() -> Result<Stop> {
+        let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+        let stop = Stop { asked: Arc::new(AtomicBool::new(false)), wake: Arc::new(tokio::sync::Notify::new()) };
+        let told = stop.clone();
+        tokio::spawn(async move {
+            tokio::select! { _ = terminate.recv() => {}, _ = tokio::signal::ctrl_c() => {} }
+            tracing::info!("told to stop: writing what has been read");
+            told.ask();
+            tokio::select! { _ = terminate.recv() => {}, _ = tokio::signal::ctrl_c() => {} }
+            tracing::warn!("told twice: ending at once; what is not written will be read again");
+            std::process::exit(1);
+        });
+        Ok(stop)
+    }
+
+    fn ask(&self) {
+        self.asked.store(true, Ordering::Release);
+        self.wake.notify_waiters();
+    }
+
+    fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Acquire)
+    }
+
+    async fn asked(&self) {
+        let woken = self.wake.notified();
+        if !self.is_asked() {
+            woken.await;
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Joining, giving back and leaving: the consumer's part in its group.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::topic_partition_list::TopicPartitionList;
+
+use super::super::context::{Context, Rebalance, accept, give_back};
+use super::{KafkaLog, list, position};
+use crate::ports::{Log, LogEvent, TopicPartition};
+
+/// How long a revocation waits for its offsets to be committed.
+const LAST_COMMIT: Duration = Duration::from_secs(2);
+/// How long leaving the group may take.
+const LEAVE: Duration = Duration::from_secs(5);
+
+impl KafkaLog {
+    /// Hands over what the group decided, then answers it. True if there was something.
+    pub(super) fn rebalance(&mut self, on: &mut dyn FnMut(LogEvent<'_>)) -> bool {
+        let mut any = false;
+        while let Some(rebalance) = self.consumer.context().next_rebalance() {
+            any = true;
+            match rebalance {
+                Rebalance::Assign(partitions) => self.assigned(&partitions, on),
+                Rebalance::Revoke { partitions, lost } => self.revoked(&partitions, lost, on),
+            }
+        }
+        any
+    }
+
+    fn assigned(&mut self, partitions: &TopicPartitionList, on: &mut dyn FnMut(LogEvent<'_>)) {
+        let names = self.names(partitions);
+        if let Err(error) = accept(&self.consumer) {
+            // Without an answer the group would wait for this member until it is thrown out.
+            self.fatal = Some(format!(
+                "cannot take the Kafka partitions assigned: {error}; restart this process"
+            ));
+            return;
+        }
+        for name in &names {
+            self.slots.add(name.clone());
+        }
+        if !names.is_empty() {
+            on(LogEvent::Assigned(names));
+        }
+        // Commits during the rebalance were refused, and nobody tells.
+        let done: Vec<_> = self.done.clone().into_iter().collect();
+        self.commit(&done);
+    }
+
+    fn revoked(
+        &mut self,
+        partitions: &TopicPartitionList,
+        lost: bool,
+        on: &mut dyn FnMut(LogEvent<'_>),
+    ) {
+        let names = self.names(partitions);
+        for name in &names {
+            self.slots.remove(name);
+        }
+        if !names.is_empty() {
+            on(LogEvent::Revoked(names.clone()));
+        }
+        if lost && self.brokers.is_away() {
+            tracing::debug!("{} partitions lost to the outage", names.len());
+        } else if lost {
+            tracing::warn!(
+                "the group gave up on this consumer and took {} partitions away: is max.poll.interval.ms or session.timeout.ms too short?",
+                names.len()
+            );
+        } else {
+            self.commit_last(&names);
+        }
+        self.done.retain(|name, _| !names.contains(name));
+        if let Err(error) = give_back(&self.consumer, partitions) {
+            self.fatal = Some(format!(
+                "cannot give Kafka partitions back: {error}; restart this process"
+            ));
+        }
+    }
+
+    fn names(&self, partitions: &TopicPartitionList) -> Vec<TopicPartition> {
+        partitions
+            .elements()
+            .iter()
+            .map(|element| TopicPartition {
+                topic: self
+                    .topics
+                    .iter()
+                    .find(|topic| ***topic == *element.topic())
+                    .map_or_else(|| Arc::from(element.topic()), Arc::clone),
+                partition: element.partition(),
+            })
+            .collect()
+    }
+
+    /// Commits what is done in these partitions and looks whether it arrived. librdkafka's own synchronous commit has
+    /// no time-out; a question for the committed offsets has, and the broker answers it after the commit.
+    pub(super) fn commit_last(&mut self, partitions: &[TopicPartition]) {
+        let offsets: Vec<(TopicPartition, u64)> = partitions
+            .iter()
+            .filter_map(|name| self.done.get(name).map(|offset| (name.clone(), *offset)))
+            .collect();
+        if offsets.is_empty() {
+            return;
+        }
+        let list = list(
+            offsets
+                .iter()
+                .map(|(name, offset)| (name, position(*offset))),
+        );
+        let outcome = self
+            .consumer
+            .commit(&list, CommitMode::Async)
+            .and_then(|()| self.consumer.committed_offsets(list, LAST_COMMIT));
+        let problem = match &outcome {
+            Err(error) => Some(error.to_string()),
+            Ok(found) => offsets.iter().find_map(|(name, offset)| {
+                let element = found.find_partition(&name.topic, name.partition)?;
+                (element.offset() != position(*offset)).then(|| {
+                    format!(
+                        "{name} stands at {:?} instead of {offset}",
+                        element.offset()
+                    )
+                })
+            }),
+        };
+        if let Some(problem) = problem {
+            tracing::debug!(
+                "the last offsets were not committed ({problem}); the next owner finds its place in ClickHouse"
+            );
+        }
+    }
+}
+
+impl Drop for KafkaLog {
+    fn drop(&mut self) {
+        self.consumer.context().close();
+        // What waits for an answer would never get one, and the consumer's destructor would wait for ever.
+        while let Some(rebalance) = self.consumer.context().next_rebalance() {
+            let answered = match &rebalance {
+                Rebalance::Assign(_) => accept(&self.consumer),
+                Rebalance::Revoke { partitions, .. } => give_back(&self.consumer, partitions),
+            };
+            if let Err(error) = answered {
+                tracing::debug!("rebalance while closing: {error}");
+            }
+        }
+    }
+}
+
+/// Leaves the group and ends librdkafka's client. That waits for every commit on its way, up to a minute where a broker
+/// has stopped answering, so it is given a thread of its own and only so much time.
+pub(super) struct Leave(pub(super) Option<Arc<BaseConsumer<Context>>>);
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        let consumer = self.0.take();
+        let (left, leaving) = std::sync::mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("kafka-leave".to_owned())
+            .spawn(move || {
+                drop(consumer);
+                // Nobody listens any more if it took too long.
+                let _ = left.send(());
+            });
+        if thread.is_ok() && leaving.recv_timeout(LEAVE).is_err() {
+            tracing::debug!("left the Kafka group without its answer");
+        }
+    }
+}

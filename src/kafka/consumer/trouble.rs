@@ -1,0 +1,168 @@
+//! Ends and errors: what librdkafka reports beside records, and what becomes of it.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::Consumer;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use super::super::slots::Stage;
+use super::{KafkaLog, SEEK, list, position, raw};
+use crate::ports::{LogEvent, TopicPartition};
+
+/// How long a probe of the brokers may hold up the thread that polls.
+const PROBE: Duration = Duration::from_millis(300);
+
+impl KafkaLog {
+    /// Sorts an error: an end, a position that does not exist, brokers or topics away, or the end of this consumer.
+    pub(super) fn trouble(&mut self, error: &KafkaError, on: &mut dyn FnMut(LogEvent<'_>)) {
+        use RDKafkaErrorCode as Code;
+        let (code, fatal) = match error {
+            KafkaError::PartitionEOF(partition) => return self.end(*partition, on),
+            KafkaError::MessageConsumptionFatal(code) => (*code, true),
+            other => (other.rdkafka_error_code().unwrap_or(Code::Unknown), false),
+        };
+        let reason = self.consumer.context().take_reason();
+        let now = Instant::now();
+        match code {
+            Code::AutoOffsetReset => self.stopped = true,
+            _ if fatal => self.fail(code, &reason),
+            Code::Fatal
+            | Code::Fenced
+            | Code::FencedInstanceId
+            | Code::UnreleasedInstanceId
+            | Code::InconsistentGroupProtocol
+            | Code::Authentication
+            | Code::SaslAuthenticationFailed
+            | Code::GroupAuthorizationFailed
+            | Code::TopicAuthorizationFailed
+            | Code::ClusterAuthorizationFailed => self.fail(code, &reason),
+            Code::AllBrokersDown
+            | Code::BrokerTransportFailure
+            | Code::Resolve
+            | Code::OperationTimedOut => self.brokers.suspect(now, &reason),
+            Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => {
+                for topic in &mut self.missing {
+                    topic.suspect(now, "no such topic");
+                }
+            }
+            _ => {
+                if let Some(held) = self.limiter.pass(now, &code.to_string()) {
+                    tracing::warn!(
+                        held_back = held,
+                        "Kafka consumer goes on after {code}: {reason}"
+                    );
+                }
+            }
+        }
+    }
+
+    fn fail(&mut self, code: RDKafkaErrorCode, reason: &str) {
+        self.fatal.get_or_insert_with(|| {
+            format!("Kafka refuses this consumer: {code} ({reason}); check its permissions, and that no other consumer uses its group.instance.id or another protocol in its group")
+        });
+    }
+
+    /// librdkafka names only the number of the partition that has been read to its end.
+    fn end(&mut self, number: i32, on: &mut dyn FnMut(LogEvent<'_>)) {
+        let Ok(positions) = self.consumer.position() else {
+            return;
+        };
+        let candidates: Vec<(TopicPartition, u64)> = self
+            .slots
+            .iter()
+            .filter(|slot| slot.partition.partition == number)
+            .filter_map(|slot| match slot.stage {
+                Stage::Started { next, .. } => Some((slot.partition.clone(), next)),
+                _ => None,
+            })
+            .map(|(name, next)| {
+                // The client's own position is past the last transaction's marker, which is no record.
+                let position = positions
+                    .find_partition(&name.topic, number)
+                    .and_then(|element| raw(element.offset()));
+                (name, position.map_or(next, |position| position.max(next)))
+            })
+            .collect();
+        let alone = candidates.len() == 1;
+        for (name, position) in candidates {
+            // With two topics, the one whose end is known to be reached.
+            let at_end = alone
+                || self
+                    .consumer
+                    .fetch_watermarks(&name.topic, number, PROBE)
+                    .is_ok_and(|(_, high)| u64::try_from(high).is_ok_and(|high| position >= high));
+            if at_end {
+                on(LogEvent::End(name, position));
+            }
+        }
+    }
+
+    /// Finds the partitions that librdkafka stopped reading because their position does not exist: those that refuse
+    /// a seek. The others are sought to where they stand.
+    pub(super) fn find_stopped(&mut self, on: &mut dyn FnMut(LogEvent<'_>)) {
+        let started: Vec<(TopicPartition, u64)> = self
+            .slots
+            .iter()
+            .filter_map(|slot| match slot.stage {
+                Stage::Started { next, .. } => Some((slot.partition.clone(), next)),
+                _ => None,
+            })
+            .collect();
+        if started.is_empty() {
+            self.stopped = false;
+            return;
+        }
+        let sought = list(started.iter().map(|(name, next)| (name, position(*next))));
+        let Ok(sought) = self.consumer.seek_partitions(sought, SEEK) else {
+            return;
+        };
+        self.stopped = false;
+        for element in sought.elements() {
+            if element.error().is_ok() {
+                continue;
+            }
+            if let Some(slot) = self.slots.get(element.topic(), element.partition()) {
+                slot.stage = Stage::Stopped;
+                on(LogEvent::OutOfRange(slot.partition.clone()));
+            }
+        }
+    }
+
+    /// While brokers or topics are away: looks whether they are back.
+    pub(super) fn tend(&mut self) {
+        let now = Instant::now();
+        let brokers = self.brokers.wants_probe(now);
+        let mut answers = true;
+        for (topic, reach) in self.topics.iter().zip(&mut self.missing) {
+            if !answers || !(brokers || reach.wants_probe(now)) {
+                continue;
+            }
+            match self.consumer.fetch_metadata(Some(topic), PROBE) {
+                Err(error) => {
+                    answers = false;
+                    reach.postpone(now);
+                    self.brokers.suspect(now, &error.to_string());
+                }
+                Ok(metadata) => {
+                    let known = metadata
+                        .topics()
+                        .iter()
+                        .find(|found| found.name() == &**topic);
+                    let exists = known.is_some_and(|found| found.error().is_none());
+                    answers &= known.is_none_or(|found| {
+                        found
+                            .partitions()
+                            .iter()
+                            .all(|partition| partition.leader() >= 0)
+                    });
+                    if let Some(line) = reach.probed(now, exists) {
+                        line.out();
+                    }
+                }
+            }
+        }
+        if brokers && let Some(line) = self.brokers.probed(Instant::now(), answers) {
+            line.out();
+        }
+    }
+}
