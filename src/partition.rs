@@ -166,10 +166,12 @@ impl Partition {
         }
     }
 
-    /// The log does not have the position that it was to be read from.
+    /// The log does not have the position that it was to be read from: begins again at the ledger's end, where the log's
+    /// bounds say what happened.
     pub fn out_of_range(&mut self) {
-        let position = self.done().unwrap_or_default();
-        self.stop(Stop::OutOfRange { position });
+        if !self.is_stopped() {
+            self.state = State::Locating(Locate::new());
+        }
     }
 
     /// Stops this partition and no other, and says so.

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::batch::Reason;
 use crate::columns::Decoder;
-use crate::event::{EventType, SchemaError};
+use crate::event::{EventType, RESERVED_TABLES, SchemaError};
 use crate::rollup::{self, Pack, PackError, PriceError, PriceList, Pricer, Rollup};
 
 /// Position of a table in [`Plan::tables`].
@@ -84,7 +84,7 @@ impl Limits {
 pub type Text = (String, String);
 
 /// The texts that a plan is made of.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, serde::Serialize)]
 pub struct Sources {
     /// `schemas/*.avsc`.
     pub schemas: Vec<Text>,
@@ -111,6 +111,8 @@ pub struct Plan {
     pub limits: Limits,
     /// SHA-256 over schemas, packs, prices and limits, hexadecimal, first 16 digits.
     pub hash: String,
+    /// What it was compiled from.
+    pub sources: Sources,
     by_fingerprint: BTreeMap<u64, usize>,
 }
 
@@ -144,9 +146,6 @@ pub enum PlanError {
     TableName(String),
 }
 
-/// Tables of highwater's own, which no event type or rollup may be called.
-const RESERVED: [&str; 6] = ["ledger", "watermarks", "sources", "plans", "dead_letters", "alerts"];
-
 impl Plan {
     /// Compiles schemas, packs and prices, or says everything that is wrong with them.
     pub fn compile(sources: &Sources, limits: Limits) -> Result<Plan, Vec<PlanError>> {
@@ -172,8 +171,7 @@ impl Plan {
         let rollups = rollup::resolve(&packs, &events)
             .map_err(|errors| errors.into_iter().map(PlanError::Pack).collect::<Vec<_>>())?;
         let prices = prices.into_iter().next().unwrap_or_default();
-        let hash = hash(sources, &limits);
-        Plan::assemble(events, rollups, &prices, limits, hash)
+        Plan::assemble(events, rollups, &prices, limits, sources)
     }
 
     fn assemble(
@@ -181,7 +179,7 @@ impl Plan {
         rollups: Vec<Rollup>,
         prices: &PriceList,
         limits: Limits,
-        hash: String,
+        sources: &Sources,
     ) -> Result<Plan, Vec<PlanError>> {
         let mut tables: Vec<Table> = Vec::new();
         let mut add = |name: String, kind| {
@@ -207,7 +205,7 @@ impl Plan {
         for (index, table) in tables.iter().enumerate() {
             let taken = tables[..index].iter().any(|other| other.name == table.name)
                 || rollups.iter().any(|rollup| rollup.name == table.name)
-                || (table.kind != TableKind::DeadLetters && RESERVED.contains(&table.name.as_str()));
+                || (table.kind != TableKind::DeadLetters && RESERVED_TABLES.contains(&table.name.as_str()));
             if taken {
                 errors.push(PlanError::TableName(table.name.clone()));
             }
@@ -217,7 +215,8 @@ impl Plan {
         }
         let by_fingerprint =
             types.iter().enumerate().map(|(index, planned)| (planned.event.fingerprint, index)).collect();
-        Ok(Plan { types, rollups, tables, rollup_tables, dead_letters, limits, hash, by_fingerprint })
+        let (hash, sources) = (hash(sources, &limits), sources.clone());
+        Ok(Plan { types, rollups, tables, rollup_tables, dead_letters, limits, hash, sources, by_fingerprint })
     }
 
     /// The event type of a schema fingerprint.

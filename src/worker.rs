@@ -104,6 +104,11 @@ impl<L: Log, S: Store> Worker<L, S> {
         &mut self.log
     }
 
+    /// Gives the log back, to be closed.
+    pub fn into_log(self) -> L {
+        self.log
+    }
+
     /// The store it writes.
     pub fn store_mut(&mut self) -> &mut S {
         &mut self.store

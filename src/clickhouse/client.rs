@@ -12,6 +12,8 @@ use super::endpoint::Endpoint;
 use super::error::QueryError;
 use super::insert;
 use super::sql;
+use super::tables::PLANS;
+use crate::plan::Plan;
 
 /// Settings under which rows come as JSON without loss: 64-bit integers as numbers, decimals as strings.
 const JSON: [(&str, &str); 4] = [
@@ -97,6 +99,18 @@ impl Client {
         let sql = format!("INSERT INTO {} FORMAT JSONEachRow", self.table(table));
         let (_, answer) = pinned.insert(&sql, &settings, Bytes::from(json_lines)).await?;
         Ok(answer.map(drop)?)
+    }
+
+    /// Keeps what a plan was made of, under its hash, once.
+    ///
+    /// # Errors
+    /// The server's error, or that it did not answer.
+    pub async fn record_plan(&self, plan: &Plan) -> Result<(), QueryError> {
+        let json = serde_json::json!({ "sources": plan.sources, "limits": format!("{:?}", plan.limits) }).to_string();
+        let (table, hash) = (self.table(PLANS), sql::literal(&plan.hash));
+        let unknown = format!("{hash} NOT IN (SELECT hash FROM {table})");
+        self.execute(&format!("INSERT INTO {table} (hash, json) SELECT {hash}, {} WHERE {unknown}", sql::literal(&json)))
+            .await
     }
 
     async fn ask(&self, sql: &str, settings: &[(&str, &str)]) -> Result<Bytes, QueryError> {

@@ -2,33 +2,32 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::UsageError;
-use crate::config::{EventSettings, nearest};
+use crate::config::{EventSettings, Settings, nearest};
 use crate::event::EventType;
+use crate::plan::{Plan, Sources, Text};
 
-/// A file: its name, as messages name it, and its text.
-pub type Text = (String, String);
-
-/// The files that a plan is made of.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Inputs {
-    /// Annotated schemas, by file name.
-    pub schemas: Vec<Text>,
-    /// Packs, by file name.
-    pub packs: Vec<Text>,
-    /// The price list, if there is one.
-    pub prices: Option<Text>,
+/// Compiles the plan from what the settings name.
+///
+/// # Errors
+/// A file can't be read; or everything that is wrong with schemas, packs and prices.
+pub fn plan(settings: &Settings) -> Result<Plan> {
+    let sources = inputs(&settings.events)?;
+    Plan::compile(&sources, settings.limits()).map_err(|errors| {
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        anyhow!("{}", lines.join("\n"))
+    })
 }
 
 /// Reads all that the settings name. A directory of schemas without a schema is an error; one of packs may be empty.
 ///
 /// # Errors
 /// A directory or file is not there, can't be read, or is not UTF-8.
-pub fn inputs(events: &EventSettings) -> Result<Inputs> {
+pub fn inputs(events: &EventSettings) -> Result<Sources> {
     let prices = events.prices.as_deref();
-    Ok(Inputs {
+    Ok(Sources {
         schemas: schemas(&events.schemas)?,
         packs: directory(&events.packs, "toml").context("setting events.packs")?,
         prices: prices.map(text).transpose().context("setting events.prices (\"\" for none)")?,
@@ -107,7 +106,9 @@ mod tests {
         for name in ["schemas", "packs"] {
             std::fs::create_dir(root.path().join(name)).unwrap();
         }
-        for name in ["schemas/b.avsc", "schemas/a.avsc", "schemas/.a.avsc", "schemas/README.md", "packs/p.toml", "prices.toml"] {
+        for name in
+            ["schemas/b.avsc", "schemas/a.avsc", "schemas/.a.avsc", "schemas/README.md", "packs/p.toml", "prices.toml"]
+        {
             std::fs::write(root.path().join(name), name).unwrap();
         }
         let found = inputs(&settings(root.path())).unwrap();

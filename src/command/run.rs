@@ -17,8 +17,8 @@ use crate::clickhouse::schema::{SchemaError, check_tables};
 use crate::clickhouse::{Catalog, ClaimError, ClickHouseStore, Client, Endpoint, QueryError, claim};
 use crate::command::load;
 use crate::config::Settings;
-use crate::kafka::identity::{self, IdentityError};
-use crate::kafka::{ConsumerSettings, KafkaLog, TopicIdentity};
+use crate::kafka::identity::IdentityError;
+use crate::kafka::{ConsumerSettings, KafkaLog, Observer, TopicIdentity};
 use crate::partition::Tuning;
 use crate::plan::Plan;
 use crate::worker::{self, Worker};
@@ -123,7 +123,7 @@ async fn prepare(settings: &Settings, plan: &Plan, endpoint: &Endpoint) -> Resul
         }
     })
     .await?;
-    client.record_plan(&plan.hash, &load::plan_json(settings)?).await.context("recording the plan")?;
+    client.record_plan(&plan).await.context("recording the plan")?;
     let mut epochs = BTreeMap::new();
     for topic in &settings.kafka.topics {
         let found = patiently(&format!("the topic {topic} at {}", settings.kafka.brokers.join(",")), || {
@@ -153,8 +153,9 @@ fn passes(error: &QueryError) -> bool {
 }
 
 async fn identify(consumer: ConsumerSettings, topic: String) -> Result<TopicIdentity, Failure> {
-    let asked = tokio::task::spawn_blocking(move || identity::ask(&consumer, &topic, Duration::from_secs(5))).await;
-    match asked.map_err(|error| Failure::Final(error.into()))? {
+    let ask = move || Ok(Observer::new(&consumer, Duration::from_secs(5))?.identity(&topic));
+    let asked: Result<_> = tokio::task::spawn_blocking(ask).await.unwrap_or_else(|error| Err(error.into()));
+    match asked.map_err(Failure::Final)? {
         Ok(found) => Ok(found),
         Err(error @ IdentityError::Refused { .. }) => Err(Failure::Final(error.into())),
         Err(error) => Err(Failure::Passing(error.to_string())),

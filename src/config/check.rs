@@ -7,7 +7,8 @@ use rdkafka::error::KafkaError;
 
 use super::reader::Reader;
 use super::value::{Protocol, Secret};
-use super::{Settings, variable};
+use super::{ClickhouseSettings, Settings, variable};
+use crate::clickhouse::{Endpoint, EndpointError, Retention};
 use crate::kafka::settings::SettingsError;
 use crate::kafka::{ConsumerSettings, GroupProtocol};
 use crate::plan::Limits;
@@ -85,19 +86,13 @@ fn check_properties(settings: &Settings, reader: &mut Reader) {
 }
 
 fn check_url(url: &str, reader: &mut Reader) {
-    let wrong = match url.parse::<hyper::Uri>() {
-        Ok(uri) if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) => {
-            Some("found a user in it; allowed is http://host:port, with clickhouse.user and clickhouse.password beside it")
-        }
-        Ok(uri) => {
-            let plain = uri.scheme_str() == Some("http") && uri.host().is_some_and(|host| !host.is_empty());
-            (!plain || uri.path() != "/" || uri.query().is_some()).then_some("allowed is http://host:port and no more")
-        }
-        Err(_) => Some("allowed is http://host:port and no more"),
-    };
-    if let Some(allowed) = wrong {
+    if Endpoint::new(url, "", "", "").is_err() {
         // The address is not repeated: it may hold a password.
-        let message = format!("{} has no such address; {allowed}", reader.origin("clickhouse", "url"));
+        let message = format!(
+            "found something else in {}; allowed is http://host:port and no more: user and password have settings of their \
+             own, and TLS ends before ClickHouse or is added by a tunnel on this machine",
+            reader.origin("clickhouse", "url")
+        );
         reader.problem("clickhouse.url", message);
     }
 }
@@ -156,6 +151,29 @@ impl Settings {
                 Protocol::Consumer => GroupProtocol::Consumer,
             },
             properties: self.kafka.properties.0.clone(),
+        }
+    }
+
+    /// Where ClickHouse is.
+    ///
+    /// # Errors
+    /// Its URL is none that can be used.
+    pub fn endpoint(&self) -> Result<Endpoint, EndpointError> {
+        let ClickhouseSettings { url, database, user, password, .. } = &self.clickhouse;
+        Ok(Endpoint {
+            connect_timeout: self.clickhouse.connect_timeout,
+            insert_timeout: self.clickhouse.insert_timeout,
+            ..Endpoint::new(url, database, user, password.reveal())?
+        })
+    }
+
+    /// How long tables keep what they have.
+    pub fn tables(&self) -> Retention {
+        Retention {
+            events_days: self.retention.raw.0,
+            rollups_days: self.retention.rollups.0,
+            dead_letters_days: self.retention.dead_letters.0,
+            ..Retention::default()
         }
     }
 

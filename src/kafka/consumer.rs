@@ -15,9 +15,10 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::Offset;
 
 use self::membership::Leave;
+use super::bounds::{bounds, list, raw};
 use super::context::Context;
 use super::identity::{self, IdentityError, TopicIdentity};
 use super::reach::{Limiter, Reach};
@@ -147,52 +148,7 @@ impl Log for KafkaLog {
     }
 
     fn bounds(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Bounds>, LogError> {
-        let deadline = Instant::now() + ASK;
-        let left = || deadline.saturating_duration_since(Instant::now());
-        let failed = |what: &str, error: KafkaError| {
-            LogError(format!(
-                "cannot ask Kafka for {what}: {error}; asked again later"
-            ))
-        };
-        let ask = |offset: Offset| list(partitions.iter().map(|name| (name, offset)));
-        let committed = self
-            .consumer
-            .committed_offsets(ask(Offset::Invalid), left())
-            .map_err(|error| failed("committed offsets", error))?;
-        // -2 and -1 in place of a time are the protocol's names for the first offset and the one past the last.
-        let starts = self
-            .consumer
-            .offsets_for_times(ask(Offset::Beginning), left())
-            .map_err(|error| failed("log starts", error))?;
-        let ends = self
-            .consumer
-            .offsets_for_times(ask(Offset::End), left())
-            .map_err(|error| failed("log ends", error))?;
-        partitions
-            .iter()
-            .map(|name| {
-                let of = |list: &TopicPartitionList, what: &str| {
-                    let element = list
-                        .find_partition(&name.topic, name.partition)
-                        .ok_or_else(|| {
-                            LogError(format!("Kafka did not answer with {what} of {name}"))
-                        })?;
-                    element
-                        .error()
-                        .map_err(|error| failed(&format!("{what} of {name}"), error))?;
-                    Ok(raw(element.offset()))
-                };
-                let known = |list, what| {
-                    of(list, what)?
-                        .ok_or_else(|| LogError(format!("Kafka knows no {what} of {name} now")))
-                };
-                Ok(Bounds {
-                    start: known(&starts, "log start")?,
-                    end: known(&ends, "log end")?,
-                    committed: of(&committed, "committed offset")?,
-                })
-            })
-            .collect()
+        bounds(&*self.consumer, partitions, ASK)
     }
 
     fn start(&mut self, partition: &TopicPartition, offset: u64) -> Result<(), LogError> {
@@ -289,26 +245,8 @@ impl Log for KafkaLog {
     }
 }
 
-fn list<'a>(offsets: impl IntoIterator<Item = (&'a TopicPartition, Offset)>) -> TopicPartitionList {
-    let mut list = TopicPartitionList::new();
-    for (name, offset) in offsets {
-        // Fails only for an offset that `position` does not make.
-        if let Err(error) = list.add_partition_offset(&name.topic, name.partition, offset) {
-            tracing::error!("{name}: {error}");
-        }
-    }
-    list
-}
-
 /// An offset as librdkafka takes it; those beyond its range do not exist.
 fn position(offset: u64) -> Offset {
     Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX))
 }
 
-/// An offset that is a number.
-fn raw(offset: Offset) -> Option<u64> {
-    match offset {
-        Offset::Offset(offset) => u64::try_from(offset).ok(),
-        _ => None,
-    }
-}

@@ -1,8 +1,10 @@
 //! Kafka: the consumer that feeds a worker, the producer for generated and replayed events, and who a topic is.
 
+mod bounds;
 pub mod consumer;
 mod context;
 pub mod identity;
+mod observer;
 pub mod producer;
 mod reach;
 pub mod settings;
@@ -10,5 +12,6 @@ mod slots;
 
 pub use consumer::KafkaLog;
 pub use identity::TopicIdentity;
+pub use observer::Observer;
 pub use producer::Producer;
 pub use settings::{ConsumerSettings, GroupProtocol};

@@ -25,12 +25,6 @@ pub enum Stop {
         /// End of the log.
         end: u64,
     },
-    /// The position does not exist in the log while reading.
-    #[error("the log no longer has offset {position}: retention deleted it before it was read; restart to see the range")]
-    OutOfRange {
-        /// Position wanted.
-        position: u64,
-    },
     /// The ledger lost rows that it had.
     #[error(
         "the ledger now ends at {}, but this batch begins at {from}: rows of the ledger are missing (restored from an \

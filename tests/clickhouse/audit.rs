@@ -3,6 +3,7 @@
 use highwater::batch::LedgerKind;
 use highwater::clickhouse::{Catalog, Retention};
 use highwater::command::audit::{Position, Report, audit};
+use highwater::ports::{Bounds, TopicPartition};
 
 use crate::fixture::{Db, MINUTE, START, batch, ledger_row, probes, source, visit_message};
 
@@ -205,8 +206,9 @@ async fn what_retention_took_is_known_as_such() {
 #[tokio::test(flavor = "multi_thread")]
 async fn kafka_is_held_against_the_ledger() {
     let db = filled("kafka").await;
-    let position =
-        |partition, start, end, committed| Position { topic: "events".into(), partition, start, end, committed };
+    let position = |partition, start, end, committed| {
+        (TopicPartition { topic: "events".into(), partition }, Bounds { start, end, committed })
+    };
     let of = async |positions: &[Position]| audit(&db.client, &db.plan, &db.catalog, Some(positions)).await.unwrap();
     // The ledger's ends are 319 and 101; the third partition has 4 offsets.
     let report = of(&[position(0, 0, 330, Some(319)), position(1, 50, 101, Some(90)), position(2, 5, 9, None)]).await;

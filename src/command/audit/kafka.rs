@@ -3,27 +3,16 @@
 use super::Audit;
 use super::report::{Finding, thousands};
 use crate::clickhouse::tables::LEDGER;
+use crate::ports::{Bounds, TopicPartition};
 
 /// A partition as Kafka has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Position {
-    /// Topic name.
-    pub topic: String,
-    /// Partition number.
-    pub partition: i32,
-    /// First offset still in the log.
-    pub start: u64,
-    /// One past the last.
-    pub end: u64,
-    /// The group's committed offset.
-    pub committed: Option<u64>,
-}
+pub type Position = (TopicPartition, Bounds);
 
 impl Audit<'_> {
     pub(super) fn kafka(&mut self, positions: &[Position]) {
         let (mut findings, mut lag, mut known) = (Vec::new(), 0, 0);
-        for position in positions {
-            let Some((source, done)) = self.current(position) else {
+        for (name, position) in positions {
+            let Some((source, done)) = self.current(name) else {
                 lag += position.end - position.start.min(position.end);
                 continue;
             };
@@ -60,10 +49,10 @@ impl Audit<'_> {
     }
 
     /// The partition's source in the topic's latest epoch, and the ledger's end.
-    fn current(&self, position: &Position) -> Option<(String, u64)> {
+    fn current(&self, name: &TopicPartition) -> Option<(String, u64)> {
         let epoch = |source: &str| {
             let (epoch, rest) = source.split_once('/')?;
-            (rest == format!("{}/{}", position.topic, position.partition)).then(|| epoch.parse::<u32>().ok()).flatten()
+            (rest == name.to_string()).then(|| epoch.parse::<u32>().ok()).flatten()
         };
         let of_partition = self.sources.iter().filter_map(|source| Some((epoch(&source.source)?, source)));
         let (_, source) = of_partition.max_by_key(|(epoch, _)| *epoch)?;

@@ -64,7 +64,10 @@ impl Mapping {
             let constant = matches!(source, Some(Source::Constant(_)));
             match (source, default) {
                 (Some(_), _) if constant && at == event.id => {
-                    problems.push(format!("--set {}: one id for all events makes them duplicates of the first", field.name));
+                    problems.push(format!(
+                        "--set {}: one id for all events makes them duplicates of the first",
+                        field.name
+                    ));
                 }
                 (Some(_), _) if constant && at == event.time => {
                     problems.push(format!("--set {0}: events need times of their own: --map COLUMN={0}", field.name));

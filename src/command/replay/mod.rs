@@ -120,9 +120,10 @@ impl<'a> Lines<'a> {
             return Err(bad(None, problem));
         }
         let id = format!("{}:{line}", self.name);
-        let values = self.mapping.values(self.event, record, &id).map_err(|(at, problem)| {
-            bad(columns.get(at).map(String::as_str), problem)
-        })?;
+        let values = self
+            .mapping
+            .values(self.event, record, &id)
+            .map_err(|(at, problem)| bad(columns.get(at).map(String::as_str), problem))?;
         let mut payload = Vec::with_capacity(256);
         encode(self.event, &values, &mut payload).map_err(|error| bad(None, error.to_string()))?;
         let timestamp_ms = match (&values[self.event.time], &self.event.fields[self.event.time].kind) {
@@ -201,7 +202,11 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<()> {
     let found = check(&mut Lines::open(&args.file, &event, &mapping)?)?;
     let told = Told(&args.file, &found);
     if found.bad > 0 && !args.skip_bad {
-        bail!("{} of {} lines are bad; nothing was sent. --skip-bad leaves them out.{told}", found.bad, found.good + found.bad);
+        bail!(
+            "{} of {} lines are bad; nothing was sent. --skip-bad leaves them out.{told}",
+            found.bad,
+            found.good + found.bad
+        );
     }
     if found.bad > 0 {
         eprintln!("{} bad lines are left out:{told}", found.bad);
@@ -215,7 +220,11 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<()> {
     }
     let sent = outlet.finish()?;
     if sent != found.good {
-        bail!("{} changed while it was read: {} good lines, then {sent}; replay it again", args.file.display(), found.good);
+        bail!(
+            "{} changed while it was read: {} good lines, then {sent}; replay it again",
+            args.file.display(),
+            found.good
+        );
     }
     Ok(())
 }

@@ -102,7 +102,17 @@ fn bad_lines_are_told_with_line_and_column() {
         let found: Vec<_> = read(&text).into_iter().filter_map(Result::err).collect();
         let places: Vec<_> = found.iter().map(|bad| (bad.line, bad.column.as_deref())).collect();
         let (time, tokens, latency) = (Some("TIMESTAMP"), Some("In"), Some("Latency"));
-        let expected = [(3, time), (4, tokens), (5, None), (6, None), (7, latency), (8, tokens), (9, tokens), (10, latency), (13, time)];
+        let expected = [
+            (3, time),
+            (4, tokens),
+            (5, None),
+            (6, None),
+            (7, latency),
+            (8, tokens),
+            (9, tokens),
+            (10, latency),
+            (13, time),
+        ];
         assert_eq!(places, expected, "{found:#?}");
         assert!(found[0].problem.starts_with("found \"yesterday\"; expected a time"), "{found:?}");
         assert!(found[2].problem.contains("found 2 columns; expected 3"), "{found:?}");
@@ -124,7 +134,8 @@ fn what_was_found_is_counted_and_cut_short() {
 #[test]
 fn a_mapping_names_all_its_mistakes() {
     let map = ["TIMESTAMP=occured_at", "Inn=input_tokens", "In=latency_ms", "In=latency_ms"];
-    let error = mapping(&["TIMESTAMP", "In"], &map, &["status=fine", "event_id=1", "colour=red"]).unwrap_err().to_string();
+    let error =
+        mapping(&["TIMESTAMP", "In"], &map, &["status=fine", "event_id=1", "colour=red"]).unwrap_err().to_string();
     let expected = [
         "there is no field `occured_at`; did you mean `occurred_at`?",
         "there is no column `Inn`; did you mean `In`?",
