@@ -1,8 +1,139 @@
 //! The command line, and nothing else.
 
+use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand, ValueEnum};
+use highwater::command::{UsageError, audit, generate, migrate, replay, run};
+use highwater::config::{self, ConfigError};
+use highwater::telemetry;
+
+/// Usage telemetry from Kafka to ClickHouse, exactly once, with numbers that add up.
+///
+/// Services publish Avro events to topics. highwater writes every event and its per-minute aggregates into ClickHouse, each
+/// exactly once whatever is killed, and proves it: `highwater audit`.
+#[derive(Parser)]
+#[command(version, after_help = AFTER_HELP)]
+struct Cli {
+    /// Settings file; without it ./highwater.toml, if it is there
+    #[arg(short, long, value_name = "FILE", global = true, env = "HIGHWATER_CONFIG")]
+    config: Option<PathBuf>,
+    /// One setting, over file and environment; repeat for more
+    #[arg(long = "setting", value_name = "SECTION.KEY=VALUE", global = true)]
+    settings: Vec<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Begin with:
+  highwater migrate
+  highwater run
+
+Exit codes: 0 done, nothing found; 1 it failed, or the audit found something; 2 the command line or a setting is wrong.
+Settings: highwater.toml, HIGHWATER_SECTION__KEY in the environment, --setting; docs/configuration.md describes all.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Consume events until told to stop (SIGTERM, Ctrl-C)
+    ///
+    /// Start as many replicas as you like, and kill any of them at any moment: nothing is lost or counted twice.
+    #[command(
+        after_help = "Example:\n  highwater run --setting kafka.brokers=kafka-1:9092,kafka-2:9092 --setting workers=4"
+    )]
+    Run,
+    /// Make the database, tables and views what schemas and packs need
+    ///
+    /// Run it before the first `run` and after every change of schemas, packs or retention; running it again changes nothing.
+    #[command(after_help = "Example:\n  highwater migrate --dry-run")]
+    Migrate(migrate::Args),
+    /// Prove that the numbers add up: the ledger against the tables and Kafka
+    ///
+    /// Changes nothing, and may run while workers do. Exit code 1 says that something does not add up.
+    #[command(after_help = "Example:\n  highwater audit --json | jq .findings")]
+    Audit(audit::Args),
+    /// Send the lines of a CSV file as events, dated as they say
+    ///
+    /// The whole file is checked first; nothing is sent if anything is wrong. The same file (by its name and lines) gives
+    /// the same event ids in the same partitions, so that a second replay adds nothing. Fields that neither --map nor
+    /// --set names are null or have the schema's default.
+    #[command(
+        after_help = "Example:\n  highwater replay calls.csv --type llm_call --topic usage-events --partitions 4 \\\n    \
+        --map TIMESTAMP=occurred_at --map ContextTokens=input_tokens --map GeneratedTokens=output_tokens \\\n    \
+        --set app=demo --set model=gpt-4o …"
+    )]
+    Replay(replay::Args),
+    /// Send demo traffic, drawn from an event type's annotated schema
+    ///
+    /// Out of order, with duplicates and broken messages if you like. --truth writes what was sent, so that the numbers can
+    /// be held against it.
+    #[command(
+        after_help = "Examples:\n  highwater generate --type llm_call --topic usage-events --partitions 4 --duration 10m --rate 500\n  \
+        highwater generate --type llm_call --topic usage-events --events 100000 --disorder 10s --duplicates 0.01 \\\n    \
+        --bad 0.001 --truth truth.jsonl"
+    )]
+    Generate(generate::Args),
+    /// Print highwater.toml or docs/configuration.md, as made of the settings' declarations
+    #[command(hide = true)]
+    Reference { what: Reference },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Reference {
+    Toml,
+    Markdown,
+}
+
 fn main() -> ExitCode {
-    if std::env::args().nth(1).as_deref() == Some("t") { print!("{}", highwater::config::toml()) } else { print!("{}", highwater::config::markdown()) }
-    ExitCode::SUCCESS
+    match execute(&Cli::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            let usage = error.is::<ConfigError>() || error.is::<UsageError>();
+            if usage { ExitCode::from(2) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+/// Runs a subcommand; false: it did its work and found something wrong.
+fn execute(cli: &Cli) -> Result<bool> {
+    if let Command::Reference { what } = cli.command {
+        let text = match what {
+            Reference::Toml => config::toml(),
+            Reference::Markdown => config::markdown(),
+        };
+        std::io::stdout().write_all(text.as_bytes()).context("writing to standard output")?;
+        return Ok(true);
+    }
+    let environment =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let settings = config::load(cli.config.as_deref(), environment, &cli.settings)?;
+    telemetry::start(&settings.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
+    runtime.block_on(async {
+        match &cli.command {
+            Command::Run => run::run(&settings).await?,
+            Command::Migrate(args) => migrate::run(&settings, args).await?,
+            Command::Audit(args) => return audit::run(&settings, args).await,
+            Command::Replay(args) => replay::run(&settings, args).await?,
+            Command::Generate(args) => generate::run(&settings, args).await?,
+            Command::Reference { .. } => {}
+        }
+        Ok(true)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
 }

@@ -12,8 +12,9 @@ use crate::config::{LogFormat, LogSettings};
 /// `RUST_LOG` is no filter, or logging has begun already.
 pub fn start(settings: &LogSettings) -> Result<()> {
     let filter = match std::env::var("RUST_LOG") {
-        Ok(directives) if !directives.trim().is_empty() => EnvFilter::try_new(&directives)
-            .with_context(|| format!("RUST_LOG={directives:?} is no filter; try \"info\" or \"info,librdkafka=debug\""))?,
+        Ok(directives) if !directives.trim().is_empty() => EnvFilter::try_new(&directives).with_context(|| {
+            format!("RUST_LOG={directives:?} is no filter; try \"info\" or \"info,librdkafka=debug\"")
+        })?,
         _ => EnvFilter::new(settings.level.as_str()),
     };
     let builder = tracing_subscriber::fmt()

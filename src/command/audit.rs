@@ -14,7 +14,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::load;
 use crate::clickhouse::{Catalog, Client};
+use crate::config::Settings;
+use crate::kafka::Observer;
 use crate::plan::Plan;
 
 pub use kafka::Position;
@@ -22,6 +25,49 @@ pub use report::{Check, Finding, Report, Totals};
 
 /// How long one of the audit's queries may take; they read whole tables.
 const PATIENCE: Duration = Duration::from_secs(3_600);
+
+/// How long Kafka may take to answer.
+const KAFKA_PATIENCE: Duration = Duration::from_secs(15);
+
+/// What `highwater audit` is asked for.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Print the report as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Hold the ledger against the tables only, and do not ask Kafka.
+    #[arg(long)]
+    pub without_kafka: bool,
+}
+
+/// Audits the database of the settings and prints the report; answers whether everything adds up.
+///
+/// # Errors
+/// As [`audit`]; the plan can't be compiled; Kafka can't be asked.
+pub async fn run(settings: &Settings, args: &Args) -> Result<bool> {
+    let plan = load::plan(settings)?;
+    let client = Client::new(settings.endpoint()?);
+    let catalog = Catalog::new(&plan, &settings.tables(), client.database());
+    let positions = if args.without_kafka { None } else { Some(positions(settings)?) };
+    let report = audit(&client, &plan, &catalog, positions.as_deref()).await?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        println!("{report}");
+    }
+    Ok(report.is_clean())
+}
+
+/// Where Kafka stands with each partition of the topics.
+fn positions(settings: &Settings) -> Result<Vec<Position>> {
+    let observer = Observer::new(&settings.consumer("highwater-audit"), KAFKA_PATIENCE)?;
+    let mut positions = Vec::new();
+    for topic in &settings.kafka.topics {
+        let ask = || -> Result<Vec<Position>> { Ok(observer.bounds(topic, observer.identity(topic)?.partitions)?) };
+        positions.extend(ask().context("can't ask Kafka; --without-kafka audits the tables alone")?);
+    }
+    Ok(positions)
+}
 
 /// What every check works with.
 struct Audit<'a> {

@@ -106,7 +106,9 @@ mod tests {
         for name in ["schemas", "packs"] {
             std::fs::create_dir(root.path().join(name)).unwrap();
         }
-        for name in ["schemas/b.avsc", "schemas/a.avsc", "schemas/.a.avsc", "schemas/README.md", "packs/p.toml", "prices.toml"] {
+        for name in
+            ["schemas/b.avsc", "schemas/a.avsc", "schemas/.a.avsc", "schemas/README.md", "packs/p.toml", "prices.toml"]
+        {
             std::fs::write(root.path().join(name), name).unwrap();
         }
         let found = inputs(&settings(root.path())).unwrap();

@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::RDKafkaErrorCode;
 
 use super::UsageError;
 use crate::config::Settings;
-use crate::kafka::Producer;
+use crate::kafka::identity::IdentityError;
 use crate::kafka::producer::{Outgoing, create_topic};
+use crate::kafka::{Observer, Producer};
 
 /// How long the brokers may take to answer.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -100,17 +99,12 @@ fn progress(sent: u64, total: u64, elapsed: Duration) -> String {
     format!("{sent} of {total} messages, {rate:.0} a second, {left:.0} s left")
 }
 
-/// How many partitions a topic has; `None`: it does not exist. Asked as a consumer, which never creates it.
+/// How many partitions a topic has; `None`: it does not exist.
 fn partitions(settings: &Settings, topic: &str) -> Result<Option<usize>> {
-    let consumer: BaseConsumer = settings.consumer("highwater").client_config()?.create()?;
-    let metadata = consumer
-        .fetch_metadata(Some(topic), PATIENCE)
-        .with_context(|| format!("Kafka at {} does not answer; check kafka.brokers", settings.kafka.brokers.join(",")))?;
-    let Some(found) = metadata.topics().first() else { return Ok(None) };
-    match found.error().map(RDKafkaErrorCode::from) {
-        None => Ok(Some(found.partitions().len())),
-        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Ok(None),
-        Some(code) => bail!("Kafka does not describe the topic {topic}: {code}"),
+    match Observer::new(&settings.consumer("highwater"), PATIENCE)?.identity(topic) {
+        Ok(found) => Ok(Some(found.partitions)),
+        Err(IdentityError::NotFound(_)) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -86,19 +86,13 @@ fn check_properties(settings: &Settings, reader: &mut Reader) {
 }
 
 fn check_url(url: &str, reader: &mut Reader) {
-    let wrong = match url.parse::<hyper::Uri>() {
-        Ok(uri) if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) => {
-            Some("found a user in it; allowed is http://host:port, with clickhouse.user and clickhouse.password beside it")
-        }
-        Ok(uri) => {
-            let plain = uri.scheme_str() == Some("http") && uri.host().is_some_and(|host| !host.is_empty());
-            (!plain || uri.path() != "/" || uri.query().is_some()).then_some("allowed is http://host:port and no more")
-        }
-        Err(_) => Some("allowed is http://host:port and no more"),
-    };
-    if let Some(allowed) = wrong {
+    if Endpoint::new(url, "", "", "").is_err() {
         // The address is not repeated: it may hold a password.
-        let message = format!("{} has no such address; {allowed}", reader.origin("clickhouse", "url"));
+        let message = format!(
+            "found something else in {}; allowed is http://host:port and no more: user and password have settings of their \
+             own, and TLS ends before ClickHouse or is added by a tunnel on this machine",
+            reader.origin("clickhouse", "url")
+        );
         reader.problem("clickhouse.url", message);
     }
 }

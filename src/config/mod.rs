@@ -14,8 +14,8 @@ use std::path::Path;
 
 use config::{Config, Environment, File, FileFormat, Value, ValueKind};
 
-use self::reader::Reader;
 pub use self::reader::Problem;
+use self::reader::Reader;
 pub use self::reference::{markdown, toml};
 pub use self::settings::{
     BatchSettings, ClickhouseSettings, EventSettings, KafkaSettings, LogSettings, MemorySettings, RetentionSettings,
@@ -76,9 +76,8 @@ pub fn load(
         builder = builder.add_source(source);
     }
     let variables = environment.into_iter().filter(|(name, _)| is_setting(name)).collect();
-    builder = builder.add_source(
-        Environment::with_prefix(PREFIX).prefix_separator("_").separator("__").source(Some(variables)),
-    );
+    builder = builder
+        .add_source(Environment::with_prefix(PREFIX).prefix_separator("_").separator("__").source(Some(variables)));
     for flag in flags {
         let Some((key, value)) = flag.split_once('=') else {
             let message = "the flag --setting takes section.key=value".to_owned();

@@ -129,9 +129,8 @@ impl Reader {
                 }
                 None if known.iter().any(|key| key == name) => {}
                 // A section that is none: each of its keys may have a better place.
-                None if matches!(value.kind, ValueKind::Table(_)) => found.extend(
-                    members(value).map(|(key, value)| (dotted(name, key), place(value, &dotted(name, key)))),
-                ),
+                None if matches!(value.kind, ValueKind::Table(_)) => found
+                    .extend(members(value).map(|(key, value)| (dotted(name, key), place(value, &dotted(name, key))))),
                 None => {
                     found.insert((name.to_owned(), place(value, name)));
                 }

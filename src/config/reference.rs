@@ -63,7 +63,8 @@ fn comment(text: &str, out: &mut String) {
 pub fn markdown() -> String {
     let mut out = String::from(INTRODUCTION);
     for section in SECTIONS {
-        let title = if section.name.is_empty() { "Outside of any section".to_owned() } else { format!("`[{}]`", section.name) };
+        let title =
+            if section.name.is_empty() { "Outside of any section".to_owned() } else { format!("`[{}]`", section.name) };
         out.push_str(&format!("\n## {title}\n{}\n", section.doc.concat().trim()));
         for entry in section.entries {
             describe(&dotted(section.name, entry.name), entry, &mut out);

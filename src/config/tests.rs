@@ -52,8 +52,16 @@ fn all_mistakes_are_told_at_once() {
     let mut keys: Vec<&str> = found.iter().map(|problem| problem.key.as_str()).collect();
     keys.sort_unstable();
     let expected = [
-        "batch.interval", "batch.row", "batch.rows", "clikhouse.url", "colour", "kafka.broker", "kafka.protocol",
-        "log.format", "memory.limit", "workers",
+        "batch.interval",
+        "batch.row",
+        "batch.rows",
+        "clikhouse.url",
+        "colour",
+        "kafka.broker",
+        "kafka.protocol",
+        "log.format",
+        "memory.limit",
+        "workers",
     ];
     assert_eq!(keys, expected, "{found:#?}");
     let message = |key: &str| found.iter().find(|problem| problem.key == key).unwrap().message.clone();
@@ -81,7 +89,11 @@ fn bad_values_are_told_with_their_key() {
         ("[kafka]\ntopics = [\"a\", \"a\"]", "kafka.topics", "once each"),
         ("[kafka]\ngroup = \"\"", "kafka.group", "not empty"),
         ("[kafka.properties]\n\"group.id\" = \"x\"", "kafka.properties.group.id", "exactly-once"),
-        ("[kafka.properties]\nisolation.level = \"read_uncommitted\"", "kafka.properties.isolation.level", "exactly-once"),
+        (
+            "[kafka.properties]\nisolation.level = \"read_uncommitted\"",
+            "kafka.properties.isolation.level",
+            "exactly-once",
+        ),
         ("[kafka.properties]\nno.such = \"x\"", "kafka.properties.no.such", "librdkafka does not take it"),
         ("[kafka.properties]\nx = [1]", "kafka.properties", "librdkafka's properties"),
         ("[clickhouse]\nurl = \"localhost:8123\"", "clickhouse.url", "http://host:port"),
@@ -149,7 +161,8 @@ fn properties_are_the_same_in_every_spelling() {
         ("HIGHWATER_KAFKA__PROPERTIES__SASL__PASSWORD", "hunter2"),
     ]);
     let settings = load(Some(file.path()), environment, &flags(&["kafka.properties.sasl.username=flag"])).unwrap();
-    let expected = [("client.rack", "b"), ("fetch.min.bytes", "5"), ("sasl.password", "hunter2"), ("sasl.username", "flag")];
+    let expected =
+        [("client.rack", "b"), ("fetch.min.bytes", "5"), ("sasl.password", "hunter2"), ("sasl.username", "flag")];
     let found: Vec<_> = settings.kafka.properties.0.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     assert_eq!(found, expected);
     assert!(!format!("{settings:?}").contains("hunter2"));

@@ -199,9 +199,10 @@ impl Properties {
 
 impl fmt::Debug for Properties {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = self.0.iter().map(|(name, value)| {
-            (name, if Properties::is_secret(name) { "(secret)" } else { value.as_str() })
-        });
+        let shown = self
+            .0
+            .iter()
+            .map(|(name, value)| (name, if Properties::is_secret(name) { "(secret)" } else { value.as_str() }));
         f.debug_map().entries(shown).finish()
     }
 }
@@ -332,8 +333,21 @@ mod tests {
             assert_eq!(parse_duration(written), Some(Duration::from_millis(millis)), "{written}");
         }
         let bad = [
-            "", "5", "s", "5 s", "-5s", "+5s", "1.5h", "5S", "5sec", "5s1m", "5s5s", "1h30", "99999999999999999999s",
-            "300000000000000000d", "٣s",
+            "",
+            "5",
+            "s",
+            "5 s",
+            "-5s",
+            "+5s",
+            "1.5h",
+            "5S",
+            "5sec",
+            "5s1m",
+            "5s5s",
+            "1h30",
+            "99999999999999999999s",
+            "300000000000000000d",
+            "٣s",
         ];
         for written in bad {
             assert_eq!(parse_duration(written), None, "{written}");

@@ -29,7 +29,9 @@ fn read(field: &Field, value: &Value) -> Option<Datum> {
         Kind::Float | Kind::Double => value.as_f64().map(Datum::Float),
         Kind::String | Kind::Uuid => value.as_str().map(|text| Datum::Text(text.to_owned())),
         Kind::Bytes => bytes().map(Datum::Bytes),
-        Kind::Enum(symbols) => symbols.iter().position(|symbol| Some(symbol.as_str()) == value.as_str()).map(Datum::Symbol),
+        Kind::Enum(symbols) => {
+            symbols.iter().position(|symbol| Some(symbol.as_str()) == value.as_str()).map(Datum::Symbol)
+        }
         Kind::Decimal { .. } => bytes().filter(|bytes| bytes.len() <= 16).map(|bytes| {
             let sign = if bytes.first().is_some_and(|first| first & 0x80 != 0) { -1 } else { 0 };
             Datum::Decimal(bytes.iter().fold(sign, |number: i128, byte| (number << 8) | i128::from(*byte)))

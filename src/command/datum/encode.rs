@@ -137,7 +137,9 @@ mod tests {
             Value::Null => Datum::Null,
             Value::Boolean(flag) => Datum::Boolean(flag),
             Value::Int(number) | Value::Date(number) => Datum::Integer(i64::from(number)),
-            Value::Long(number) | Value::TimestampMicros(number) | Value::TimestampMillis(number) => Datum::Integer(number),
+            Value::Long(number) | Value::TimestampMicros(number) | Value::TimestampMillis(number) => {
+                Datum::Integer(number)
+            }
             Value::Float(number) => Datum::Float(f64::from(number)),
             Value::Double(number) => Datum::Float(number),
             Value::String(text) => Datum::Text(text),
@@ -164,7 +166,11 @@ mod tests {
             encode(&event, &values, &mut message).unwrap();
             let (fingerprint, mut rest) = wire::split(Some(&message)).unwrap();
             assert_eq!(fingerprint, event.fingerprint);
-            let read = apache_avro::from_avro_datum(&schema, &mut rest, None).unwrap();
+            let read = apache_avro::reader::datum::GenericDatumReader::builder(&schema)
+                .build()
+                .unwrap()
+                .read_value(&mut rest)
+                .unwrap();
             let Value::Record(fields) = read else { panic!("no record") };
             assert!(rest.is_empty());
             let read: Vec<Datum> =

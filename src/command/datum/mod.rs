@@ -66,9 +66,14 @@ mod tests {
 
     #[test]
     fn decimals_are_written_exactly() {
-        for (unscaled, scale, expected) in
-            [(0, 0, "0"), (5, 0, "5"), (-1234, 3, "-1.234"), (7, 9, "0.000000007"), (-10, 1, "-1.0"), (1000, 3, "1.000")]
-        {
+        for (unscaled, scale, expected) in [
+            (0, 0, "0"),
+            (5, 0, "5"),
+            (-1234, 3, "-1.234"),
+            (7, 9, "0.000000007"),
+            (-10, 1, "-1.0"),
+            (1000, 3, "1.000"),
+        ] {
             assert_eq!(decimal_text(unscaled, scale), expected);
         }
     }

@@ -43,9 +43,9 @@ pub fn parse(field: &Field, text: &str) -> Result<Datum, Expected> {
         Kind::Date => (days(text).map(Datum::Integer), "a date as YYYY-MM-DD"),
         Kind::Timestamp(unit) => (parse_time(text).map(|micros| Datum::Integer(in_unit(micros, *unit))), TIME),
         Kind::Decimal { precision, scale } => {
-            return decimal(text, *precision, *scale).map(Datum::Decimal).ok_or_else(|| {
-                format!("a decimal of at most {precision} digits, {scale} of them behind the point")
-            });
+            return decimal(text, *precision, *scale)
+                .map(Datum::Decimal)
+                .ok_or_else(|| format!("a decimal of at most {precision} digits, {scale} of them behind the point"));
         }
     };
     datum.ok_or_else(|| expected.to_owned())
@@ -158,9 +158,20 @@ mod tests {
             assert_eq!(parse_time(text), Some(expected), "{text}");
         }
         let bad = [
-            "", "-", "now", "2023-11-16", "2023-11-16 18:15", "2023-13-16 18:15:46", "2023-11-16 25:15:46",
-            "2023-02-29 00:00:00", "16.11.2023 18:15:46", "1700158546680590000", "1700158546.5",
-            "2023-11-16 18:15:46.", "2023-11-16 18:15:46 Berlin", "2023-11-16 18:15:46.1234567890",
+            "",
+            "-",
+            "now",
+            "2023-11-16",
+            "2023-11-16 18:15",
+            "2023-13-16 18:15:46",
+            "2023-11-16 25:15:46",
+            "2023-02-29 00:00:00",
+            "16.11.2023 18:15:46",
+            "1700158546680590000",
+            "1700158546.5",
+            "2023-11-16 18:15:46.",
+            "2023-11-16 18:15:46 Berlin",
+            "2023-11-16 18:15:46.1234567890",
         ];
         for text in bad {
             assert_eq!(parse_time(text), None, "{text}");
@@ -185,7 +196,11 @@ mod tests {
             (decimal.clone(), "-123.45", Datum::Decimal(-12_345)),
             (decimal.clone(), "1", Datum::Decimal(100)),
             (decimal.clone(), "0.50000", Datum::Decimal(50)),
-            (Kind::Uuid, "67E55044-10B1-426F-9247-BB680E5FE0C8", Datum::Text("67e55044-10b1-426f-9247-bb680e5fe0c8".into())),
+            (
+                Kind::Uuid,
+                "67E55044-10B1-426F-9247-BB680E5FE0C8",
+                Datum::Text("67e55044-10b1-426f-9247-bb680e5fe0c8".into()),
+            ),
         ];
         for (kind, text, expected) in good {
             assert_eq!(parse(&field(kind, None), text), Ok(expected), "{text}");

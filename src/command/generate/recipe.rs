@@ -74,7 +74,8 @@ impl Recipe {
     /// Compiles a schema's annotations.
     pub(super) fn new(event: EventType) -> Recipe {
         let defaults = defaults(&event);
-        let fields: Vec<Draw> = event.fields.iter().zip(&defaults).map(|(field, default)| draw(field, default)).collect();
+        let fields: Vec<Draw> =
+            event.fields.iter().zip(&defaults).map(|(field, default)| draw(field, default)).collect();
         let named = |name: &str| event.position(name).filter(|at| matches!(fields[*at], Draw::Choice(_)));
         let milliseconds = (0..fields.len()).filter(|at| event.fields[*at].unit.as_deref() == Some("ms"));
         let longest = milliseconds.max_by(|a, b| high(&fields[*a]).total_cmp(&high(&fields[*b])));
@@ -88,7 +89,9 @@ impl Recipe {
         let mut shared = Shared { output: normal(rng), subject, session: rng.u32(0..20), failed: false };
         let status = self.status.map(|at| self.value(at, micros, &shared, rng));
         shared.failed = match (&status, self.status) {
-            (Some(value), Some(at)) => value.json(&self.event.fields[at]).as_str().is_some_and(|s| FAILURES.contains(&s)),
+            (Some(value), Some(at)) => {
+                value.json(&self.event.fields[at]).as_str().is_some_and(|s| FAILURES.contains(&s))
+            }
             _ => rng.f64() < 0.02,
         };
         let mut values: Vec<Datum> = (0..self.fields.len()).map(|at| self.value(at, micros, &shared, rng)).collect();
@@ -106,7 +109,9 @@ impl Recipe {
         }
         match &self.fields[at] {
             // A version 4 UUID of our own bits, so that the seed decides.
-            Draw::Id => Datum::Text(uuid::Builder::from_random_bytes(rng.u128(..).to_be_bytes()).into_uuid().to_string()),
+            Draw::Id => {
+                Datum::Text(uuid::Builder::from_random_bytes(rng.u128(..).to_be_bytes()).into_uuid().to_string())
+            }
             Draw::Time => match field.kind {
                 Kind::Timestamp(unit) => Datum::Integer(in_unit(micros, unit)),
                 _ => Datum::Integer(micros),
@@ -139,11 +144,15 @@ fn draw(field: &Field, default: &Option<Datum>) -> Draw {
         (Some(Role::Subject), Kind::String | Kind::Uuid) => Draw::Subject,
         (Some(Role::Session), Kind::String | Kind::Uuid) => Draw::Session,
         (_, Kind::Boolean) => Draw::Flag(0.7),
-        (_, Kind::Int | Kind::Long | Kind::Float | Kind::Double | Kind::Decimal { .. }) if field.examples.is_empty() => {
+        (_, Kind::Int | Kind::Long | Kind::Float | Kind::Double | Kind::Decimal { .. })
+            if field.examples.is_empty() =>
+        {
             let [low, high] = field.range.unwrap_or_else(|| usual_range(field));
             Draw::Measure { low, high, zeros: low == 0.0 }
         }
-        (_, Kind::Enum(symbols)) if field.examples.is_empty() => Draw::Choice((0..symbols.len()).map(Datum::Symbol).collect()),
+        (_, Kind::Enum(symbols)) if field.examples.is_empty() => {
+            Draw::Choice((0..symbols.len()).map(Datum::Symbol).collect())
+        }
         _ => {
             let examples: Vec<Datum> = field.examples.iter().filter_map(|text| parse(field, text).ok()).collect();
             match (examples.is_empty(), default) {

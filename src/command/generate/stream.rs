@@ -178,8 +178,12 @@ impl<'a> Stream<'a> {
             Sort::Bad(bad) => ("bad", Some(bad.name())),
         };
         let event = &self.recipes[message.recipe].event;
-        let fields: Map<String, Value> =
-            event.fields.iter().zip(&message.values).map(|(field, value)| (field.name.clone(), value.json(field))).collect();
+        let fields: Map<String, Value> = event
+            .fields
+            .iter()
+            .zip(&message.values)
+            .map(|(field, value)| (field.name.clone(), value.json(field)))
+            .collect();
         json!({
             "partition": message.partition,
             "kind": kind,
