@@ -139,7 +139,8 @@ impl From<QueryError> for StoreError {
         match error {
             QueryError::Broken(broken) => broken.into(),
             QueryError::Server(server) => server.into(),
-            unexpected @ QueryError::Unexpected { .. } => StoreError::Refused(unexpected.to_string()),
+            // Whoever answered was not ClickHouse: a proxy, or something else on that port.
+            unexpected @ QueryError::Unexpected { .. } => StoreError::Broken(unexpected.to_string()),
         }
     }
 }

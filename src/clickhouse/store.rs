@@ -18,6 +18,7 @@ use super::marks;
 use crate::batch::Source;
 use crate::plan::Plan;
 use crate::ports::{Answer, Connection, Insert, Marks, Question, Store, StoreError, Ticket};
+use crate::telemetry::Outage;
 
 /// Which an event is: offset, position of its type in the plan, id.
 type Id = (u64, usize, u128);
@@ -46,7 +47,8 @@ impl ClickHouseStore {
     pub fn new(endpoint: Endpoint, plan: Arc<Plan>, runtime: &Handle) -> ClickHouseStore {
         let (commands, inbox) = unbounded_channel();
         let (outbox, answers) = channel();
-        let task = Task { endpoint, plan, open: None };
+        let outage = Outage::of(format!("ClickHouse at {endpoint:?}"));
+        let task = Task { endpoint, plan, open: None, outage };
         runtime.spawn(task.run(inbox, outbox));
         ClickHouseStore { commands, answers, ahead: None, next: 0 }
     }
@@ -96,6 +98,7 @@ struct Task {
     endpoint: Endpoint,
     plan: Arc<Plan>,
     open: Option<Open>,
+    outage: Outage,
 }
 
 impl Task {
@@ -106,9 +109,25 @@ impl Task {
                 Command::Insert(insert) => Answer::Inserted(self.insert(*insert).await),
                 Command::Ids(source, from, to) => Answer::Ids(self.ids(&source, from, to).await),
             };
+            self.note(&answer);
             if outbox.send((ticket, answer)).is_err() {
                 return;
             }
+        }
+    }
+
+    /// Says when the server goes and when it is back.
+    fn note(&mut self, answer: &Answer) {
+        let error = match answer {
+            Answer::Marks(result) => result.as_ref().err(),
+            Answer::Inserted(result) => result.as_ref().err(),
+            Answer::Ids(result) => result.as_ref().err(),
+        };
+        match error {
+            None => self.outage.passed(),
+            Some(error @ (StoreError::Broken(_) | StoreError::Passing(_))) => self.outage.failed(error),
+            // The partition that it stops says so.
+            Some(StoreError::Refused(_)) => {}
         }
     }
 

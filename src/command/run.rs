@@ -21,6 +21,7 @@ use crate::kafka::identity::IdentityError;
 use crate::kafka::{ConsumerSettings, KafkaLog, Observer, TopicIdentity};
 use crate::partition::Tuning;
 use crate::plan::Plan;
+use crate::telemetry::Outage;
 use crate::worker::{self, Worker};
 
 /// How long writing what was read may take at the end; the log still has it.
@@ -167,23 +168,18 @@ enum Failure {
     Final(anyhow::Error),
 }
 
-/// Tries until it passes: says once that it waits and once that it goes on, with a reminder each minute.
+/// Tries until it passes, and says so.
 async fn patiently<T, F: Future<Output = Result<T, Failure>>>(what: &str, mut attempt: impl FnMut() -> F) -> Result<T> {
-    let mut said: Option<Instant> = None;
+    let mut outage = Outage::of(what);
     loop {
         match attempt().await {
             Ok(value) => {
-                if said.is_some() {
-                    tracing::info!("{what} is there; going on");
-                }
+                outage.passed();
                 return Ok(value);
             }
             Err(Failure::Final(error)) => return Err(error),
             Err(Failure::Passing(reason)) => {
-                if said.is_none_or(|at| at.elapsed() > Duration::from_secs(60)) {
-                    tracing::warn!("waiting for {what}: {reason}");
-                    said = Some(Instant::now());
-                }
+                outage.failed(&reason);
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }

@@ -129,9 +129,20 @@ fn text(value: &Value) -> Option<String> {
     value.as_str().filter(|text| !text.trim().is_empty()).map(str::to_owned)
 }
 
+/// A list of values, or an object of values and how often each comes relative to the others (1 to 1,000).
 fn examples(value: &Value) -> Option<Vec<String>> {
-    let values = value.as_array().filter(|values| !values.is_empty())?;
-    values.iter().map(|value| value.as_str().map(str::to_owned)).collect()
+    let repeated = |(value, weight): (&String, &Value)| {
+        let weight = weight.as_u64().filter(|weight| (1..=1_000).contains(weight))?;
+        Some(vec![value.clone(); weight as usize])
+    };
+    let values: Option<Vec<String>> = match value {
+        Value::Array(values) => values.iter().map(|value| value.as_str().map(str::to_owned)).collect(),
+        Value::Object(weights) => {
+            weights.iter().map(repeated).collect::<Option<Vec<_>>>().map(|values| values.concat())
+        }
+        _ => None,
+    };
+    values.filter(|values| !values.is_empty())
 }
 
 fn range(value: &Value) -> Option<[f64; 2]> {

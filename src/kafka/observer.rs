@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError;
 
 use super::bounds::bounds;
 use super::identity::{IdentityError, TopicIdentity, topic_identity};
@@ -12,9 +15,25 @@ use crate::ports::{Bounds, LogError, TopicPartition};
 
 /// A consumer that never subscribes.
 pub struct Observer {
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<Quiet>,
     patience: Duration,
 }
+
+/// Each question has its answer or its error; what librdkafka says beside that, many times a second while a broker is
+/// away, is for debugging.
+struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(target: "librdkafka", "{facility}: {message}");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(target: "librdkafka", "{error}: {reason}");
+    }
+}
+
+impl ConsumerContext for Quiet {}
 
 impl Observer {
     /// Connects in the background; each question waits at most `patience`.
@@ -22,7 +41,7 @@ impl Observer {
     /// # Errors
     /// The settings are refused.
     pub fn new(settings: &ConsumerSettings, patience: Duration) -> Result<Observer, SettingsError> {
-        let consumer = settings.client_config()?.create();
+        let consumer = settings.client_config()?.create_with_context(Quiet);
         let consumer = consumer.map_err(|error| SettingsError::Client(error.to_string()))?;
         Ok(Observer { consumer, patience })
     }

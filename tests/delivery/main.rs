@@ -165,7 +165,7 @@ fn a_file_replayed_twice_counts_once() {
         arguments.extend(["--map", map]);
     }
     for set in [
-        "app=chat", "environment=production", "provider=openai", "model=gpt-4o", "operation=chat", "endpoint=/chat",
+        "app=chat", "environment=production", "provider=openai", "model=gpt-4", "operation=chat", "endpoint=/chat",
         "feature=chat", "status=ok", "cache_read_tokens=0", "cache_write_tokens=0", "streamed=true", "retries=0",
     ] {
         arguments.extend(["--set", set]);

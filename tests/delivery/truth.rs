@@ -50,7 +50,6 @@ pub fn of(brokers: &str, topic: &str) -> Truth {
         .set("bootstrap.servers", brokers)
         .set("group.id", "truth")
         .set("isolation.level", "read_committed")
-        .set("enable.partition.eof", "true")
         .create()
         .unwrap();
     let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).unwrap();
@@ -62,10 +61,15 @@ pub fn of(brokers: &str, topic: &str) -> Truth {
     consumer.assign(&list).unwrap();
     // For each partition the offset at which each id stood last.
     let mut seen: Vec<HashMap<String, i64>> = vec![HashMap::new(); partitions];
-    let mut ended = 0;
-    while ended < partitions {
-        match consumer.poll(Duration::from_secs(30)).expect("the topic ends") {
+    let end = |partition: usize| {
+        consumer.fetch_watermarks(topic, partition as i32, Duration::from_secs(10)).expect("an end").1
+    };
+    let ends: Vec<i64> = (0..partitions).map(end).collect();
+    let mut positions = vec![0; partitions];
+    while positions != ends {
+        match consumer.poll(Duration::from_secs(30)).unwrap_or_else(|| panic!("no end: {positions:?} of {ends:?}")) {
             Ok(message) => {
+                positions[message.partition() as usize] = message.offset() + 1;
                 truth.messages += 1;
                 let payload = message.payload().unwrap_or_default();
                 let event = decode(&reader, payload).filter(|event| event.micros > 0);
@@ -84,7 +88,6 @@ pub fn of(brokers: &str, topic: &str) -> Truth {
                     truth.take(&event, &prices);
                 }
             }
-            Err(rdkafka::error::KafkaError::PartitionEOF(_)) => ended += 1,
             Err(error) => panic!("{error}"),
         }
     }

@@ -164,7 +164,7 @@ impl Running {
             "app=chat",
             "environment=production",
             "provider=azure.ai.openai",
-            "model=gpt-4o",
+            "model=gpt-4",
             "operation=chat",
             "endpoint=/chat/completions",
             "feature=chat",

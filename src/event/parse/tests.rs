@@ -65,7 +65,7 @@ fn enums_and_dimensions_are_low_cardinality_and_never_nullable() {
     let event = event(&[
         r#"{"name": "a", "type": {"type": "enum", "name": "S", "symbols": ["x", "y"]}}"#,
         r#"{"name": "b", "type": ["null", "S"]}"#,
-        r#"{"name": "c", "type": ["string", "null"], "highwater": {"role": "dimension", "examples": ["p", "p", "q"]}}"#,
+        r#"{"name": "c", "type": ["string", "null"], "highwater": {"role": "dimension", "examples": {"p": 2, "q": 1}}}"#,
         r#"{"name": "d", "type": "a.b.S", "highwater": {"role": "dimension", "examples": ["y"]}}"#,
     ]);
     let event = EventType::parse("f", &event).unwrap();
@@ -141,7 +141,7 @@ fn required_fields_are_there_once_with_their_roles() {
 #[test]
 fn bad_fields_are_told_apart() {
     type Check = fn(&Problem) -> bool;
-    let cases: [(&str, Check); 44] = [
+    let cases: [(&str, Check); 45] = [
         (r#""name": "_x", "type": "int""#, |p| *p == Problem::ReservedColumn),
         (r#""name": "x", "type": {"type": "array", "items": "int"}"#, |p| *p == Problem::Type("array".into())),
         (r#""name": "x", "type": {"type": "map", "values": "int"}"#, |p| *p == Problem::Type("map".into())),
@@ -213,6 +213,10 @@ fn bad_fields_are_told_apart() {
         (
             r#""name": "x", "type": "int", "highwater": {"price": "cached"}"#,
             |p| matches!(p, Problem::Value { key, .. } if key == "price"),
+        ),
+        (
+            r#""name": "x", "type": "string", "highwater": {"role": "dimension", "examples": {"a": 0}}"#,
+            |p| matches!(p, Problem::Value { key, .. } if key == "examples"),
         ),
         (
             r#""name": "x", "type": "string", "highwater": {"role": "dimension", "examples": ["a", 1]}"#,
