@@ -60,7 +60,7 @@ impl Outlet {
                 // Events of years ago must neither expire nor get today's timestamp.
                 let keep = [("retention.ms", "-1"), ("message.timestamp.type", "CreateTime")];
                 let keep: BTreeMap<String, String> = keep.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-                create_topic(&brokers, &topic, wanted, -1, &keep).await?;
+                create_topic(&brokers, &settings.kafka.properties.0, &topic, wanted, -1, &keep).await?;
                 eprintln!("created the topic {topic} with {wanted} partitions");
                 usize::from(wanted)
             }

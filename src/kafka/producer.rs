@@ -203,12 +203,13 @@ impl ProducerContext for Deliveries {
     }
 }
 
-/// Creates a topic. `replication` of −1 is the broker's default. False if it was there already, whatever its settings.
+/// Creates a topic, by a client with these librdkafka properties. `replication` of −1 is the broker's default. False if it was there already, whatever its settings.
 ///
 /// # Errors
 /// The brokers are away, or refuse.
 pub async fn create_topic(
     brokers: &str,
+    properties: &BTreeMap<String, String>,
     topic: &str,
     partitions: u16,
     replication: i32,
@@ -218,7 +219,11 @@ pub async fn create_topic(
         topic: topic.to_owned(),
         reason,
     };
-    let admin: AdminClient<DefaultClientContext> = base(brokers, "highwater-admin")
+    let mut config = base(brokers, "highwater-admin");
+    for (key, value) in properties {
+        config.set(key, value);
+    }
+    let admin: AdminClient<DefaultClientContext> = config
         .create()
         .map_err(|error| failed(error.to_string()))?;
     let mut new = NewTopic::new(

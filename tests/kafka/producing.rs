@@ -104,7 +104,7 @@ fn undelivered_records_come_out_of_flush() {
 fn a_topic_is_created_once_with_its_settings() {
     let brokers = broker();
     let create = |name: &str, settings: &BTreeMap<String, String>| {
-        futures::executor::block_on(create_topic(&brokers, name, 2, 1, settings))
+        futures::executor::block_on(create_topic(&brokers, &BTreeMap::new(), name, 2, 1, settings))
     };
     let compacted = properties(&[("cleanup.policy", "compact")]);
     assert_eq!(create("created", &compacted), Ok(true));

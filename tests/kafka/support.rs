@@ -36,8 +36,8 @@ pub(crate) fn none() -> BTreeMap<String, String> {
 }
 
 pub(crate) fn topic(brokers: &str, name: &str, partitions: u16) {
-    let settings = none();
-    let made = create_topic(brokers, name, partitions, 1, &settings);
+    let (properties, settings) = (none(), none());
+    let made = create_topic(brokers, &properties, name, partitions, 1, &settings);
     assert!(futures::executor::block_on(made).unwrap());
 }
 

@@ -6,7 +6,7 @@
 //!   of the values are 0; a short range (up to 100) is never left;
 //! - times in ms grow with the output tokens of the same event, and none is longer than the one with the longest range;
 //! - an event whose `status` or `outcome` is a failure has an `error_…`, no output and none of the measures that may be
-//!   null; every other event has no `error_…`;
+//!   null, save the longest time in ms; every other event has no `error_…`;
 //! - subjects come from a thousand, a few of them far more active than the rest, each with sessions of its own.
 
 use fastrand::Rng;
@@ -104,7 +104,8 @@ impl Recipe {
 
     fn value(&self, at: usize, micros: i64, shared: &Shared, rng: &mut Rng) -> Datum {
         let field = &self.event.fields[at];
-        if field.null_branch.is_some() && is_null(field, shared, rng) {
+        // The time that it took as a whole is always known.
+        if field.null_branch.is_some() && self.longest != Some(at) && is_null(field, shared, rng) {
             return Datum::Null;
         }
         match &self.fields[at] {
