@@ -202,10 +202,17 @@ impl Batch {
         keys
     }
 
+    /// Whether all rows of `key` (raw or dead letters) at or above `at` are of a time before `micros` since 1970.
+    pub fn is_older(&self, key: Key, at: u64, micros: i64) -> bool {
+        self.tables.get(&key).is_none_or(|columns| {
+            let rows = below(&columns.offsets, at)..columns.times.len();
+            columns.times[rows].iter().all(|&time| time < micros)
+        })
+    }
+
     /// What the ledger says of `[at, to)`, given the marks under which its rows were seen.
     pub fn ledger_row(&self, plan: &Plan, at: u64, marks: BTreeMap<Key, u64>) -> LedgerRow {
-        let empty =
-            LedgerRow::empty(self.source.clone(), LedgerKind::Batch, at, self.to, plan.hash.clone());
+        let empty = LedgerRow::empty(self.source.clone(), LedgerKind::Batch, at, self.to, plan.hash.clone());
         let mut row = LedgerRow { events: self.events, horizon_cut: self.horizon_cut, marks, ..empty };
         for (key, columns) in &self.tables {
             let below = below(&columns.offsets, at);

@@ -1,7 +1,7 @@
 //! The delivery protocol of one partition, as a state machine.
 //!
 //! It holds no connection and reads no clock: [`Partition::next`] says what it wants done, the worker does it and brings
-//! the [`Reply`]. Records come in by [`Partition::record`].
+//! the [`Reply`]. Records come in by [`Partition::record`]. `now` is always the time since 1970.
 //!
 //! ```text
 //! Locating ──▶ Warming ──▶ Running ──▶ (revoked: dropped)
@@ -11,7 +11,7 @@
 //!              Stopped   a guard said no; an operator is needed
 //! ```
 //!
-//! What keeps it exact is in [`flight`]: a block is built on the mark that was found, its token names that mark, and only
+//! What keeps it exact is in the module `flight`: a block is built on the mark that was found, its token names that mark, and only
 //! the mark says that it is there. So any number of these machines, asleep or awake, may work on one partition at once.
 
 mod flight;
@@ -42,6 +42,11 @@ pub struct Tuning {
     /// How long an acknowledged insert may stay unseen before its token counts as burnt. At least the time after which
     /// the store gives up on an insert.
     pub insert_timeout: Duration,
+    /// How long the store keeps events, from their own time on; `None`: for ever. Rows older than that are gone as soon
+    /// as they are there, so nobody waits to see them.
+    pub keep_events: Option<Duration>,
+    /// The same of dead letters, from their record's timestamp on.
+    pub keep_dead_letters: Option<Duration>,
 }
 
 /// What a partition wants done. Every one but the last three is answered by a [`Reply`].

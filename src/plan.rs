@@ -150,8 +150,8 @@ impl Plan {
     /// Compiles schemas, packs and prices, or says everything that is wrong with them.
     pub fn compile(sources: &Sources, limits: Limits) -> Result<Plan, Vec<PlanError>> {
         let mut errors = Vec::new();
-        let events = collect(&sources.schemas, &mut errors, |file, text| EventType::parse(file, text));
-        let packs = collect(&sources.packs, &mut errors, |file, text| Pack::parse(file, text));
+        let events = collect(&sources.schemas, &mut errors, EventType::parse);
+        let packs = collect(&sources.packs, &mut errors, Pack::parse);
         let prices = collect(&sources.prices.clone().into_iter().collect::<Vec<_>>(), &mut errors, |file, text| {
             PriceList::parse(file, text)
         });

@@ -69,7 +69,7 @@ impl<L: Log, S: Store> Worker<L, S> {
         }
     }
 
-    /// Does what there is to do at `now`, waiting at most `wait` for the log.
+    /// Does what there is to do at `now`, the time since 1970, waiting at most `wait` for the log.
     pub fn step(&mut self, now: Duration, wait: Duration) {
         self.read(now, wait);
         self.hear(now);

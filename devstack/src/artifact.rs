@@ -106,9 +106,7 @@ impl Artifact {
             }
             Artifact::Registry => {
                 let mut maven = maven("dependency:copy", into, into);
-                maven.arg(format!(
-                    "-Dartifact=io.apicurio:apicurio-registry-app:{REGISTRY}:tar.gz:all"
-                ));
+                maven.arg(format!("-Dartifact=io.apicurio:apicurio-registry-app:{REGISTRY}:tar.gz:all"));
                 clock.run(&mut maven, into)?;
                 unpack(into, 0, clock)
             }
@@ -141,17 +139,10 @@ fn unpack(folder: &Path, strip: u8, clock: &Clock) -> Result<()> {
         .with_context(|| format!("cannot read {}", folder.display()))?
         .flatten()
         .map(|entry| entry.path())
-        .find(|path| {
-            path.extension()
-                .is_some_and(|ending| ending == "tgz" || ending == "gz")
-        })
+        .find(|path| path.extension().is_some_and(|ending| ending == "tgz" || ending == "gz"))
         .context("the download holds no archive")?;
     let mut tar = Command::new("tar");
-    tar.arg("--extract")
-        .arg("--file")
-        .arg(&archive)
-        .arg("--directory")
-        .arg(folder);
+    tar.arg("--extract").arg("--file").arg(&archive).arg("--directory").arg(folder);
     clock.run(tar.arg(format!("--strip-components={strip}")), folder)?;
     fs::remove_file(&archive).with_context(|| format!("cannot remove {}", archive.display()))
 }

@@ -66,15 +66,10 @@ impl ClickHouseOptions {
         let [free_port, tcp_port] = port::free()?;
         let http_port = self.http_port.unwrap_or(free_port);
         let data = folder.path().join("data");
-        let mut command: Vec<OsString> =
-            vec![executable::locate()?.into(), "clickhouse-local".into()];
+        let mut command: Vec<OsString> = vec![executable::locate()?.into(), "clickhouse-local".into()];
         command.extend(["--path".into(), data.clone().into()]);
         command.extend(["--listen_host", "127.0.0.1", "--http_port"].map(OsString::from));
-        command.extend([
-            http_port.to_string().into(),
-            "--tcp_port".into(),
-            tcp_port.to_string().into(),
-        ]);
+        command.extend([http_port.to_string().into(), "--tcp_port".into(), tcp_port.to_string().into()]);
         // Runs until its input ends, which never carries anything.
         command.extend(["--query".into(), "SYSTEM START LISTEN HTTP; SYSTEM START LISTEN TCP; SELECT * FROM file('stdin', 'LineAsString') FORMAT Null".into()]);
         command.extend(self.arguments);
@@ -86,20 +81,12 @@ impl ClickHouseOptions {
             stop: Stop::EndInput,
             // Another server on this port would answer too, but not with this path.
             ready: Box::new(move |_| {
-                query(
-                    http_port,
-                    "SELECT path FROM system.disks WHERE name = 'default' FORMAT TSVRaw",
-                    PROBE,
-                )
-                .is_ok_and(|path| path.trim_end() == own_path)
+                query(http_port, "SELECT path FROM system.disks WHERE name = 'default' FORMAT TSVRaw", PROBE)
+                    .is_ok_and(|path| path.trim_end() == own_path)
             }),
         };
         let server = Server::start(recipe, folder)?;
-        Ok(ClickHouse {
-            server,
-            http_port,
-            tcp_port,
-        })
+        Ok(ClickHouse { server, http_port, tcp_port })
     }
 }
 
@@ -143,11 +130,7 @@ fn query(port: u16, sql: &str, timeout: Duration) -> Result<String> {
     let response = http::request(port, "POST", "/?wait_end_of_query=1", sql, timeout)
         .with_context(|| format!("cannot ask ClickHouse: {sql}"))?;
     if response.status != 200 {
-        bail!(
-            "ClickHouse refused ({}): {}: {sql}",
-            response.status,
-            response.body.trim_end()
-        );
+        bail!("ClickHouse refused ({}): {}: {sql}", response.status, response.body.trim_end());
     }
     Ok(response.body)
 }

@@ -36,12 +36,7 @@ pub fn locate() -> Result<PathBuf> {
 }
 
 fn beside(current: &Path) -> Option<PathBuf> {
-    current
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|folder| folder.join(NAME))
-        .find(|file| file.is_file())
+    current.ancestors().skip(1).take(2).map(|folder| folder.join(NAME)).find(|file| file.is_file())
 }
 
 fn build(current: &Path) -> Result<()> {

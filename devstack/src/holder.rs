@@ -57,12 +57,7 @@ pub(crate) struct Holder {
 
 impl Holder {
     /// Starts `held` under a holder, with its output appended to `log`.
-    pub(crate) fn start(
-        held: &Hold,
-        environment: &[(String, OsString)],
-        folder: &Path,
-        log: &Path,
-    ) -> Result<Self> {
+    pub(crate) fn start(held: &Hold, environment: &[(String, OsString)], folder: &Path, log: &Path) -> Result<Self> {
         let program = crate::executable::locate()?;
         let output = File::options()
             .append(true)
@@ -92,9 +87,7 @@ impl Holder {
             anyhow::bail!("the holder came without pipes");
         };
         let mut line = String::new();
-        BufReader::new(report)
-            .read_line(&mut line)
-            .context("cannot read the server's process id")?;
+        BufReader::new(report).read_line(&mut line).context("cannot read the server's process id")?;
         let server = match line.trim().parse() {
             Ok(server) => server,
             Err(_) => {
@@ -103,11 +96,7 @@ impl Holder {
                 anyhow::bail!("the holder could not start the server ({status})");
             }
         };
-        Ok(Holder {
-            process,
-            pipe,
-            server,
-        })
+        Ok(Holder { process, pipe, server })
     }
 
     /// The server's process id.
@@ -117,9 +106,7 @@ impl Holder {
 
     /// How the server ended, or `None` while it runs.
     pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
-        self.process
-            .try_wait()
-            .context("cannot wait for the holder")
+        self.process.try_wait().context("cannot wait for the holder")
     }
 
     /// Sends a signal to the server, if it still runs.
@@ -164,9 +151,7 @@ impl Holder {
     /// Lets go as if the owner had ended: the holder ends the server and
     /// removes what it was told to remove.
     pub(crate) fn release(self) {
-        let Holder {
-            mut process, pipe, ..
-        } = self;
+        let Holder { mut process, pipe, .. } = self;
         drop(pipe);
         // There is no way to wait better, and no one to tell.
         let _ = process.wait();

@@ -36,9 +36,7 @@ impl Home {
                 package.parent().unwrap_or(package).join(".devstack")
             }
         };
-        std::path::absolute(&root)
-            .map(|root| Home { root })
-            .with_context(|| format!("cannot find {}", root.display()))
+        std::path::absolute(&root).map(|root| Home { root }).with_context(|| format!("cannot find {}", root.display()))
     }
 
     /// Where `artifact` is, once it was fetched.
@@ -60,8 +58,7 @@ impl Home {
         if self.missing(wanted).is_empty() {
             return Ok(());
         }
-        fs::create_dir_all(&self.root)
-            .with_context(|| format!("cannot make {}", self.root.display()))?;
+        fs::create_dir_all(&self.root).with_context(|| format!("cannot make {}", self.root.display()))?;
         let _lock = self.lock()?;
         let missing = self.missing(wanted);
         let mut programs: Vec<&str> = Vec::new();
@@ -72,9 +69,7 @@ impl Home {
         }
         tools::require(&programs)?;
         self.sweep();
-        missing
-            .into_iter()
-            .try_for_each(|artifact| self.fetch_one(artifact))
+        missing.into_iter().try_for_each(|artifact| self.fetch_one(artifact))
     }
 
     fn missing(&self, wanted: &[Artifact]) -> Vec<Artifact> {
@@ -118,9 +113,7 @@ impl Home {
             .prefix(PARTIAL)
             .tempdir_in(&self.root)
             .with_context(|| format!("cannot write to {}", self.root.display()))?;
-        artifact
-            .download(partial.path(), &started)
-            .with_context(|| format!("cannot fetch {}", artifact.title()))?;
+        artifact.download(partial.path(), &started).with_context(|| format!("cannot fetch {}", artifact.title()))?;
         started.done(partial.path());
         let whole = self.path(artifact);
         fs::rename(partial.path(), &whole)

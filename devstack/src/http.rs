@@ -21,22 +21,15 @@ pub struct Response {
 ///
 /// # Errors
 /// Nobody listens, the time is over, or the answer is not HTTP.
-pub fn request(
-    port: u16,
-    method: &str,
-    target: &str,
-    body: &str,
-    timeout: Duration,
-) -> Result<Response> {
+pub fn request(port: u16, method: &str, target: &str, body: &str, timeout: Duration) -> Result<Response> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let exchange = || -> std::io::Result<Vec<u8>> {
         let mut stream = TcpStream::connect_timeout(&address, timeout)?;
         stream.set_read_timeout(Some(timeout))?;
         stream.set_write_timeout(Some(timeout))?;
         let length = body.len();
-        let message = format!(
-            "{method} {target} HTTP/1.0\r\nHost: {address}\r\nContent-Length: {length}\r\n\r\n{body}"
-        );
+        let message =
+            format!("{method} {target} HTTP/1.0\r\nHost: {address}\r\nContent-Length: {length}\r\n\r\n{body}");
         stream.write_all(message.as_bytes())?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;
@@ -50,14 +43,8 @@ pub fn request(
 fn parse(answer: &str) -> Option<Response> {
     let (head, body) = answer.split_once("\r\n\r\n")?;
     let mut first_line = head.lines().next()?.split(' ');
-    let status = first_line
-        .next()
-        .filter(|version| version.starts_with("HTTP/1."))
-        .and_then(|_| first_line.next())?;
-    Some(Response {
-        status: status.parse().ok()?,
-        body: body.to_owned(),
-    })
+    let status = first_line.next().filter(|version| version.starts_with("HTTP/1.")).and_then(|_| first_line.next())?;
+    Some(Response { status: status.parse().ok()?, body: body.to_owned() })
 }
 
 #[cfg(test)]
@@ -74,12 +61,7 @@ mod tests {
 
     #[test]
     fn what_is_not_http_is_refused() {
-        for answer in [
-            "",
-            "HTTP/1.1 200 OK",
-            "SSH-2.0-x 1\r\n\r\n",
-            "HTTP/1.1 x\r\n\r\n",
-        ] {
+        for answer in ["", "HTTP/1.1 200 OK", "SSH-2.0-x 1\r\n\r\n", "HTTP/1.1 x\r\n\r\n"] {
             assert_eq!(parse(answer), None, "{answer:?}");
         }
     }
@@ -88,10 +70,6 @@ mod tests {
     fn a_closed_port_is_an_error_that_names_it() {
         let [port] = crate::port::free().unwrap();
         let error = request(port, "GET", "/ping", "", Duration::from_secs(1)).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .contains(&format!("127.0.0.1:{port}/ping"))
-        );
+        assert!(error.to_string().contains(&format!("127.0.0.1:{port}/ping")));
     }
 }

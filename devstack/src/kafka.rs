@@ -119,15 +119,10 @@ impl KafkaOptions {
         let data = folder.path().join("data");
         let cluster_id = identify(&installed, &data)?;
         let configuration = folder.path().join("server.properties");
-        fs::write(
-            &configuration,
-            self.configuration(port, controller_port, &data),
-        )
-        .with_context(|| format!("cannot write {}", configuration.display()))?;
+        fs::write(&configuration, self.configuration(port, controller_port, &data))
+            .with_context(|| format!("cannot write {}", configuration.display()))?;
 
-        let mut command: Vec<OsString> = ["java", "-Xmx512m", "-XX:+UseSerialGC"]
-            .map(OsString::from)
-            .into();
+        let mut command: Vec<OsString> = ["java", "-Xmx512m", "-XX:+UseSerialGC"].map(OsString::from).into();
         if !self.long_running {
             command.push("-XX:TieredStopAtLevel=1".into());
         }
@@ -140,12 +135,7 @@ impl KafkaOptions {
         // Four hundred lines of settings at each start, before what matters.
         command.push(format!("-D{LOGGER}.log.org.apache.kafka.common.config=warn").into());
         command.extend(self.java);
-        command.extend([
-            "-cp".into(),
-            class_path(&installed),
-            "kafka.Kafka".into(),
-            configuration.into(),
-        ]);
+        command.extend(["-cp".into(), class_path(&installed), "kafka.Kafka".into(), configuration.into()]);
         let recipe = Recipe {
             title: "Kafka",
             command,
@@ -155,37 +145,20 @@ impl KafkaOptions {
             ready: Box::new(|log| log.contains("Kafka Server started")),
         };
         let server = Server::start(recipe, folder)?;
-        Ok(Kafka {
-            server,
-            port,
-            cluster_id,
-        })
+        Ok(Kafka { server, port, cluster_id })
     }
 
     fn configuration(&self, port: u16, controller_port: u16, data: &Path) -> String {
         let own = [
-            (
-                "controller.quorum.voters",
-                format!("1@127.0.0.1:{controller_port}"),
-            ),
-            (
-                "listeners",
-                format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}"),
-            ),
+            ("controller.quorum.voters", format!("1@127.0.0.1:{controller_port}")),
+            ("listeners", format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}")),
             ("log.dirs", data.display().to_string()),
         ];
         let fixed = PROPERTIES.iter().map(|(key, value)| (*key, *value));
         let own = own.iter().map(|(key, value)| (*key, value.as_str()));
-        let wanted = self
-            .properties
-            .iter()
-            .map(|(key, value)| (key.as_str(), value.as_str()));
+        let wanted = self.properties.iter().map(|(key, value)| (key.as_str(), value.as_str()));
         // The last line of a key wins.
-        fixed
-            .chain(own)
-            .chain(wanted)
-            .map(|(key, value)| format!("{key}={value}\n"))
-            .collect()
+        fixed.chain(own).chain(wanted).map(|(key, value)| format!("{key}={value}\n")).collect()
     }
 }
 
@@ -235,17 +208,11 @@ pub(crate) fn format(installed: &Path, clock: &Clock) -> Result<()> {
     let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
     let data = scratch.path().join("data");
     let configuration = scratch.path().join("server.properties");
-    fs::write(
-        &configuration,
-        KafkaOptions::default().configuration(9092, 9093, &data),
-    )
-    .with_context(|| format!("cannot write {}", configuration.display()))?;
+    fs::write(&configuration, KafkaOptions::default().configuration(9092, 9093, &data))
+        .with_context(|| format!("cannot write {}", configuration.display()))?;
     let mut java = Command::new("java");
-    java.arg("-cp")
-        .arg(class_path(installed))
-        .args(["kafka.tools.StorageTool", "format"]);
-    java.args(["--cluster-id", &random_id(), "--config"])
-        .arg(&configuration);
+    java.arg("-cp").arg(class_path(installed)).args(["kafka.tools.StorageTool", "format"]);
+    java.args(["--cluster-id", &random_id(), "--config"]).arg(&configuration);
     clock.run(&mut java, installed)?;
     fs::copy(data.join(CHECKPOINT), installed.join(CHECKPOINT))
         .map(|_| ())
@@ -278,10 +245,7 @@ fn identify(installed: &Path, data: &Path) -> Result<String> {
             .with_context(|| format!("{} has no cluster.id", properties.display()));
     }
     let cluster_id = random_id();
-    let text = format!(
-        "version=1\ncluster.id={cluster_id}\nnode.id=1\ndirectory.id={}\n",
-        random_id()
-    );
+    let text = format!("version=1\ncluster.id={cluster_id}\nnode.id=1\ndirectory.id={}\n", random_id());
     fs::create_dir_all(data)
         .and_then(|()| fs::copy(installed.join(CHECKPOINT), data.join(CHECKPOINT)))
         .and_then(|_| fs::write(&properties, text))
@@ -333,9 +297,7 @@ mod tests {
     fn an_own_property_comes_after_the_default() {
         let options = Kafka::options().property("log.retention.ms", "1000");
         let text = options.configuration(1, 2, Path::new("/data"));
-        let last = text
-            .lines()
-            .rfind(|line| line.starts_with("log.retention.ms="));
+        let last = text.lines().rfind(|line| line.starts_with("log.retention.ms="));
         assert_eq!(last, Some("log.retention.ms=1000"));
         assert!(text.contains("listeners=PLAINTEXT://127.0.0.1:1,CONTROLLER://127.0.0.1:2\n"));
     }

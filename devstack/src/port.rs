@@ -41,10 +41,8 @@ mod tests {
     #[test]
     fn ports_differ_and_can_be_bound() {
         let ports = free::<8>().unwrap();
-        let _listeners: Vec<TcpListener> = ports
-            .iter()
-            .map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).unwrap())
-            .collect();
+        let _listeners: Vec<TcpListener> =
+            ports.iter().map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).unwrap()).collect();
         assert!(ports.iter().all(|port| RANGE.contains(port)));
     }
 }

@@ -31,10 +31,7 @@ pub(crate) struct Clock {
 impl Clock {
     pub(crate) fn start(title: &'static str) -> Self {
         say(&format!("fetching {title}, once"));
-        Clock {
-            title,
-            started: Instant::now(),
-        }
+        Clock { title, started: Instant::now() }
     }
 
     /// Runs `command`, which fills `folder`, with a line every two seconds.
@@ -57,11 +54,7 @@ impl Clock {
             }
             if Instant::now() > next {
                 next += EVERY;
-                say(&format!(
-                    "fetching {} ({name}): {}",
-                    self.title,
-                    self.so_far(folder)
-                ));
+                say(&format!("fetching {} ({name}): {}", self.title, self.so_far(folder)));
             }
             thread::sleep(Duration::from_millis(50));
         };
@@ -81,11 +74,7 @@ impl Clock {
     }
 
     fn so_far(&self, folder: &Path) -> String {
-        format!(
-            "{} MB after {:.0} s",
-            size(folder) / 1_000_000,
-            self.started.elapsed().as_secs_f64()
-        )
+        format!("{} MB after {:.0} s", size(folder) / 1_000_000, self.started.elapsed().as_secs_f64())
     }
 }
 

@@ -32,9 +32,7 @@ impl Registry {
         tools::require(&["java"])?;
         let folder = Folder::make(None, "registry")?;
         let [port] = port::free()?;
-        let jar = home
-            .path(Artifact::Registry)
-            .join("apicurio-registry-app-3.0.9-runner.jar");
+        let jar = home.path(Artifact::Registry).join("apicurio-registry-app-3.0.9-runner.jar");
         let mut command: Vec<OsString> = [
             "java",
             "-Xmx384m",
@@ -57,20 +55,11 @@ impl Registry {
             // does not count.
             ready: Box::new(move |log| {
                 log.contains("Listening on")
-                    && http::request(
-                        port,
-                        "GET",
-                        &format!("{API}/subjects"),
-                        "",
-                        Duration::from_secs(5),
-                    )
-                    .is_ok_and(|response| response.status == 200)
+                    && http::request(port, "GET", &format!("{API}/subjects"), "", Duration::from_secs(5))
+                        .is_ok_and(|response| response.status == 200)
             }),
         };
-        Ok(Registry {
-            server: Server::start(recipe, folder)?,
-            port,
-        })
+        Ok(Registry { server: Server::start(recipe, folder)?, port })
     }
 
     /// The address of Confluent's API, to which `/subjects` is added.

@@ -34,23 +34,14 @@ impl Folder {
         if let Some(path) = kept {
             fs::create_dir_all(path)
                 .and_then(|()| path.canonicalize())
-                .map(|path| Folder {
-                    path,
-                    temporary: None,
-                })
+                .map(|path| Folder { path, temporary: None })
                 .with_context(|| format!("cannot make the folder {}", path.display()))
         } else {
             let temporary = tempfile::Builder::new()
-                .prefix(&format!(
-                    "devstack-{}-",
-                    title.to_lowercase().replace(' ', "-")
-                ))
+                .prefix(&format!("devstack-{}-", title.to_lowercase().replace(' ', "-")))
                 .tempdir()
                 .context("cannot make a temporary folder")?;
-            Ok(Folder {
-                path: temporary.path().to_owned(),
-                temporary: Some(temporary),
-            })
+            Ok(Folder { path: temporary.path().to_owned(), temporary: Some(temporary) })
         }
     }
 
@@ -87,11 +78,7 @@ pub struct Server {
 impl Server {
     /// Starts the server and waits until it is ready.
     pub(crate) fn start(recipe: Recipe, folder: Folder) -> Result<Self> {
-        let mut server = Server {
-            recipe,
-            holder: Mutex::new(None),
-            folder,
-        };
+        let mut server = Server { recipe, holder: Mutex::new(None), folder };
         let started = server.launch(&mut server.holder());
         if started.is_err() {
             // The message names the log, so that it has to stay.
@@ -105,20 +92,12 @@ impl Server {
         let log = self.log();
         let logged = fs::metadata(&log).map_or(0, |found| found.len());
         let explain = |reason: String| {
-            anyhow!(
-                "{title} {reason}; the end of {}:\n{}",
-                log.display(),
-                log::tail(&log::since(&log, logged))
-            )
+            anyhow!("{title} {reason}; the end of {}:\n{}", log.display(), log::tail(&log::since(&log, logged)))
         };
         let held = Hold {
             command: self.recipe.command.clone(),
             stop: self.recipe.stop,
-            remove: self
-                .folder
-                .temporary
-                .is_some()
-                .then(|| self.folder.path.clone()),
+            remove: self.folder.temporary.is_some().then(|| self.folder.path.clone()),
         };
         let mut holder = Holder::start(&held, &self.recipe.environment, &self.folder.path, &log)
             .map_err(|error| explain(format!("did not start: {error:#}")))?;
@@ -133,10 +112,7 @@ impl Server {
             }
             if Instant::now() > deadline {
                 holder.kill()?;
-                return Err(explain(format!(
-                    "was not ready after {} s",
-                    START_DEADLINE.as_secs()
-                )));
+                return Err(explain(format!("was not ready after {} s", START_DEADLINE.as_secs())));
             }
             thread::sleep(Duration::from_millis(20));
         }

@@ -124,20 +124,12 @@ pub fn clickhouse_local(library: &Path, arguments: &[CString]) -> Result<()> {
     // the pinned one that `fetch` put there, made to be opened so.
     let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
     if handle.is_null() {
-        bail!(
-            "cannot open {}: {}; remove its folder and run `devstack fetch`",
-            library.display(),
-            link_error()
-        );
+        bail!("cannot open {}: {}; remove its folder and run `devstack fetch`", library.display(), link_error());
     }
     // SAFETY: `handle` is open and never closed, the name ends in NUL.
     let symbol = unsafe { libc::dlsym(handle, c"chdb_query_cmdline".as_ptr()) };
     if symbol.is_null() {
-        bail!(
-            "{} has no chdb_query_cmdline: {}",
-            library.display(),
-            link_error()
-        );
+        bail!("{} has no chdb_query_cmdline: {}", library.display(), link_error());
     }
     // SAFETY: in this pinned version the symbol is a C function of an argument
     // count and a vector, like main, that returns a pointer to its result.

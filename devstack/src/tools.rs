@@ -9,12 +9,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 
 /// Debian's and Ubuntu's packages of the programs that devstack calls.
-const PACKAGES: [(&str, &str); 4] = [
-    ("java", "openjdk-17-jre-headless"),
-    ("mvn", "maven"),
-    ("npm", "npm"),
-    ("tar", "tar"),
-];
+const PACKAGES: [(&str, &str); 4] =
+    [("java", "openjdk-17-jre-headless"), ("mvn", "maven"), ("npm", "npm"), ("tar", "tar")];
 
 /// Makes sure that all `programs` are on the PATH.
 ///
@@ -26,31 +22,18 @@ pub fn require(programs: &[&str]) -> Result<()> {
 
 fn require_on(path: Option<&OsStr>, programs: &[&str]) -> Result<()> {
     let folders: Vec<PathBuf> = path.map(env::split_paths).into_iter().flatten().collect();
-    let missing: Vec<&str> = programs
-        .iter()
-        .copied()
-        .filter(|program| !folders.iter().any(|folder| runs(&folder.join(program))))
-        .collect();
+    let missing: Vec<&str> =
+        programs.iter().copied().filter(|program| !folders.iter().any(|folder| runs(&folder.join(program)))).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    let packages: Vec<&str> = PACKAGES
-        .iter()
-        .filter(|(program, _)| missing.contains(program))
-        .map(|(_, package)| *package)
-        .collect();
-    bail!(
-        "not found on the PATH: {}; on Debian or Ubuntu: apt-get install {}",
-        missing.join(", "),
-        packages.join(" ")
-    );
+    let packages: Vec<&str> =
+        PACKAGES.iter().filter(|(program, _)| missing.contains(program)).map(|(_, package)| *package).collect();
+    bail!("not found on the PATH: {}; on Debian or Ubuntu: apt-get install {}", missing.join(", "), packages.join(" "));
 }
 
 fn runs(file: &Path) -> bool {
-    file.is_absolute()
-        && file
-            .metadata()
-            .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    file.is_absolute() && file.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
 #[cfg(test)]

@@ -45,13 +45,8 @@ fn parent(pid: u32) -> Option<u32> {
 /// Starts `devstack up` and waits for its addresses: Kafka's, and ClickHouse's
 /// HTTP port.
 fn up(arguments: &[&str], temporary: &Path) -> (Child, String, u16) {
-    let mut child = devstack()
-        .arg("up")
-        .args(arguments)
-        .env("TMPDIR", temporary)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        devstack().arg("up").args(arguments).env("TMPDIR", temporary).stdout(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let lines: Vec<String> = lines.take(2).map(Result::unwrap).collect();
     let word = |line: &String| line.split_whitespace().nth(1).unwrap().to_owned();
@@ -77,14 +72,8 @@ fn servers_die_with_an_owner_that_is_killed() {
 
     sys::send(owner.id(), Signal::Kill).unwrap();
     owner.wait().unwrap();
-    wait_until("all processes gone", Duration::from_secs(2), || {
-        all.iter().all(|pid| parent(*pid).is_none())
-    });
-    assert_eq!(
-        fs::read_dir(temporary.path()).unwrap().count(),
-        0,
-        "folders are left"
-    );
+    wait_until("all processes gone", Duration::from_secs(2), || all.iter().all(|pid| parent(*pid).is_none()));
+    assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0, "folders are left");
 }
 
 #[test]
@@ -99,9 +88,7 @@ fn a_frozen_server_dies_too() {
     }
     sys::send(owner.id(), Signal::Kill).unwrap();
     owner.wait().unwrap();
-    wait_until("all processes gone", Duration::from_secs(2), || {
-        all.iter().all(|pid| parent(*pid).is_none())
-    });
+    wait_until("all processes gone", Duration::from_secs(2), || all.iter().all(|pid| parent(*pid).is_none()));
 }
 
 #[test]
@@ -109,11 +96,7 @@ fn a_kept_folder_goes_on_where_it_stopped() {
     let temporary = tempfile::tempdir().unwrap();
     let kept = tempfile::tempdir().unwrap();
     let arguments = ["--dir", kept.path().to_str().unwrap()];
-    let query = |port: u16, sql: &str| {
-        http::request(port, "POST", "/", sql, Duration::from_secs(10))
-            .unwrap()
-            .body
-    };
+    let query = |port: u16, sql: &str| http::request(port, "POST", "/", sql, Duration::from_secs(10)).unwrap().body;
     let stop = |mut owner: Child| {
         sys::send(owner.id(), Signal::Terminate).unwrap();
         assert!(owner.wait().unwrap().success());
@@ -121,43 +104,25 @@ fn a_kept_folder_goes_on_where_it_stopped() {
     let identity = || fs::read_to_string(kept.path().join("kafka/data/meta.properties")).unwrap();
 
     let (owner, _, port) = up(&arguments, temporary.path());
-    query(
-        port,
-        "CREATE TABLE t (a Int32) ENGINE = MergeTree ORDER BY a",
-    );
+    query(port, "CREATE TABLE t (a Int32) ENGINE = MergeTree ORDER BY a");
     query(port, "INSERT INTO t VALUES (7)");
     let before = identity();
     stop(owner);
     let (owner, _, port) = up(&arguments, temporary.path());
     assert_eq!(query(port, "SELECT a FROM t"), "7\n");
     stop(owner);
-    let cluster = |text: String| {
-        text.lines()
-            .find(|line| line.starts_with("cluster.id="))
-            .map(str::to_owned)
-    };
+    let cluster = |text: String| text.lines().find(|line| line.starts_with("cluster.id=")).map(str::to_owned);
     assert_eq!(cluster(before).unwrap(), cluster(identity()).unwrap());
 }
 
 #[test]
 fn all_missing_programs_are_named() {
     let home = tempfile::tempdir().unwrap();
-    let output = devstack()
-        .arg("fetch")
-        .env("PATH", "")
-        .env(devstack::HOME_VARIABLE, home.path())
-        .output()
-        .unwrap();
+    let output = devstack().arg("fetch").env("PATH", "").env(devstack::HOME_VARIABLE, home.path()).output().unwrap();
     assert!(!output.status.success());
     let message = String::from_utf8(output.stderr).unwrap();
-    assert!(
-        message.contains("not found on the PATH: java, mvn, npm, tar"),
-        "{message}"
-    );
-    assert!(
-        message.contains("apt-get install openjdk-17-jre-headless maven npm tar"),
-        "{message}"
-    );
+    assert!(message.contains("not found on the PATH: java, mvn, npm, tar"), "{message}");
+    assert!(message.contains("apt-get install openjdk-17-jre-headless maven npm tar"), "{message}");
 }
 
 /// A PATH whose `npm` packs a file that is no library, slowly, and writes a
@@ -180,20 +145,12 @@ fn two_fetches_at_once_fetch_once_and_an_interrupted_one_is_repeated() {
     let folder = tempfile::tempdir().unwrap();
     let path = slow_npm(folder.path());
     let calls = folder.path().join("calls");
-    let count = || {
-        fs::read_to_string(&calls)
-            .unwrap_or_default()
-            .lines()
-            .count()
-    };
+    let count = || fs::read_to_string(&calls).unwrap_or_default().lines().count();
     let home = folder.path().join("home");
     let fetch = || {
         let mut command = devstack();
         command.args(["clickhouse-local", "--version"]);
-        command
-            .env("PATH", &path)
-            .env("CALLS", &calls)
-            .env(devstack::HOME_VARIABLE, &home);
+        command.env("PATH", &path).env("CALLS", &calls).env(devstack::HOME_VARIABLE, &home);
         command.stderr(Stdio::piped()).spawn().unwrap()
     };
 

@@ -11,9 +11,7 @@ pub enum Reason {
     #[error("{0}")]
     Frame(#[from] FrameError),
     /// Framed with a schema that is not among ours.
-    #[error(
-        "no schema in the plan has the fingerprint {0:016x}; add its .avsc to the schemas and redrive"
-    )]
+    #[error("no schema in the plan has the fingerprint {0:016x}; add its .avsc to the schemas and redrive")]
     UnknownSchema(u64),
     /// The body is not what the schema says.
     #[error("{event}: {error}")]
@@ -24,9 +22,7 @@ pub enum Reason {
         error: DecodeError,
     },
     /// The event's time is too far ahead of its record's timestamp.
-    #[error(
-        "event time {time_ms} ms is more than {limit_ms} ms ahead of the record's timestamp {timestamp_ms} ms"
-    )]
+    #[error("event time {time_ms} ms is more than {limit_ms} ms ahead of the record's timestamp {timestamp_ms} ms")]
     Future {
         /// Event time, ms since 1970.
         time_ms: i64,
@@ -36,9 +32,7 @@ pub enum Reason {
         limit_ms: i64,
     },
     /// The event's time is too far behind its record's timestamp.
-    #[error(
-        "event time {time_ms} ms is more than {limit_ms} ms behind the record's timestamp {timestamp_ms} ms"
-    )]
+    #[error("event time {time_ms} ms is more than {limit_ms} ms behind the record's timestamp {timestamp_ms} ms")]
     TooOld {
         /// Event time, ms since 1970.
         time_ms: i64,
@@ -64,16 +58,8 @@ impl Reason {
 
 /// Columns of the table `dead_letters` beside `_source` and `_offset`: name, type, comment.
 pub const COLUMNS: [(&str, &str, &str); 5] = [
-    (
-        "timestamp",
-        "DateTime64(3, 'UTC')",
-        "the record's own timestamp",
-    ),
-    (
-        "reason",
-        "LowCardinality(String)",
-        "short reason, to group by",
-    ),
+    ("timestamp", "DateTime64(3, 'UTC')", "the record's own timestamp"),
+    ("reason", "LowCardinality(String)", "short reason, to group by"),
     ("detail", "String", "what exactly is wrong"),
     ("key", "String", "the record's key"),
     ("payload", "String", "the record's value, whole"),
@@ -94,10 +80,7 @@ pub(super) fn new_columns() -> Columns {
         values,
         nulls: None,
     };
-    Columns {
-        columns: COLUMNS.iter().zip(values).map(column).collect(),
-        ..Columns::default()
-    }
+    Columns { columns: COLUMNS.iter().zip(values).map(column).collect(), ..Columns::default() }
 }
 
 /// The record's timestamp within what `DateTime64(3)` and a month can hold: it comes from outside, and a bad one must

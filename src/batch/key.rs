@@ -36,15 +36,10 @@ impl Month {
         let days = micros.div_euclid(MICROS_PER_DAY) + 719_468;
         let era = days.div_euclid(146_097);
         let day_of_era = days.rem_euclid(146_097);
-        let year_of_era =
-            (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
         let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
         let from_march = (5 * day_of_year + 2) / 153;
-        let month = if from_march < 10 {
-            from_march + 3
-        } else {
-            from_march - 9
-        };
+        let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
         let year = year_of_era + era * 400 + i64::from(month <= 2);
         Month((year * 100 + month) as u32)
     }
@@ -86,15 +81,10 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(7);
         for _ in 0..20_000 {
             let seconds = rng.i64(0..4_294_967_295);
-            let date = Timestamp::from_second(seconds)
-                .map(|t| t.to_zoned(TimeZone::UTC).date())
-                .unwrap_or_default();
+            let date = Timestamp::from_second(seconds).map(|t| t.to_zoned(TimeZone::UTC).date()).unwrap_or_default();
             let month = Month::of(seconds * 1_000_000 + rng.i64(0..1_000_000));
             assert_eq!(month.0, date.year() as u32 * 100 + date.month() as u32);
-            let first = date
-                .first_of_month()
-                .to_zoned(TimeZone::UTC)
-                .map(|z| z.timestamp().as_second());
+            let first = date.first_of_month().to_zoned(TimeZone::UTC).map(|z| z.timestamp().as_second());
             assert_eq!(first.ok(), Some(month.start_seconds()));
         }
     }

@@ -109,8 +109,11 @@ impl Client {
         let json = serde_json::json!({ "sources": plan.sources, "limits": format!("{:?}", plan.limits) }).to_string();
         let (table, hash) = (self.table(PLANS), sql::literal(&plan.hash));
         let unknown = format!("{hash} NOT IN (SELECT hash FROM {table})");
-        self.execute(&format!("INSERT INTO {table} (hash, json) SELECT {hash}, {} WHERE {unknown}", sql::literal(&json)))
-            .await
+        self.execute(&format!(
+            "INSERT INTO {table} (hash, json) SELECT {hash}, {} WHERE {unknown}",
+            sql::literal(&json)
+        ))
+        .await
     }
 
     async fn ask(&self, sql: &str, settings: &[(&str, &str)]) -> Result<Bytes, QueryError> {

@@ -65,6 +65,9 @@ pub struct TableDef {
     pub keep_days: u32,
     /// Tokens remembered, counted in parts; 0 for tables that take inserts without a token.
     pub token_window: u64,
+    /// Whether rows that carry a source are marks, which outlive what they mark: a mark that fell would let a block in
+    /// twice.
+    pub keeps_markers: bool,
 }
 
 impl TableDef {
@@ -76,7 +79,8 @@ impl TableDef {
     /// The TTL expression, in the form that ClickHouse shows it in; `None`: rows never expire.
     pub fn ttl(&self) -> Option<String> {
         let column = self.month_of.as_ref().filter(|_| self.keep_days > 0)?;
-        Some(format!("toDateTime({column}) + toIntervalDay({})", self.keep_days))
+        let all = format!("toDateTime({column}) + toIntervalDay({})", self.keep_days);
+        Some(if self.keeps_markers { format!("{all} WHERE _source = ''") } else { all })
     }
 
     /// The statement that makes it where it is missing.

@@ -84,7 +84,7 @@ impl ServerError {
         // 252, too many parts, has a second meaning: one insert touches too many partitions, and does so again next time.
         let one_block =
             self.text.contains("for single INSERT block") || self.text.contains("for a single INSERT block");
-        !PERMANENT.contains(&self.code) && !(self.code == 252 && one_block)
+        !(PERMANENT.contains(&self.code) || self.code == 252 && one_block)
     }
 
     /// Reads ClickHouse's own text: `Code: 60. DB::Exception: …`.

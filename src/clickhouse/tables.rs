@@ -111,6 +111,7 @@ fn raw(event: &EventType, keep_days: u32, token_window: u64) -> TableDef {
         order_by,
         keep_days,
         token_window,
+        keeps_markers: false,
     }
 }
 
@@ -129,6 +130,7 @@ fn dead_letters(name: &str, keep_days: u32, token_window: u64) -> TableDef {
         order_by: ["reason", "timestamp"].map(str::to_owned).to_vec(),
         keep_days,
         token_window,
+        keeps_markers: false,
     }
 }
 
@@ -148,6 +150,7 @@ fn parts(rollup: &Rollup, name: &str, keep_days: u32, token_window: u64) -> Tabl
         order_by,
         keep_days,
         token_window,
+        keeps_markers: true,
     }
 }
 
@@ -190,6 +193,7 @@ fn own(name: &str, comment: &str, columns: Vec<ColumnSql>, order_by: &[&str]) ->
         order_by: order_by.iter().map(|column| (*column).to_owned()).collect(),
         keep_days: 0,
         token_window: 0,
+        keeps_markers: false,
     }
 }
 

@@ -8,7 +8,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
@@ -46,14 +46,20 @@ pub async fn run(settings: &Settings) -> Result<()> {
     };
     let workers = usize::try_from(settings.workers)?;
     tracing::info!(
-        plan = plan.hash, workers, group = settings.kafka.group, topics = settings.kafka.topics.join(","),
-        "consuming {} into {endpoint:?}", types(&plan)
+        plan = plan.hash,
+        workers,
+        group = settings.kafka.group,
+        topics = settings.kafka.topics.join(","),
+        "consuming {} into {endpoint:?}",
+        types(&plan)
     );
     let tuning = Tuning {
         seal_after: settings.batch.interval,
         seal_events: settings.batch.rows,
         seal_bytes: usize::try_from(settings.batch.bytes.0)?,
         insert_timeout: settings.clickhouse.insert_timeout,
+        keep_events: settings.retention.raw.duration(),
+        keep_dead_letters: settings.retention.dead_letters.duration(),
     };
     let memory = usize::try_from(settings.memory.limit.0)? / workers;
     let worker_settings = worker::Settings { tuning, memory, epochs };
@@ -74,26 +80,22 @@ fn types(plan: &Plan) -> String {
     plan.types.iter().map(|planned| planned.event.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
-fn spawn(
-    number: usize,
-    mut worker: Worker<KafkaLog, ClickHouseStore>,
-    stop: &Stop,
-) -> Result<JoinHandle<Result<()>>> {
+fn spawn(number: usize, mut worker: Worker<KafkaLog, ClickHouseStore>, stop: &Stop) -> Result<JoinHandle<Result<()>>> {
     let stop = stop.clone();
     let work = move || {
-        let begun = Instant::now();
+        let clock = Clock::new();
         while !stop.is_asked() {
             let wait = if worker.is_waiting() { BUSY_WAIT } else { IDLE_WAIT };
-            worker.step(begun.elapsed(), wait);
+            worker.step(clock.now(), wait);
             if let Some(reason) = worker.log_mut().fatal() {
                 let reason = reason.to_owned();
                 stop.ask();
                 bail!("Kafka will deliver nothing more to worker {number}: {reason}");
             }
         }
-        let deadline = begun.elapsed() + LAST_WRITES;
-        while !worker.drain(begun.elapsed()) {
-            if begun.elapsed() > deadline {
+        let deadline = Instant::now() + LAST_WRITES;
+        while !worker.drain(clock.now()) {
+            if Instant::now() > deadline {
                 tracing::warn!("ClickHouse did not take the last batches in time; they will be read again");
                 break;
             }
@@ -103,6 +105,23 @@ fn spawn(
         Ok(())
     };
     std::thread::Builder::new().name(format!("worker-{number}")).spawn(work).context("starting a worker's thread")
+}
+
+/// Time since 1970 that never goes back: the system's clock at the start, and what has passed since.
+struct Clock {
+    begun: Duration,
+    since: Instant,
+}
+
+impl Clock {
+    fn new() -> Clock {
+        let begun = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Clock { begun, since: Instant::now() }
+    }
+
+    fn now(&self) -> Duration {
+        self.begun + self.since.elapsed()
+    }
 }
 
 fn join(thread: JoinHandle<Result<()>>) -> Result<()> {
@@ -124,7 +143,7 @@ async fn prepare(settings: &Settings, plan: &Plan, endpoint: &Endpoint) -> Resul
         }
     })
     .await?;
-    client.record_plan(&plan).await.context("recording the plan")?;
+    client.record_plan(plan).await.context("recording the plan")?;
     let mut epochs = BTreeMap::new();
     for topic in &settings.kafka.topics {
         let found = patiently(&format!("the topic {topic} at {}", settings.kafka.brokers.join(",")), || {

@@ -123,6 +123,13 @@ impl Setting for Duration {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeepDays(pub u32);
 
+impl KeepDays {
+    /// As a duration; `None`: for ever.
+    pub fn duration(self) -> Option<Duration> {
+        (self.0 > 0).then(|| Duration::from_secs(u64::from(self.0) * 86_400))
+    }
+}
+
 impl Setting for KeepDays {
     const ALLOWED: &'static str = "whole days such as \"730d\", or \"0\" to keep it for ever";
 

@@ -24,11 +24,9 @@ pub(super) fn bounds<C: ConsumerContext>(
         .committed_offsets(ask(Offset::Invalid), left())
         .map_err(|error| failed("committed offsets", &error))?;
     // -2 and -1 in place of a time are the protocol's names for the first offset and the one past the last.
-    let starts = consumer
-        .offsets_for_times(ask(Offset::Beginning), left())
-        .map_err(|error| failed("log starts", &error))?;
-    let ends =
-        consumer.offsets_for_times(ask(Offset::End), left()).map_err(|error| failed("log ends", &error))?;
+    let starts =
+        consumer.offsets_for_times(ask(Offset::Beginning), left()).map_err(|error| failed("log starts", &error))?;
+    let ends = consumer.offsets_for_times(ask(Offset::End), left()).map_err(|error| failed("log ends", &error))?;
     let known = |list: &TopicPartitionList, what: &str, name: &TopicPartition| {
         answered(list, what, name)?.ok_or_else(|| LogError(format!("Kafka knows no {what} of {name} now")))
     };

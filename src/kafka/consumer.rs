@@ -58,9 +58,7 @@ impl KafkaLog {
     pub fn new(settings: &ConsumerSettings) -> Result<Self, SettingsError> {
         let config = settings.client_config()?;
         let refused = |error: KafkaError| SettingsError::Client(error.to_string());
-        let consumer: BaseConsumer<Context> = config
-            .create_with_context(Context::default())
-            .map_err(refused)?;
+        let consumer: BaseConsumer<Context> = config.create_with_context(Context::default()).map_err(refused)?;
         let names: Vec<&str> = settings.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&names).map_err(refused)?;
         let consumer = Arc::new(consumer);
@@ -74,9 +72,7 @@ impl KafkaLog {
             brokers: Reach::new(format!("Kafka at {}", settings.brokers)),
             missing: names
                 .iter()
-                .map(|name| {
-                    Reach::doubtful(now, format!("the Kafka topic {name}"), "no such topic")
-                })
+                .map(|name| Reach::doubtful(now, format!("the Kafka topic {name}"), "no such topic"))
                 .collect(),
             limiter: Limiter::default(),
             stopped: false,
@@ -94,11 +90,7 @@ impl KafkaLog {
     ///
     /// # Errors
     /// As [`identity::topic_identity`].
-    pub fn identity(
-        &self,
-        topic: &str,
-        patience: Duration,
-    ) -> Result<TopicIdentity, IdentityError> {
+    pub fn identity(&self, topic: &str, patience: Duration) -> Result<TopicIdentity, IdentityError> {
         identity::topic_identity(self.consumer.client(), topic, patience)
     }
 
@@ -153,47 +145,30 @@ impl Log for KafkaLog {
 
     fn start(&mut self, partition: &TopicPartition, offset: u64) -> Result<(), LogError> {
         let failed = |error: &dyn std::fmt::Display| {
-            LogError(format!(
-                "cannot start {partition} at {offset}: {error}; tried again later"
-            ))
+            LogError(format!("cannot start {partition} at {offset}: {error}; tried again later"))
         };
         let Some(slot) = self.slots.get(&partition.topic, partition.partition) else {
             return Err(failed(&"it is not assigned to this consumer"));
         };
         let list = list([(partition, position(offset))]);
         match slot.stage {
-            Stage::Silent => self
-                .consumer
-                .incremental_assign(&list)
-                .map_err(|error| failed(&error))?,
+            Stage::Silent => self.consumer.incremental_assign(&list).map_err(|error| failed(&error))?,
             Stage::Stopped => {
                 // librdkafka refuses to seek a partition that it stopped, for ever.
-                self.consumer
-                    .incremental_unassign(&list)
-                    .map_err(|error| failed(&error))?;
+                self.consumer.incremental_unassign(&list).map_err(|error| failed(&error))?;
                 slot.stage = Stage::Silent;
-                self.consumer
-                    .incremental_assign(&list)
-                    .map_err(|error| failed(&error))?;
+                self.consumer.incremental_assign(&list).map_err(|error| failed(&error))?;
             }
             Stage::Started { .. } => {
-                let sought = self
-                    .consumer
-                    .seek_partitions(list.clone(), SEEK)
-                    .map_err(|error| failed(&error))?;
+                let sought = self.consumer.seek_partitions(list.clone(), SEEK).map_err(|error| failed(&error))?;
                 for element in sought.elements() {
                     element.error().map_err(|error| failed(&error))?;
                 }
             }
         }
-        slot.stage = Stage::Started {
-            from: offset,
-            next: offset,
-        };
+        slot.stage = Stage::Started { from: offset, next: offset };
         if slot.paused {
-            self.consumer
-                .resume(&list)
-                .map_err(|error| failed(&error))?;
+            self.consumer.resume(&list).map_err(|error| failed(&error))?;
             slot.paused = false;
         }
         Ok(())
@@ -217,9 +192,7 @@ impl Log for KafkaLog {
         {
             match self.consumer.resume(&list([(partition, Offset::Invalid)])) {
                 Ok(()) => slot.paused = false,
-                Err(error) => tracing::warn!(
-                    "cannot resume {partition}: {error}; tried again when it is asked again"
-                ),
+                Err(error) => tracing::warn!("cannot resume {partition}: {error}; tried again when it is asked again"),
             }
         }
     }
@@ -229,11 +202,7 @@ impl Log for KafkaLog {
             return;
         }
         self.done.extend(offsets.iter().cloned());
-        let list = list(
-            offsets
-                .iter()
-                .map(|(name, offset)| (name, position(*offset))),
-        );
+        let list = list(offsets.iter().map(|(name, offset)| (name, position(*offset))));
         if let Err(error) = self.consumer.commit(&list, CommitMode::Async)
             && let Some(held) = self.limiter.pass(Instant::now(), "commit")
         {
@@ -249,4 +218,3 @@ impl Log for KafkaLog {
 fn position(offset: u64) -> Offset {
     Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX))
 }
-

@@ -19,10 +19,7 @@ pub(super) enum Rebalance {
     /// Partitions to take.
     Assign(TopicPartitionList),
     /// Partitions to give back; `lost` when others may have them already, so that a commit would do harm.
-    Revoke {
-        partitions: TopicPartitionList,
-        lost: bool,
-    },
+    Revoke { partitions: TopicPartitionList, lost: bool },
 }
 
 /// See the module.
@@ -36,10 +33,7 @@ pub(super) struct Context {
 impl Context {
     /// The oldest rebalance without an answer.
     pub(super) fn next_rebalance(&self) -> Option<Rebalance> {
-        let mut rebalances = self
-            .rebalances
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut rebalances = self.rebalances.lock().unwrap_or_else(PoisonError::into_inner);
         (!rebalances.is_empty()).then(|| rebalances.remove(0))
     }
 
@@ -65,20 +59,14 @@ pub(super) fn accept(consumer: &BaseConsumer<Context>) -> KafkaResult<()> {
 }
 
 /// Tells the group that partitions have been given back, and stops reading those that were started.
-pub(super) fn give_back(
-    consumer: &BaseConsumer<Context>,
-    partitions: &TopicPartitionList,
-) -> KafkaResult<()> {
+pub(super) fn give_back(consumer: &BaseConsumer<Context>, partitions: &TopicPartitionList) -> KafkaResult<()> {
     match consumer.rebalance_protocol() {
         RebalanceProtocol::Cooperative => {
             // A partition that is not being read makes librdkafka refuse the whole list, and the group would wait.
             let reading = consumer.assignment()?;
             let mut list = TopicPartitionList::new();
             for element in partitions.elements() {
-                if reading
-                    .find_partition(element.topic(), element.partition())
-                    .is_some()
-                {
+                if reading.find_partition(element.topic(), element.partition()).is_some() {
                     list.add_partition(element.topic(), element.partition());
                 }
             }
@@ -109,12 +97,7 @@ impl ClientContext for Context {
 }
 
 impl ConsumerContext for Context {
-    fn rebalance(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        kind: RDKafkaRespErr,
-        partitions: &mut TopicPartitionList,
-    ) {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, kind: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
         let assigned = kind == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         if self.closing.load(Ordering::Acquire) {
             let answered = match assigned {
@@ -128,14 +111,8 @@ impl ConsumerContext for Context {
         }
         let rebalance = match assigned {
             true => Rebalance::Assign(partitions.clone()),
-            false => Rebalance::Revoke {
-                partitions: partitions.clone(),
-                lost: consumer.assignment_lost(),
-            },
+            false => Rebalance::Revoke { partitions: partitions.clone(), lost: consumer.assignment_lost() },
         };
-        self.rebalances
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(rebalance);
+        self.rebalances.lock().unwrap_or_else(PoisonError::into_inner).push(rebalance);
     }
 }

@@ -28,9 +28,7 @@ pub enum IdentityError {
     #[error("the Kafka topic {0} does not exist: create it, or correct its name")]
     NotFound(String),
     /// No answer in time, or one that passes.
-    #[error(
-        "Kafka did not say who the topic {topic} is: {reason}; asked again later, check that the brokers are up"
-    )]
+    #[error("Kafka did not say who the topic {topic} is: {reason}; asked again later, check that the brokers are up")]
     Away {
         /// The topic asked about.
         topic: String,
@@ -38,9 +36,7 @@ pub enum IdentityError {
         reason: String,
     },
     /// The answer will not change by itself.
-    #[error(
-        "Kafka refuses to describe the topic {topic}: {reason}; check this client's permissions and the name"
-    )]
+    #[error("Kafka refuses to describe the topic {topic}: {reason}; check this client's permissions and the name")]
     Refused {
         /// The topic asked about.
         topic: String,
@@ -59,22 +55,14 @@ pub fn topic_identity<C: ClientContext>(
     patience: Duration,
 ) -> Result<TopicIdentity, IdentityError> {
     let milliseconds = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
-    let away = |reason: &str| IdentityError::Away {
-        topic: topic.to_owned(),
-        reason: reason.to_owned(),
-    };
-    let cluster_id =
-        cluster_id(client, milliseconds).ok_or_else(|| away("the cluster did not tell its id"))?;
+    let away = |reason: &str| IdentityError::Away { topic: topic.to_owned(), reason: reason.to_owned() };
+    let cluster_id = cluster_id(client, milliseconds).ok_or_else(|| away("the cluster did not tell its id"))?;
     let name = CString::new(topic).map_err(|_| IdentityError::NotFound(topic.to_owned()))?;
     let event = describe(client, &name, milliseconds).ok_or_else(|| away("no answer in time"))?;
     let described = event.topic();
     let (code, reason) = match &described {
         Ok((topic_id, partitions)) => {
-            return Ok(TopicIdentity {
-                cluster_id,
-                topic_id: topic_id.clone(),
-                partitions: *partitions,
-            });
+            return Ok(TopicIdentity { cluster_id, topic_id: topic_id.clone(), partitions: *partitions });
         }
         Err((code, reason)) => (*code, reason.clone()),
     };
@@ -101,9 +89,7 @@ fn cluster_id<C: ClientContext>(client: &Client<C>, milliseconds: i32) -> Option
         return None;
     }
     // SAFETY: not null, so it is a string that ends in zero and belongs to us until it is freed below, after the copy.
-    let id = unsafe { CStr::from_ptr(text) }
-        .to_string_lossy()
-        .into_owned();
+    let id = unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned();
     // SAFETY: librdkafka asks for its strings to be freed by this call, once.
     unsafe { native::rd_kafka_mem_free(client.native_ptr(), text.cast()) };
     Some(id)
@@ -127,18 +113,10 @@ fn describe<C: ClientContext>(client: &Client<C>, name: &CStr, milliseconds: i32
     // SAFETY: the options are alive; no buffer is given for the error text, and its length says so. A time-out out of
     // range is refused and leaves the default, which the wait below bounds as well.
     unsafe {
-        native::rd_kafka_AdminOptions_set_request_timeout(
-            options.0,
-            milliseconds,
-            std::ptr::null_mut(),
-            0,
-        );
+        native::rd_kafka_AdminOptions_set_request_timeout(options.0, milliseconds, std::ptr::null_mut(), 0);
     }
     // SAFETY: the client is alive.
-    let queue = Owned::new(
-        unsafe { native::rd_kafka_queue_new(client) },
-        native::rd_kafka_queue_destroy,
-    )?;
+    let queue = Owned::new(unsafe { native::rd_kafka_queue_new(client) }, native::rd_kafka_queue_destroy)?;
     // SAFETY: all four are alive. librdkafka copies topics and options and keeps its own reference to the queue, so an
     // answer after we gave up is dropped there.
     unsafe { native::rd_kafka_DescribeTopics(client, topics.0, options.0, queue.0) };
@@ -172,21 +150,12 @@ impl Event {
         use native::rd_kafka_resp_err_t as Code;
         let event = self.0.0;
         // SAFETY: the event is alive; the text belongs to it and is copied.
-        let (code, reason) = unsafe {
-            (
-                native::rd_kafka_event_error(event),
-                text(native::rd_kafka_event_error_string(event)),
-            )
-        };
+        let (code, reason) =
+            unsafe { (native::rd_kafka_event_error(event), text(native::rd_kafka_event_error_string(event))) };
         if code != Code::RD_KAFKA_RESP_ERR_NO_ERROR {
             return Err((code, reason));
         }
-        let nothing = || {
-            (
-                Code::RD_KAFKA_RESP_ERR__FAIL,
-                "the answer is empty".to_owned(),
-            )
-        };
+        let nothing = || (Code::RD_KAFKA_RESP_ERR__FAIL, "the answer is empty".to_owned());
         let mut count = 0;
         // SAFETY: null if the event is another's answer, which is checked; else an array of `count` descriptions that
         // belong to the event, which outlives this function.
@@ -236,7 +205,5 @@ unsafe fn text(pointer: *const c_char) -> String {
         return String::new();
     }
     // SAFETY: by the contract above.
-    unsafe { CStr::from_ptr(pointer) }
-        .to_string_lossy()
-        .into_owned()
+    unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
 }

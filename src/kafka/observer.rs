@@ -63,8 +63,7 @@ impl Observer {
     pub fn bounds(&self, topic: &str, partitions: usize) -> Result<Vec<(TopicPartition, Bounds)>, LogError> {
         let topic: Arc<str> = Arc::from(topic);
         let numbers = 0..i32::try_from(partitions).unwrap_or(i32::MAX);
-        let names: Vec<_> =
-            numbers.map(|partition| TopicPartition { topic: Arc::clone(&topic), partition }).collect();
+        let names: Vec<_> = numbers.map(|partition| TopicPartition { topic: Arc::clone(&topic), partition }).collect();
         let found = bounds(&self.consumer, &names, self.patience)?;
         Ok(names.into_iter().zip(found).collect())
     }

@@ -81,11 +81,7 @@ impl Producer {
     ///
     /// # Errors
     /// librdkafka refuses a property.
-    pub fn new(
-        brokers: &str,
-        client_id: &str,
-        properties: &BTreeMap<String, String>,
-    ) -> Result<Self, SettingsError> {
+    pub fn new(brokers: &str, client_id: &str, properties: &BTreeMap<String, String>) -> Result<Self, SettingsError> {
         let mut config = base(brokers, client_id);
         config
             .set("enable.idempotence", "true")
@@ -126,10 +122,7 @@ impl Producer {
                     next = back;
                 }
                 Err((error, _)) => {
-                    return Err(ProduceError::Refused {
-                        topic: record.topic.to_owned(),
-                        reason: error.to_string(),
-                    });
+                    return Err(ProduceError::Refused { topic: record.topic.to_owned(), reason: error.to_string() });
                 }
             }
         }
@@ -152,11 +145,7 @@ impl Producer {
         if delivered == self.sent {
             return Ok(delivered);
         }
-        let first = context
-            .first_error
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let first = context.first_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Err(ProduceError::Undelivered {
             sent: self.sent,
             failed: self.sent - delivered,
@@ -195,9 +184,7 @@ impl ProducerContext for Deliveries {
                 self.first_error
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
-                    .get_or_insert_with(|| {
-                        format!("{}/{}: {error}", message.topic(), message.partition())
-                    });
+                    .get_or_insert_with(|| format!("{}/{}: {error}", message.topic(), message.partition()));
             }
         }
     }
@@ -215,32 +202,20 @@ pub async fn create_topic(
     replication: i32,
     settings: &BTreeMap<String, String>,
 ) -> Result<bool, ProduceError> {
-    let failed = |reason: String| ProduceError::Create {
-        topic: topic.to_owned(),
-        reason,
-    };
+    let failed = |reason: String| ProduceError::Create { topic: topic.to_owned(), reason };
     let mut config = base(brokers, "highwater-admin");
     for (key, value) in properties {
         config.set(key, value);
     }
-    let admin: AdminClient<DefaultClientContext> = config
-        .create()
-        .map_err(|error| failed(error.to_string()))?;
-    let mut new = NewTopic::new(
-        topic,
-        i32::from(partitions),
-        TopicReplication::Fixed(replication),
-    );
+    let admin: AdminClient<DefaultClientContext> = config.create().map_err(|error| failed(error.to_string()))?;
+    let mut new = NewTopic::new(topic, i32::from(partitions), TopicReplication::Fixed(replication));
     for (key, value) in settings {
         new = new.set(key, value);
     }
     let options = AdminOptions::new()
         .request_timeout(Some(Duration::from_secs(15)))
         .operation_timeout(Some(Duration::from_secs(10)));
-    let answers = admin
-        .create_topics([&new], &options)
-        .await
-        .map_err(|error| failed(error.to_string()))?;
+    let answers = admin.create_topics([&new], &options).await.map_err(|error| failed(error.to_string()))?;
     match answers.into_iter().next() {
         Some(Ok(_)) => Ok(true),
         Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(false),

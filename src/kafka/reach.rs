@@ -49,11 +49,7 @@ struct Away {
 
 impl Reach {
     pub(super) fn new(name: String) -> Self {
-        Self {
-            name,
-            away: None,
-            said: None,
-        }
+        Self { name, away: None, said: None }
     }
 
     /// Something that nobody has seen yet: it is looked for soon.
@@ -81,12 +77,7 @@ impl Reach {
         match &mut self.away {
             Some(away) => away.reason = reason.to_owned(),
             None => {
-                self.away = Some(Away {
-                    since: now,
-                    reason: reason.to_owned(),
-                    probe: now,
-                    said: false,
-                });
+                self.away = Some(Away { since: now, reason: reason.to_owned(), probe: now, said: false });
             }
         }
     }
@@ -106,10 +97,7 @@ impl Reach {
             return said.then(|| Say::Info(format!("{} is back after {seconds} s", self.name)));
         }
         away.probe = now + PROBE;
-        if self
-            .said
-            .is_some_and(|said| now.duration_since(said) < REMINDER)
-        {
+        if self.said.is_some_and(|said| now.duration_since(said) < REMINDER) {
             return None;
         }
         self.said = Some(now);
@@ -178,10 +166,7 @@ mod tests {
     #[test]
     fn a_long_one_is_repeated_each_minute() {
         let lines = run(Duration::from_secs(200), Duration::from_secs(1));
-        let warnings = lines
-            .iter()
-            .filter(|line| matches!(line, Say::Warn(_)))
-            .count();
+        let warnings = lines.iter().filter(|line| matches!(line, Say::Warn(_))).count();
         assert_eq!((warnings, lines.len()), (4, 5), "{lines:?}");
     }
 

@@ -106,9 +106,7 @@ impl ConsumerSettings {
             .set("auto.offset.reset", "error")
             .set("enable.partition.eof", "true");
         match self.protocol {
-            GroupProtocol::Classic => {
-                config.set("partition.assignment.strategy", "cooperative-sticky")
-            }
+            GroupProtocol::Classic => config.set("partition.assignment.strategy", "cooperative-sticky"),
             GroupProtocol::Consumer => config.set("group.protocol", "consumer"),
         };
         Ok(config)
@@ -118,10 +116,7 @@ impl ConsumerSettings {
 /// What every client has: where, and under which name.
 pub(super) fn base(brokers: &str, client_id: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
-    config
-        .set("bootstrap.servers", brokers)
-        .set("client.id", client_id)
-        .set_log_level(RDKafkaLogLevel::Info);
+    config.set("bootstrap.servers", brokers).set("client.id", client_id).set_log_level(RDKafkaLogLevel::Info);
     config
 }
 
@@ -137,10 +132,7 @@ mod tests {
             client_id: "client".into(),
             topics: vec!["events".into()],
             protocol: GroupProtocol::Classic,
-            properties: properties
-                .iter()
-                .map(|(key, value)| ((*key).into(), (*value).into()))
-                .collect(),
+            properties: properties.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect(),
         }
     }
 
@@ -155,9 +147,7 @@ mod tests {
 
     #[test]
     fn others_are_passed_on_and_win_over_the_recommended() {
-        let config = settings(&[("fetch.wait.max.ms", "7"), ("group.instance.id", "a")])
-            .client_config()
-            .unwrap();
+        let config = settings(&[("fetch.wait.max.ms", "7"), ("group.instance.id", "a")]).client_config().unwrap();
         assert_eq!(config.get("fetch.wait.max.ms"), Some("7"));
         assert_eq!(config.get("group.instance.id"), Some("a"));
         assert_eq!(config.get("isolation.level"), Some("read_committed"));
@@ -177,9 +167,6 @@ mod tests {
     fn no_topic_is_an_error() {
         let mut settings = settings(&[]);
         settings.topics.clear();
-        assert_eq!(
-            settings.client_config().unwrap_err(),
-            SettingsError::NoTopic
-        );
+        assert_eq!(settings.client_config().unwrap_err(), SettingsError::NoTopic);
     }
 }

@@ -40,11 +40,7 @@ impl Slots {
     /// Adds a silent partition.
     pub(super) fn add(&mut self, partition: TopicPartition) {
         self.remove(&partition);
-        self.list.push(Slot {
-            partition,
-            stage: Stage::Silent,
-            paused: false,
-        });
+        self.list.push(Slot { partition, stage: Stage::Silent, paused: false });
     }
 
     /// Forgets a partition.
@@ -55,8 +51,7 @@ impl Slots {
 
     /// The slot of a partition, if it is assigned.
     pub(super) fn get(&mut self, topic: &str, partition: i32) -> Option<&mut Slot> {
-        let is =
-            |slot: &Slot| slot.partition.partition == partition && *slot.partition.topic == *topic;
+        let is = |slot: &Slot| slot.partition.partition == partition && *slot.partition.topic == *topic;
         if !self.list.get(self.last).is_some_and(is) {
             self.last = self.list.iter().position(is)?;
         }
@@ -77,10 +72,7 @@ impl Slots {
             return;
         };
         if record.offset >= next {
-            slot.stage = Stage::Started {
-                from,
-                next: record.offset + 1,
-            };
+            slot.stage = Stage::Started { from, next: record.offset + 1 };
             on(LogEvent::Record(record));
         } else if record.offset >= from {
             // The order of the log is what everything stands on. Neither skipping nor repeating would be right, so the
@@ -104,22 +96,12 @@ mod tests {
     use super::*;
 
     fn partition(number: i32) -> TopicPartition {
-        TopicPartition {
-            topic: "events".into(),
-            partition: number,
-        }
+        TopicPartition { topic: "events".into(), partition: number }
     }
 
     fn deliver(slots: &mut Slots, number: i32, offset: u64) -> Vec<String> {
         let mut seen = Vec::new();
-        let record = Record {
-            topic: "events",
-            partition: number,
-            offset,
-            timestamp_ms: 0,
-            key: None,
-            payload: None,
-        };
+        let record = Record { topic: "events", partition: number, offset, timestamp_ms: 0, key: None, payload: None };
         slots.deliver(record, &mut |event| {
             seen.push(match event {
                 LogEvent::Record(record) => format!("{}", record.offset),
@@ -152,10 +134,7 @@ mod tests {
         slots.add(partition(0));
         slots.get("events", 0).unwrap().stage = Stage::Started { from: 3, next: 10 };
         let seen = deliver(&mut slots, 0, 4);
-        assert!(
-            seen.len() == 1 && seen[0].starts_with("OutOfRange"),
-            "{seen:?}"
-        );
+        assert!(seen.len() == 1 && seen[0].starts_with("OutOfRange"), "{seen:?}");
         assert!(deliver(&mut slots, 0, 10).is_empty());
     }
 }

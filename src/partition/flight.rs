@@ -13,6 +13,7 @@
 //!   same mark, one lands.
 //! - It goes out on the connection that the mark was asked on. A server killed in between breaks that connection.
 //! - An acknowledgement proves nothing; the mark is asked again and decides.
+//! - Rows past their table's retention vanish as they land; once acknowledged they are not waited for.
 //! - A token that was acknowledged but has no part (killed between the two) is burnt: after the insert time-out the same
 //!   rows go out under `/1`, `/2` …, the same sequence for every writer.
 
@@ -23,7 +24,7 @@ use std::time::Duration;
 use super::token::{Suffix, Token};
 use super::{Action, Backoff, Stop, Tuning};
 use crate::batch::{Batch, Block, Key};
-use crate::plan::Plan;
+use crate::plan::{Plan, TableKind};
 use crate::ports::{Connection, Insert, Marks, Question, Rows};
 
 /// A sealed batch until the ledger has its range.
@@ -225,6 +226,10 @@ impl Flight {
                 seen.insert(key, mark);
                 continue;
             }
+            if self.is_expired(plan, key, at.max(mark), mark, tuning, now) {
+                seen.insert(key, last + 1);
+                continue;
+            }
             let (suffix, again) = self.token(Some(key), mark, tuning, now);
             unseen |= again;
             let table = &plan.table(key.table).name;
@@ -242,6 +247,19 @@ impl Flight {
         }
         let due = if unseen { self.backoff.after_failure(now) } else { now };
         self.step = Step::Send { due, outbox };
+    }
+
+    /// Whether what is missing was inserted, and is older than its table keeps rows: gone as soon as it was there. That
+    /// the insert was acknowledged is asked for so that the token on this mark is spent for every writer.
+    fn is_expired(&self, plan: &Plan, key: Key, at: u64, mark: u64, tuning: &Tuning, now: Duration) -> bool {
+        let keep = match plan.table(key.table).kind {
+            TableKind::Raw(_) => tuning.keep_events,
+            TableKind::DeadLetters => tuning.keep_dead_letters,
+            TableKind::Rollup(_) => None,
+        };
+        let Some(horizon) = keep.and_then(|keep| now.checked_sub(keep)) else { return false };
+        let inserted = self.tokens.get(&Some(key)).is_some_and(|token| token.is_acknowledged(mark));
+        inserted && self.batch.is_older(key, at, i64::try_from(horizon.as_micros()).unwrap_or(i64::MAX))
     }
 
     fn ledger_insert(

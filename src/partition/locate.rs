@@ -77,7 +77,13 @@ impl Locate {
                 let insert = Insert {
                     connection: *connection,
                     token: format!("{source}/ledger/new{}", self.token.suffix()),
-                    rows: Rows::Ledger(LedgerRow::empty(source.clone(), LedgerKind::Start, *at, *at, plan.hash.clone())),
+                    rows: Rows::Ledger(LedgerRow::empty(
+                        source.clone(),
+                        LedgerKind::Start,
+                        *at,
+                        *at,
+                        plan.hash.clone(),
+                    )),
                 };
                 self.step = Step::Waiting;
                 Some(Action::Insert(insert))

@@ -135,13 +135,7 @@ impl Running {
         self.flight = Some(Flight::new(batch, plan, tuning, self.known.take(), &self.recorded, now));
     }
 
-    pub(super) fn reply(
-        &mut self,
-        plan: &Plan,
-        tuning: &Tuning,
-        reply: Reply,
-        now: Duration,
-    ) -> Result<(), Stop> {
+    pub(super) fn reply(&mut self, plan: &Plan, tuning: &Tuning, reply: Reply, now: Duration) -> Result<(), Stop> {
         let Some(flight) = &mut self.flight else { return Ok(()) };
         match reply {
             Reply::Marks(Ok(marks)) => {

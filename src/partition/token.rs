@@ -27,6 +27,11 @@ impl Token {
         self.acknowledged.get_or_insert(now);
     }
 
+    /// Whether an insert under it, on this mark, was acknowledged.
+    pub(super) fn is_acknowledged(&self, base: u64) -> bool {
+        self.base == base && self.acknowledged.is_some()
+    }
+
     /// The mark was asked: it is `base`, so what was inserted on it is not there. Answers whether that is against an
     /// acknowledgement.
     pub(super) fn missed(&mut self, base: u64, insert_timeout: Duration, now: Duration) -> bool {

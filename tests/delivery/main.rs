@@ -16,7 +16,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 #[test]
 fn a_stream_becomes_rows_and_minutes() {
     let world = World::new();
-    let traffic = ["--events", "60000", "--minutes", "7", "--disorder", "20s", "--duplicates", "0.02", "--bad", "0.002"];
+    let traffic =
+        ["--events", "60000", "--minutes", "7", "--disorder", "20s", "--duplicates", "0.02", "--bad", "0.002"];
     world.generate(&traffic);
     world.done(&["migrate"]);
     let mut process = world.run("first");
@@ -80,8 +81,13 @@ fn what_cannot_be_read_costs_one_dead_letter_each() {
     let mut producer = Producer::new(&world.stack.kafka.bootstrap(), "test", &Default::default()).unwrap();
     let now = jiff::Timestamp::now().as_millisecond();
     let mut send = |payload: &[u8]| {
-        let record =
-            Outgoing { topic: TOPIC, partition: Some(1), key: Some(b"k"), payload: Some(payload), timestamp_ms: Some(now) };
+        let record = Outgoing {
+            topic: TOPIC,
+            partition: Some(1),
+            key: Some(b"k"),
+            payload: Some(payload),
+            timestamp_ms: Some(now),
+        };
         producer.send(record).unwrap();
     };
     send(b"random bytes, no frame");
@@ -157,16 +163,28 @@ fn a_file_replayed_twice_counts_once() {
         let (context, generated) = (rng.u64(1..8_000), rng.u64(1..1_000));
         (input, output) = (input + context, output + generated);
         let (minute, second) = (second / 60, second % 60);
-        writeln!(text, "2023-11-16 18:{minute:02}:{second:02}.{:07},{context},{generated}", rng.u32(0..9_999_999)).unwrap();
+        writeln!(text, "2023-11-16 18:{minute:02}:{second:02}.{:07},{context},{generated}", rng.u32(0..9_999_999))
+            .unwrap();
     }
     drop(text);
-    let mut arguments = vec!["replay", file.to_str().unwrap(), "--type", "llm_call", "--topic", TOPIC, "--partitions", "4"];
+    let mut arguments =
+        vec!["replay", file.to_str().unwrap(), "--type", "llm_call", "--topic", TOPIC, "--partitions", "4"];
     for map in ["TIMESTAMP=occurred_at", "ContextTokens=input_tokens", "GeneratedTokens=output_tokens"] {
         arguments.extend(["--map", map]);
     }
     for set in [
-        "app=chat", "environment=production", "provider=openai", "model=gpt-4", "operation=chat", "endpoint=/chat",
-        "feature=chat", "status=ok", "cache_read_tokens=0", "cache_write_tokens=0", "streamed=true", "retries=0",
+        "app=chat",
+        "environment=production",
+        "provider=openai",
+        "model=gpt-4",
+        "operation=chat",
+        "endpoint=/chat",
+        "feature=chat",
+        "status=ok",
+        "cache_read_tokens=0",
+        "cache_write_tokens=0",
+        "streamed=true",
+        "retries=0",
     ] {
         arguments.extend(["--set", set]);
     }
@@ -174,7 +192,8 @@ fn a_file_replayed_twice_counts_once() {
     world.done(&["migrate"]);
     let mut process = world.run("run");
     world.wait_for(3_000, &mut process, MINUTE);
-    let sums = || world.query("SELECT count(), sum(input_tokens), sum(output_tokens) FROM highwater.llm_call FORMAT TSV");
+    let sums =
+        || world.query("SELECT count(), sum(input_tokens), sum(output_tokens) FROM highwater.llm_call FORMAT TSV");
     assert_eq!(sums().trim(), format!("3000\t{input}\t{output}"));
     world.done(&arguments);
     world.wait_for(6_000, &mut process, MINUTE);

@@ -30,20 +30,13 @@ impl Lines {
     fn listen(&self) -> tracing::subscriber::DefaultGuard {
         let lines = self.clone();
         tracing::subscriber::set_default(
-            tracing_subscriber::fmt()
-                .with_ansi(false)
-                .with_writer(move || lines.clone())
-                .finish(),
+            tracing_subscriber::fmt().with_ansi(false).with_writer(move || lines.clone()).finish(),
         )
     }
 
     fn take(&self) -> Vec<String> {
         let bytes = std::mem::take(&mut *self.0.lock().unwrap());
-        String::from_utf8(bytes)
-            .unwrap()
-            .lines()
-            .map(str::to_owned)
-            .collect()
+        String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect()
     }
 }
 
@@ -63,23 +56,15 @@ fn a_broker_that_is_killed_is_mentioned_once_and_awaited() {
         for name in &names {
             start(&mut log, name, 50);
         }
-        let told = poll_until(&mut log, |told| {
-            (0..4).all(|partition| ended(told, partition).is_some())
-        });
+        let told = poll_until(&mut log, |told| (0..4).all(|partition| ended(told, partition).is_some()));
         assert_eq!(offsets(&told, 3).first(), Some(&50));
         assert_eq!(lines.take(), Vec::<String>::new(), "a quiet time");
 
         kafka.kill().unwrap();
         let told = poll_for(&mut log, Duration::from_secs(8));
-        assert!(
-            told.iter().all(|told| !matches!(told, Told::Record(..))),
-            "{told:?}"
-        );
+        assert!(told.iter().all(|told| !matches!(told, Told::Record(..))), "{told:?}");
         let said = lines.take();
-        assert!(
-            said.len() == 1 && said[0].contains("WARN") && said[0].contains(&brokers),
-            "{said:?}"
-        );
+        assert!(said.len() == 1 && said[0].contains("WARN") && said[0].contains(&brokers), "{said:?}");
         let begun = Instant::now();
         assert!(log.bounds(&names).is_err());
         assert!(begun.elapsed() < Duration::from_secs(7));
@@ -108,10 +93,7 @@ fn a_broker_that_is_killed_is_mentioned_once_and_awaited() {
             }
         }
         let said: Vec<String> = lines.take();
-        let back = said
-            .iter()
-            .filter(|line| line.contains("is back after"))
-            .count();
+        let back = said.iter().filter(|line| line.contains("is back after")).count();
         assert_eq!(back, 1, "{said:?}");
         assert!(said.len() <= 3, "{said:?}");
         log.close();
@@ -141,29 +123,21 @@ fn a_consumer_closes_though_its_broker_is_gone_or_frozen() {
         if frozen {
             kafka.resume().unwrap();
         }
-        assert!(
-            took < Duration::from_secs(12),
-            "frozen: {frozen}, took {took:?}"
-        );
+        assert!(took < Duration::from_secs(12), "frozen: {frozen}, took {took:?}");
     }
 }
 
 #[test]
 fn a_topic_that_is_missing_is_named_once_and_awaited() {
     let brokers = broker();
-    for (protocol, topic_name) in [
-        (GroupProtocol::Classic, "late-classic"),
-        (GroupProtocol::Consumer, "late-consumer"),
-    ] {
+    for (protocol, topic_name) in [(GroupProtocol::Classic, "late-classic"), (GroupProtocol::Consumer, "late-consumer")]
+    {
         let lines = Lines::default();
         let _listening = lines.listen();
         let mut log = consumer(&brokers, topic_name, topic_name, protocol);
         assert!(poll_for(&mut log, Duration::from_secs(4)).is_empty());
         let said = lines.take();
-        assert!(
-            said.len() == 1 && said[0].contains("WARN") && said[0].contains(topic_name),
-            "{said:?}"
-        );
+        assert!(said.len() == 1 && said[0].contains("WARN") && said[0].contains(topic_name), "{said:?}");
         topic(&brokers, topic_name, 1);
         join(&mut log, 1);
         poll_for(&mut log, Duration::from_secs(2));
@@ -175,17 +149,13 @@ fn a_topic_that_is_missing_is_named_once_and_awaited() {
 #[test]
 fn a_property_that_the_engine_fixes_is_refused() {
     let mut settings = settings_of("127.0.0.1:9", &["events"], "group", GroupProtocol::Classic);
-    settings
-        .properties
-        .insert("enable.auto.commit".into(), "true".into());
+    settings.properties.insert("enable.auto.commit".into(), "true".into());
     let Err(error) = KafkaLog::new(&settings) else {
         panic!("accepted");
     };
     assert_eq!(error, SettingsError::Fixed("enable.auto.commit".into()));
     settings.properties.clear();
-    settings
-        .properties
-        .insert("no.such.property".into(), "1".into());
+    settings.properties.insert("no.such.property".into(), "1".into());
     assert!(
         matches!(KafkaLog::new(&settings), Err(SettingsError::Client(error)) if error.contains("no.such.property"))
     );

@@ -11,18 +11,12 @@ use rdkafka::client::DefaultClientContext;
 use crate::support::*;
 
 fn admin(brokers: &str) -> AdminClient<DefaultClientContext> {
-    ClientConfig::new()
-        .set("bootstrap.servers", brokers)
-        .create()
-        .unwrap()
+    ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap()
 }
 
 fn resident_kilobytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS:"))
-        .unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
@@ -56,13 +50,7 @@ fn what_does_not_exist_and_who_does_not_answer_are_told_apart() {
         assert_eq!(error, IdentityError::NotFound(bad.into()));
     }
     let error = topic_identity(admin_client.inner(), "bad name!", PATIENCE).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            IdentityError::Refused { .. } | IdentityError::NotFound(_)
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, IdentityError::Refused { .. } | IdentityError::NotFound(_)), "{error}");
     // Nobody listens on the discard port.
     let nobody = admin("127.0.0.1:9");
     let error = topic_identity(nobody.inner(), "events", Duration::from_millis(300)).unwrap_err();

@@ -19,12 +19,7 @@ struct Member {
 
 impl Member {
     fn turn(&mut self, ledger: &Arc<Mutex<BTreeMap<i32, u64>>>) {
-        let Self {
-            log,
-            owned,
-            pending,
-            ..
-        } = self;
+        let Self { log, owned, pending, .. } = self;
         log.poll(Duration::from_millis(10), &mut |event| match event {
             LogEvent::Assigned(names) => pending.extend(names),
             LogEvent::Revoked(names) => {
@@ -34,10 +29,7 @@ impl Member {
                 }
             }
             LogEvent::Record(record) => {
-                assert!(
-                    owned.contains(&record.partition),
-                    "a record after the revocation or before the start"
-                );
+                assert!(owned.contains(&record.partition), "a record after the revocation or before the start");
                 let mut ledger = ledger.lock().unwrap();
                 let next = ledger.entry(record.partition).or_default();
                 assert_eq!(record.offset, *next, "partition {}", record.partition);
@@ -47,12 +39,7 @@ impl Member {
             LogEvent::OutOfRange(name) => panic!("{name} out of range"),
         });
         self.pending.retain(|name| {
-            let next = ledger
-                .lock()
-                .unwrap()
-                .get(&name.partition)
-                .copied()
-                .unwrap_or(0);
+            let next = ledger.lock().unwrap().get(&name.partition).copied().unwrap_or(0);
             let started = self.log.start(name, next).is_ok();
             if started {
                 self.owned.insert(name.partition);
@@ -75,10 +62,9 @@ impl Member {
 #[test]
 fn members_come_and_go_and_every_record_is_delivered_once() {
     let brokers = broker();
-    for (protocol, topic_name) in [
-        (GroupProtocol::Classic, "share-classic"),
-        (GroupProtocol::Consumer, "share-consumer"),
-    ] {
+    for (protocol, topic_name) in
+        [(GroupProtocol::Classic, "share-classic"), (GroupProtocol::Consumer, "share-consumer")]
+    {
         topic(&brokers, topic_name, 12);
         let ledger = Arc::new(Mutex::new(BTreeMap::new()));
         let member = || Member {
@@ -99,20 +85,10 @@ fn members_come_and_go_and_every_record_is_delivered_once() {
             }
             let begun = Instant::now();
             let wanted = 12 / members.len();
-            while ledger
-                .lock()
-                .unwrap()
-                .values()
-                .filter(|next| **next == filled)
-                .count()
-                < 12
+            while ledger.lock().unwrap().values().filter(|next| **next == filled).count() < 12
                 || members.iter().any(|member| member.owned.len() != wanted)
             {
-                assert!(
-                    begun.elapsed() < PATIENCE,
-                    "round {round}: {:?}",
-                    ledger.lock().unwrap()
-                );
+                assert!(begun.elapsed() < PATIENCE, "round {round}: {:?}", ledger.lock().unwrap());
                 for member in &mut members {
                     member.turn(&ledger);
                 }

@@ -15,29 +15,19 @@ use crate::support::*;
 #[test]
 fn each_partition_is_delivered_from_where_it_was_started() {
     let brokers = broker();
-    for (protocol, topic_name) in [
-        (GroupProtocol::Classic, "middle-classic"),
-        (GroupProtocol::Consumer, "middle-consumer"),
-    ] {
+    for (protocol, topic_name) in
+        [(GroupProtocol::Classic, "middle-classic"), (GroupProtocol::Consumer, "middle-consumer")]
+    {
         topic(&brokers, topic_name, 16);
         fill(&brokers, topic_name, 16, 500);
         let mut log = consumer(&brokers, topic_name, topic_name, protocol);
         join(&mut log, 16);
-        assert!(
-            poll_for(&mut log, Duration::from_millis(700)).is_empty(),
-            "silent before the start"
-        );
+        assert!(poll_for(&mut log, Duration::from_millis(700)).is_empty(), "silent before the start");
         // Partition 15 is never started.
         for partition in 0..15 {
-            start(
-                &mut log,
-                &name(topic_name, partition),
-                partition as u64 * 31,
-            );
+            start(&mut log, &name(topic_name, partition), partition as u64 * 31);
         }
-        let told = poll_until(&mut log, |told| {
-            (0..15).all(|partition| ended(told, partition) == Some(500))
-        });
+        let told = poll_until(&mut log, |told| (0..15).all(|partition| ended(told, partition) == Some(500)));
         for partition in 0..15 {
             let expected: Vec<u64> = (partition as u64 * 31..500).collect();
             assert_eq!(offsets(&told, partition), expected, "partition {partition}");
@@ -45,8 +35,7 @@ fn each_partition_is_delivered_from_where_it_was_started() {
         assert!(offsets(&told, 15).is_empty());
         assert!(told.iter().all(|told| match told {
             Told::Record(_, offset, time, payload) => {
-                *time == 1_700_000_000_000 + *offset as i64
-                    && payload.as_deref() == Some(&offset.to_be_bytes())
+                *time == 1_700_000_000_000 + *offset as i64 && payload.as_deref() == Some(&offset.to_be_bytes())
             }
             _ => true,
         }));
@@ -110,11 +99,8 @@ fn aborted_transactions_are_skipped_and_the_end_counts_their_markers() {
     let brokers = broker();
     topic(&brokers, "transactions", 1);
     let mut producer = ClientConfig::new();
-    let producer: BaseProducer = producer
-        .set("bootstrap.servers", &brokers)
-        .set("transactional.id", "transactions")
-        .create()
-        .unwrap();
+    let producer: BaseProducer =
+        producer.set("bootstrap.servers", &brokers).set("transactional.id", "transactions").create().unwrap();
     producer.init_transactions(PATIENCE).unwrap();
     let transaction = |payloads: std::ops::Range<u64>| {
         producer.begin_transaction().unwrap();
@@ -134,12 +120,7 @@ fn aborted_transactions_are_skipped_and_the_end_counts_their_markers() {
     producer.commit_transaction(PATIENCE).unwrap();
     transaction(200..203);
 
-    let mut log = consumer(
-        &brokers,
-        "transactions",
-        "transactions",
-        GroupProtocol::Classic,
-    );
+    let mut log = consumer(&brokers, "transactions", "transactions", GroupProtocol::Classic);
     let names = join(&mut log, 1);
     let bounds = log.bounds(&names).unwrap()[0];
     assert_eq!((bounds.start, bounds.committed), (0, None));
@@ -149,10 +130,7 @@ fn aborted_transactions_are_skipped_and_the_end_counts_their_markers() {
     assert_eq!(offsets(&told, 0), expected);
     // Neither the open transaction nor a position before the last marker.
     assert_eq!(ended(&told, 0), Some(21));
-    assert_eq!(
-        bounds.end, 21,
-        "the end that can be read, not the open transaction's"
-    );
+    assert_eq!(bounds.end, 21, "the end that can be read, not the open transaction's");
 
     producer.abort_transaction(PATIENCE).unwrap();
     let told = poll_until(&mut log, |told| ended(told, 0) == Some(25));
@@ -166,22 +144,14 @@ fn two_topics_tell_their_ends_apart() {
     topic(&brokers, "ends-b", 1);
     fill(&brokers, "ends-a", 1, 5);
     fill(&brokers, "ends-b", 1, 9);
-    let settings = settings_of(
-        &brokers,
-        &["ends-a", "ends-b"],
-        "ends",
-        GroupProtocol::Classic,
-    );
+    let settings = settings_of(&brokers, &["ends-a", "ends-b"], "ends", GroupProtocol::Classic);
     let mut log = KafkaLog::new(&settings).unwrap();
     join(&mut log, 2);
     start(&mut log, &name("ends-a", 0), 0);
     start(&mut log, &name("ends-b", 0), 0);
     let wanted = [(name("ends-a", 0), 5), (name("ends-b", 0), 9)];
-    let told = poll_until(&mut log, |told| {
-        wanted
-            .iter()
-            .all(|(name, end)| told.contains(&Told::End(name.clone(), *end)))
-    });
+    let told =
+        poll_until(&mut log, |told| wanted.iter().all(|(name, end)| told.contains(&Told::End(name.clone(), *end))));
     assert!(told.iter().all(|told| match told {
         Told::End(name, end) => wanted.contains(&(name.clone(), *end)),
         _ => true,
@@ -193,14 +163,10 @@ fn a_position_outside_the_log_is_told_and_can_be_corrected() {
     let brokers = broker();
     topic(&brokers, "range", 4);
     fill(&brokers, "range", 4, 100);
-    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-        .set("bootstrap.servers", &brokers)
-        .create()
-        .unwrap();
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", &brokers).create().unwrap();
     let mut before = TopicPartitionList::new();
-    before
-        .add_partition_offset("range", 1, Offset::Offset(40))
-        .unwrap();
+    before.add_partition_offset("range", 1, Offset::Offset(40)).unwrap();
     let options = AdminOptions::new();
     futures::executor::block_on(admin.delete_records(&before, &options)).unwrap();
 
@@ -208,10 +174,7 @@ fn a_position_outside_the_log_is_told_and_can_be_corrected() {
     let mut names = join(&mut log, 4);
     names.sort();
     let bounds = log.bounds(&names).unwrap();
-    assert_eq!(
-        bounds.iter().map(|bounds| bounds.start).collect::<Vec<_>>(),
-        [0, 40, 0, 0]
-    );
+    assert_eq!(bounds.iter().map(|bounds| bounds.start).collect::<Vec<_>>(), [0, 40, 0, 0]);
     assert!(bounds.iter().all(|bounds| bounds.end == 100));
     // Too early, too late, and two that are right; one of them at the very end.
     for (name, offset) in names.iter().zip([10, 10, 500, 100]) {
@@ -229,9 +192,7 @@ fn a_position_outside_the_log_is_told_and_can_be_corrected() {
 
     start(&mut log, &names[1], 40);
     start(&mut log, &names[2], 95);
-    let told = poll_until(&mut log, |told| {
-        ended(told, 1).is_some() && ended(told, 2).is_some()
-    });
+    let told = poll_until(&mut log, |told| ended(told, 1).is_some() && ended(told, 2).is_some());
     assert_eq!(offsets(&told, 1), (40..100).collect::<Vec<_>>());
     assert_eq!(offsets(&told, 2), (95..100).collect::<Vec<_>>());
 }

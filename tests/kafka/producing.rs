@@ -10,20 +10,11 @@ use highwater::kafka::{GroupProtocol, Producer};
 use crate::support::*;
 
 fn properties(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-    pairs
-        .iter()
-        .map(|(key, value)| ((*key).into(), (*value).into()))
-        .collect()
+    pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect()
 }
 
 fn record(topic: &str, partition: Option<i32>) -> Outgoing<'_> {
-    Outgoing {
-        topic,
-        partition,
-        timestamp_ms: None,
-        key: None,
-        payload: Some(b"payload"),
-    }
+    Outgoing { topic, partition, timestamp_ms: None, key: None, payload: Some(b"payload") }
 }
 
 #[test]
@@ -52,11 +43,7 @@ fn undelivered_records_come_out_of_flush() {
         Ok(()) => producer.flush(PATIENCE).unwrap_err(),
     };
     match &refused {
-        ProduceError::Undelivered {
-            sent: 2,
-            failed: 1,
-            first,
-        } => {
+        ProduceError::Undelivered { sent: 2, failed: 1, first } => {
             assert!(first.contains("undelivered/7"), "{first}");
         }
         ProduceError::Refused { topic, .. } => assert_eq!(topic, "undelivered"),
@@ -69,35 +56,16 @@ fn undelivered_records_come_out_of_flush() {
         producer.send(record("events", None)).unwrap();
     }
     let error = producer.flush(PATIENCE).unwrap_err();
-    assert!(
-        matches!(
-            &error,
-            ProduceError::Undelivered {
-                sent: 3,
-                failed: 3,
-                ..
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(&error, ProduceError::Undelivered { sent: 3, failed: 3, .. }), "{error}");
 
     let mut producer = Producer::new("127.0.0.1:9", "test", &none()).unwrap();
     producer.send(record("events", None)).unwrap();
     let error = producer.flush(Duration::from_millis(200)).unwrap_err();
-    assert!(
-        error.to_string().contains("no answer within 200ms"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("no answer within 200ms"), "{error}");
 
     let big = vec![0; 3_000_000];
-    let huge = Outgoing {
-        payload: Some(&big),
-        ..record("events", None)
-    };
-    assert!(matches!(
-        producer.send(huge),
-        Err(ProduceError::Refused { .. })
-    ));
+    let huge = Outgoing { payload: Some(&big), ..record("events", None) };
+    assert!(matches!(producer.send(huge), Err(ProduceError::Refused { .. })));
 }
 
 #[test]

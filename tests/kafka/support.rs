@@ -60,21 +60,11 @@ pub(crate) fn fill(brokers: &str, name: &str, partitions: i32, count: u64) {
     producer.flush(PATIENCE).unwrap();
 }
 
-pub(crate) fn consumer(
-    brokers: &str,
-    name: &str,
-    group: &str,
-    protocol: GroupProtocol,
-) -> KafkaLog {
+pub(crate) fn consumer(brokers: &str, name: &str, group: &str, protocol: GroupProtocol) -> KafkaLog {
     KafkaLog::new(&settings_of(brokers, &[name], group, protocol)).unwrap()
 }
 
-pub(crate) fn settings_of(
-    brokers: &str,
-    names: &[&str],
-    group: &str,
-    protocol: GroupProtocol,
-) -> ConsumerSettings {
+pub(crate) fn settings_of(brokers: &str, names: &[&str], group: &str, protocol: GroupProtocol) -> ConsumerSettings {
     let mut properties = none();
     if protocol == GroupProtocol::Classic {
         properties.insert("session.timeout.ms".into(), "6000".into());
@@ -107,12 +97,9 @@ pub(crate) fn poll(log: &mut KafkaLog) -> Vec<Told> {
         told.push(match event {
             LogEvent::Assigned(names) => Told::Assigned(names),
             LogEvent::Revoked(names) => Told::Revoked(names),
-            LogEvent::Record(record) => Told::Record(
-                record.partition,
-                record.offset,
-                record.timestamp_ms,
-                record.payload.map(<[u8]>::to_vec),
-            ),
+            LogEvent::Record(record) => {
+                Told::Record(record.partition, record.offset, record.timestamp_ms, record.payload.map(<[u8]>::to_vec))
+            }
             LogEvent::End(name, position) => Told::End(name, position),
             LogEvent::OutOfRange(name) => Told::OutOfRange(name),
         });
@@ -125,12 +112,7 @@ pub(crate) fn poll(log: &mut KafkaLog) -> Vec<Told> {
 pub(crate) fn poll_until(log: &mut KafkaLog, mut done: impl FnMut(&[Told]) -> bool) -> Vec<Told> {
     let (mut told, begun) = (Vec::new(), Instant::now());
     while !done(&told) {
-        assert!(
-            begun.elapsed() < PATIENCE,
-            "waited too long, told {} things: {:?}",
-            told.len(),
-            told.last()
-        );
+        assert!(begun.elapsed() < PATIENCE, "waited too long, told {} things: {:?}", told.len(), told.last());
         told.extend(poll(log));
     }
     told
@@ -182,18 +164,13 @@ pub(crate) fn start(log: &mut KafkaLog, name: &TopicPartition, offset: u64) {
         assert!(begun.elapsed() < PATIENCE, "{error}");
         // Only assignment and ends may come up while one partition is not started yet.
         log.poll(Duration::from_millis(5), &mut |event| {
-            assert!(
-                !matches!(event, LogEvent::Record(record) if record.partition == name.partition)
-            );
+            assert!(!matches!(event, LogEvent::Record(record) if record.partition == name.partition));
         });
     }
 }
 
 pub(crate) fn name(topic: &str, partition: i32) -> TopicPartition {
-    TopicPartition {
-        topic: topic.into(),
-        partition,
-    }
+    TopicPartition { topic: topic.into(), partition }
 }
 
 pub(crate) fn ended(told: &[Told], partition: i32) -> Option<u64> {

@@ -244,7 +244,11 @@ impl Shared {
             self.count("sent under a suffix");
         }
         if self.mutation != Mutation::NoTokens && self.clickhouse.tokens.contains(&token) {
-            self.count(if table == "ledger" { "ledger row of a slower writer dropped" } else { "dropped by its token" });
+            self.count(if table == "ledger" {
+                "ledger row of a slower writer dropped"
+            } else {
+                "dropped by its token"
+            });
             self.say(|| show("dropped by its token"));
         } else {
             let fate = if self.calm { 0 } else { self.rng.u8(..) };
@@ -298,7 +302,15 @@ impl Shared {
             }
         } else {
             let (events, rows) = block.events(&plan);
-            cell.offsets.extend(&events.offsets[rows]);
+            let is_raw = matches!(plan.table(block.key().table).kind, TableKind::Raw(_));
+            let horizon = self.keep_events.filter(|_| is_raw).map_or(0, |keep| (self.now - keep).as_micros() as i64);
+            for row in rows {
+                if events.times[row] >= horizon {
+                    cell.offsets.push(events.offsets[row]);
+                } else {
+                    *self.counts.entry("row expired as it landed").or_default() += 1;
+                }
+            }
             cell.mark = cell.mark.max(cell.offsets.last().map_or(0, |last| last + 1));
         }
     }
@@ -312,12 +324,9 @@ fn read_rollup(block: &Block, plan: &Plan, cell: &mut Cell) {
         Values::LowCardinality(values) => values.get(row).to_owned(),
         other => panic!("{name}: {other:?}"),
     };
-    let (Values::UInt32(minutes), Values::UInt64(counts), Values::UInt64(throughs), Values::Int128(sums)) = (
-        &column("minute").values,
-        &column("count").values,
-        &column("_through").values,
-        &column("amount_sum").values,
-    ) else {
+    let (Values::UInt32(minutes), Values::UInt64(counts), Values::UInt64(throughs), Values::Int128(sums)) =
+        (&column("minute").values, &column("count").values, &column("_through").values, &column("amount_sum").values)
+    else {
         panic!("unexpected column types");
     };
     for row in rows {

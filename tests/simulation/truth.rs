@@ -52,7 +52,7 @@ pub struct Record {
 }
 
 /// 2026-01-31 23:59 UTC: a minute before a month ends.
-const START_MS: i64 = 1_769_903_940_000;
+pub const START_MS: i64 = 1_769_903_940_000;
 
 /// A random log of one partition.
 pub fn log(rng: &mut fastrand::Rng, plan: &Plan) -> Vec<Record> {
@@ -64,7 +64,8 @@ pub fn log(rng: &mut fastrand::Rng, plan: &Plan) -> Vec<Record> {
             let timestamp_ms = START_MS + rng.i64(0..120_000);
             let draw = rng.u32(0..100);
             let back = rng.usize(1..HORIZON as usize + 3);
-            let repeated = (rng.u32(0..100) < repeats).then(|| ids.iter().rev().nth(back - 1).copied().flatten()).flatten();
+            let repeated =
+                (rng.u32(0..100) < repeats).then(|| ids.iter().rev().nth(back - 1).copied().flatten()).flatten();
             let entry = if draw < gaps {
                 Entry::Gap
             } else if draw < gaps + bad {
@@ -130,6 +131,8 @@ pub struct Truth {
     pub dead: BTreeMap<u32, Vec<u64>>,
     /// Offsets of duplicates.
     pub duplicates: Vec<u64>,
+    /// Event time of each raw row, microseconds since 1970.
+    pub times: BTreeMap<u64, i64>,
     /// One past the last message.
     pub end: u64,
 }
@@ -149,6 +152,7 @@ pub fn truth(log: &[Record]) -> Truth {
                 } else {
                     let month = Month::of(*micros).0;
                     truth.raw.entry(month).or_default().push(at);
+                    truth.times.insert(at, *micros);
                     let minute = (micros / 60_000_000 * 60) as u32;
                     let series = truth.rollup.entry(month).or_default();
                     let (count, sum) = series.entry((minute, APPS[*app].to_owned())).or_default();

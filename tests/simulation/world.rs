@@ -39,10 +39,12 @@ pub enum Mutation {
     NoSuffix,
     /// Work begins at the group's commit instead of the ledger's end.
     StartAtCommit,
+    /// Rows that expire as they land are waited for.
+    WaitForExpired,
 }
 
 impl Mutation {
-    pub const ALL: [Mutation; 9] = [
+    pub const ALL: [Mutation; 10] = [
         Mutation::NoTokens,
         Mutation::NoMarks,
         Mutation::NoMarker,
@@ -52,6 +54,7 @@ impl Mutation {
         Mutation::SilentReconnect,
         Mutation::NoSuffix,
         Mutation::StartAtCommit,
+        Mutation::WaitForExpired,
     ];
 }
 
@@ -66,7 +69,11 @@ pub struct Shared {
     pub connections: BTreeMap<u32, (Connection, u64)>,
     /// Faults have ended.
     pub calm: bool,
-    counts: BTreeMap<&'static str, u64>,
+    /// Time since 1970.
+    pub now: Duration,
+    /// How long the server keeps events; what is older is gone as it lands.
+    pub keep_events: Option<Duration>,
+    pub counts: BTreeMap<&'static str, u64>,
     violation: Option<String>,
     trace: Option<Vec<String>>,
 }
@@ -99,7 +106,6 @@ pub struct World {
     shared: Rc<RefCell<Shared>>,
     workers: Vec<Slot>,
     settings: Settings,
-    now: Duration,
     /// Names clients and members; a restarted worker is a new one.
     clients: u32,
     truths: Vec<Truth>,
@@ -147,12 +153,23 @@ impl World {
             logs,
         };
         let seal_events = rng.u64(1..12);
-        let shared = Shared { rng, mutation, plan, kafka, trace: tracing.then(Vec::new), ..Shared::empty() };
+        // Events span two minutes and a half around the start; in some schedules the older of them have expired.
+        let keep_events = (rng.u8(0..6) == 0).then(|| Duration::from_secs(rng.u64(1..200)));
+        let now = Duration::from_millis(truth::START_MS as u64 + 120_000);
+        let trace = tracing.then(Vec::new);
+        let shared = Shared { rng, mutation, plan, kafka, trace, now, keep_events, ..Shared::empty() };
         let insert_timeout = if mutation == Mutation::NoSuffix { Duration::MAX } else { INSERT_TIMEOUT };
-        let tuning = Tuning { seal_after: Duration::from_secs(1), seal_events, seal_bytes: 4_000, insert_timeout };
+        let tuning = Tuning {
+            seal_after: Duration::from_secs(1),
+            seal_events,
+            seal_bytes: 4_000,
+            insert_timeout,
+            keep_events: keep_events.filter(|_| mutation != Mutation::WaitForExpired),
+            keep_dead_letters: None,
+        };
         let settings = Settings { tuning, memory: 3_000, epochs: BTreeMap::from([(Arc::from(TOPIC), 1)]) };
         let shared = Rc::new(RefCell::new(shared));
-        let mut world = World { shared, workers: Vec::new(), settings, now: Duration::ZERO, clients: 0, truths };
+        let mut world = World { shared, workers: Vec::new(), settings, clients: 0, truths };
         for _ in 0..workers {
             world.workers.push(Slot { client: 0, worker: None, frozen: false });
         }
@@ -180,8 +197,11 @@ impl World {
             0..500 => self.work(index),
             500..760 => self.shared.borrow_mut().deliver(),
             760..810 => self.produce(),
-            810..880 => self.now += Duration::from_millis(self.shared.borrow_mut().rng.u64(10..2_000)),
-            880..890 => self.now += INSERT_TIMEOUT,
+            810..880 => {
+                let wait = self.shared.borrow_mut().rng.u64(10..2_000);
+                self.pass(Duration::from_millis(wait));
+            }
+            880..890 => self.pass(INSERT_TIMEOUT),
             890..930 => self.rebalance(),
             930..945 => self.crash(index),
             945..960 => self.freeze(index),
@@ -192,10 +212,15 @@ impl World {
         }
     }
 
+    fn pass(&mut self, time: Duration) {
+        self.shared.borrow_mut().now += time;
+    }
+
     fn work(&mut self, index: usize) {
+        let now = self.shared.borrow().now;
         let slot = &mut self.workers[index];
         match &mut slot.worker {
-            Some(worker) if !slot.frozen => worker.step(self.now, Duration::ZERO),
+            Some(worker) if !slot.frozen => worker.step(now, Duration::ZERO),
             Some(_) => slot.frozen = self.shared.borrow_mut().rng.u8(..) > 20,
             None => {
                 if self.shared.borrow_mut().rng.u8(..) < 60 {
@@ -279,15 +304,16 @@ impl World {
                     *owner = Some(clients[index % clients.len()]);
                 }
             }
+            let now = self.shared.borrow().now;
             for slot in &mut self.workers {
                 if let Some(worker) = &mut slot.worker {
-                    worker.step(self.now, Duration::ZERO);
+                    worker.step(now, Duration::ZERO);
                 }
             }
             while !self.shared.borrow().clickhouse.net.is_empty() {
                 self.shared.borrow_mut().deliver();
             }
-            self.now += Duration::from_millis(if lap % 10 == 9 { 11_000 } else { 300 });
+            self.pass(Duration::from_millis(if lap % 10 == 9 { 11_000 } else { 300 }));
             if self.shared.borrow().violation.is_some() || self.is_settled() {
                 break;
             }
@@ -297,7 +323,8 @@ impl World {
 
     fn is_settled(&self) -> bool {
         let idle = self.workers.iter().flat_map(|slot| &slot.worker).all(|worker| {
-            !worker.is_waiting() && worker.partitions().all(|partition| partition.is_idle() && partition.done().is_some())
+            !worker.is_waiting()
+                && worker.partitions().all(|partition| partition.is_idle() && partition.done().is_some())
         });
         let shared = self.shared.borrow();
         let ends = (0..self.truths.len()).all(|partition| {
@@ -308,7 +335,8 @@ impl World {
     }
 
     fn check(&self) {
-        let stopped = self.workers.iter().flat_map(|slot| &slot.worker).flat_map(Worker::partitions).any(Partition::is_stopped);
+        let stopped =
+            self.workers.iter().flat_map(|slot| &slot.worker).flat_map(Worker::partitions).any(Partition::is_stopped);
         let shared = &mut *self.shared.borrow_mut();
         if stopped {
             shared.wrong("a partition stopped".to_owned());
@@ -335,7 +363,12 @@ fn check_partition(shared: &Shared, partition: usize, truth: &Truth) -> Result<(
             let found = shared.clickhouse.cells.get(&(source.clone(), key)).cloned().unwrap_or_default();
             let Cell { mut offsets, series, .. } = found;
             offsets.sort_unstable();
-            let expected = |of: &BTreeMap<u32, Vec<u64>>| of.get(&month.0).cloned().unwrap_or_default();
+            let expected = |of: &BTreeMap<u32, Vec<u64>>| {
+                let mut all = of.get(&month.0).cloned().unwrap_or_default();
+                // What has expired may be there or not; what is there must be there once.
+                all.retain(|offset| offsets.contains(offset) || !shared.has_expired(&truth.times, *offset));
+                all
+            };
             let (expected, expected_series) = match table.kind {
                 TableKind::Raw(_) => (expected(&truth.raw), truth::Series::new()),
                 TableKind::DeadLetters => (expected(&truth.dead), truth::Series::new()),
@@ -372,6 +405,12 @@ fn check_ledger(shared: &Shared, source: &str, truth: &Truth) -> Result<(), Stri
 }
 
 impl Shared {
+    /// Whether a raw row is older than the server keeps it.
+    pub fn has_expired(&self, times: &BTreeMap<u64, i64>, offset: u64) -> bool {
+        let horizon = self.keep_events.map_or(0, |keep| (self.now - keep).as_micros() as i64);
+        times.get(&offset).is_some_and(|&time| time < horizon)
+    }
+
     fn empty() -> Shared {
         Shared {
             rng: fastrand::Rng::with_seed(0),
@@ -381,6 +420,8 @@ impl Shared {
             clickhouse: ClickHouse::default(),
             connections: BTreeMap::new(),
             calm: false,
+            now: Duration::ZERO,
+            keep_events: None,
             counts: BTreeMap::new(),
             violation: None,
             trace: None,

@@ -29,9 +29,6 @@ impl ClickhouseLocal {
             .map(|argument| CString::new(argument.into_vec()))
             .collect::<Result<_, _>>()
             .context("an argument holds a zero byte")?;
-        sys::clickhouse_local(
-            &home.path(Artifact::ClickHouse).join("libchdb.so"),
-            &arguments,
-        )
+        sys::clickhouse_local(&home.path(Artifact::ClickHouse).join("libchdb.so"), &arguments)
     }
 }

@@ -83,7 +83,9 @@ impl Demo {
 }
 
 fn announce_generated() -> String {
-    format!("{EVENTS} model calls of the last {MINUTES} minutes, 1 % of them sent twice, 0.1 % malformed, all out of order")
+    format!(
+        "{EVENTS} model calls of the last {MINUTES} minutes, 1 % of them sent twice, 0.1 % malformed, all out of order"
+    )
 }
 
 fn announce_file(file: &Path) -> String {
@@ -110,7 +112,10 @@ fn beside(name: &str) -> Result<PathBuf> {
     let here = env::current_exe().context("cannot find the path of the running program")?;
     let found = here.with_file_name(name);
     if !found.exists() {
-        bail!("there is no `{name}` beside {}: build it with `cargo build --workspace` in the same profile", here.display());
+        bail!(
+            "there is no `{name}` beside {}: build it with `cargo build --workspace` in the same profile",
+            here.display()
+        );
     }
     Ok(found)
 }

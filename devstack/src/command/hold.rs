@@ -30,11 +30,7 @@ impl Hold {
     pub fn run(self) -> Result<ExitCode> {
         let held = holder::Hold {
             command: self.command,
-            stop: if self.end_input {
-                Stop::EndInput
-            } else {
-                Stop::Terminate
-            },
+            stop: if self.end_input { Stop::EndInput } else { Stop::Terminate },
             remove: self.remove,
         };
         holder::hold(&held).map(ExitCode::from)

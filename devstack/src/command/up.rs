@@ -47,23 +47,14 @@ impl Up {
             clickhouse = clickhouse.http_port(port);
         }
         // All at once, so that all missing programs are named together.
-        let wanted = if self.registry {
-            &Artifact::ALL[..]
-        } else {
-            &Artifact::ALL[..2]
-        };
+        let wanted = if self.registry { &Artifact::ALL[..] } else { &Artifact::ALL[..2] };
         Home::locate()?.fetch(wanted)?;
         let stack = Stack::start_with(kafka, clickhouse)?;
         let registry = self.registry.then(Registry::start).transpose()?;
 
         println!("Kafka       {}", stack.kafka.bootstrap());
-        println!(
-            "ClickHouse  {}  (native {})",
-            stack.clickhouse.url(),
-            stack.clickhouse.tcp_address()
-        );
-        let mut servers: Vec<(&str, &Server)> =
-            vec![("Kafka", &stack.kafka), ("ClickHouse", &stack.clickhouse)];
+        println!("ClickHouse  {}  (native {})", stack.clickhouse.url(), stack.clickhouse.tcp_address());
+        let mut servers: Vec<(&str, &Server)> = vec![("Kafka", &stack.kafka), ("ClickHouse", &stack.clickhouse)];
         if let Some(registry) = &registry {
             println!("Registry    {}", registry.url());
             servers.push(("Registry", registry));

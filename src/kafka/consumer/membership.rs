@@ -33,9 +33,7 @@ impl KafkaLog {
         let names = self.names(partitions);
         if let Err(error) = accept(&self.consumer) {
             // Without an answer the group would wait for this member until it is thrown out.
-            self.fatal = Some(format!(
-                "cannot take the Kafka partitions assigned: {error}; restart this process"
-            ));
+            self.fatal = Some(format!("cannot take the Kafka partitions assigned: {error}; restart this process"));
             return;
         }
         for name in &names {
@@ -49,12 +47,7 @@ impl KafkaLog {
         self.commit(&done);
     }
 
-    fn revoked(
-        &mut self,
-        partitions: &TopicPartitionList,
-        lost: bool,
-        on: &mut dyn FnMut(LogEvent<'_>),
-    ) {
+    fn revoked(&mut self, partitions: &TopicPartitionList, lost: bool, on: &mut dyn FnMut(LogEvent<'_>)) {
         let names = self.names(partitions);
         for name in &names {
             self.slots.remove(name);
@@ -74,9 +67,7 @@ impl KafkaLog {
         }
         self.done.retain(|name, _| !names.contains(name));
         if let Err(error) = give_back(&self.consumer, partitions) {
-            self.fatal = Some(format!(
-                "cannot give Kafka partitions back: {error}; restart this process"
-            ));
+            self.fatal = Some(format!("cannot give Kafka partitions back: {error}; restart this process"));
         }
     }
 
@@ -98,18 +89,12 @@ impl KafkaLog {
     /// Commits what is done in these partitions and looks whether it arrived. librdkafka's own synchronous commit has
     /// no time-out; a question for the committed offsets has, and the broker answers it after the commit.
     pub(super) fn commit_last(&mut self, partitions: &[TopicPartition]) {
-        let offsets: Vec<(TopicPartition, u64)> = partitions
-            .iter()
-            .filter_map(|name| self.done.get(name).map(|offset| (name.clone(), *offset)))
-            .collect();
+        let offsets: Vec<(TopicPartition, u64)> =
+            partitions.iter().filter_map(|name| self.done.get(name).map(|offset| (name.clone(), *offset))).collect();
         if offsets.is_empty() {
             return;
         }
-        let list = list(
-            offsets
-                .iter()
-                .map(|(name, offset)| (name, position(*offset))),
-        );
+        let list = list(offsets.iter().map(|(name, offset)| (name, position(*offset))));
         let outcome = self
             .consumer
             .commit(&list, CommitMode::Async)
@@ -118,12 +103,8 @@ impl KafkaLog {
             Err(error) => Some(error.to_string()),
             Ok(found) => offsets.iter().find_map(|(name, offset)| {
                 let element = found.find_partition(&name.topic, name.partition)?;
-                (element.offset() != position(*offset)).then(|| {
-                    format!(
-                        "{name} stands at {:?} instead of {offset}",
-                        element.offset()
-                    )
-                })
+                (element.offset() != position(*offset))
+                    .then(|| format!("{name} stands at {:?} instead of {offset}", element.offset()))
             }),
         };
         if let Some(problem) = problem {
@@ -158,13 +139,11 @@ impl Drop for Leave {
     fn drop(&mut self) {
         let consumer = self.0.take();
         let (left, leaving) = std::sync::mpsc::channel();
-        let thread = std::thread::Builder::new()
-            .name("kafka-leave".to_owned())
-            .spawn(move || {
-                drop(consumer);
-                // Nobody listens any more if it took too long.
-                let _ = left.send(());
-            });
+        let thread = std::thread::Builder::new().name("kafka-leave".to_owned()).spawn(move || {
+            drop(consumer);
+            // Nobody listens any more if it took too long.
+            let _ = left.send(());
+        });
         if thread.is_ok() && leaving.recv_timeout(LEAVE).is_err() {
             tracing::debug!("left the Kafka group without its answer");
         }

@@ -36,10 +36,9 @@ impl KafkaLog {
             | Code::GroupAuthorizationFailed
             | Code::TopicAuthorizationFailed
             | Code::ClusterAuthorizationFailed => self.fail(code, &reason),
-            Code::AllBrokersDown
-            | Code::BrokerTransportFailure
-            | Code::Resolve
-            | Code::OperationTimedOut => self.brokers.suspect(now, &reason),
+            Code::AllBrokersDown | Code::BrokerTransportFailure | Code::Resolve | Code::OperationTimedOut => {
+                self.brokers.suspect(now, &reason)
+            }
             Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => {
                 for topic in &mut self.missing {
                     topic.suspect(now, "no such topic");
@@ -47,10 +46,7 @@ impl KafkaLog {
             }
             _ => {
                 if let Some(held) = self.limiter.pass(now, &code.to_string()) {
-                    tracing::warn!(
-                        held_back = held,
-                        "Kafka consumer goes on after {code}: {reason}"
-                    );
+                    tracing::warn!(held_back = held, "Kafka consumer goes on after {code}: {reason}");
                 }
             }
         }
@@ -77,9 +73,7 @@ impl KafkaLog {
             })
             .map(|(name, next)| {
                 // The client's own position is past the last transaction's marker, which is no record.
-                let position = positions
-                    .find_partition(&name.topic, number)
-                    .and_then(|element| raw(element.offset()));
+                let position = positions.find_partition(&name.topic, number).and_then(|element| raw(element.offset()));
                 (name, position.map_or(next, |position| position.max(next)))
             })
             .collect();
@@ -144,17 +138,10 @@ impl KafkaLog {
                     self.brokers.suspect(now, &error.to_string());
                 }
                 Ok(metadata) => {
-                    let known = metadata
-                        .topics()
-                        .iter()
-                        .find(|found| found.name() == &**topic);
+                    let known = metadata.topics().iter().find(|found| found.name() == &**topic);
                     let exists = known.is_some_and(|found| found.error().is_none());
-                    answers &= known.is_none_or(|found| {
-                        found
-                            .partitions()
-                            .iter()
-                            .all(|partition| partition.leader() >= 0)
-                    });
+                    answers &=
+                        known.is_none_or(|found| found.partitions().iter().all(|partition| partition.leader() >= 0));
                     if let Some(line) = reach.probed(now, exists) {
                         line.out();
                     }
