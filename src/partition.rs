@@ -1,7 +1,7 @@
 //! The delivery protocol of one partition, as a state machine.
 //!
 //! It holds no connection and reads no clock: [`Partition::next`] says what it wants done, the worker does it and brings
-//! the [`Reply`]. Records come in by [`Partition::record`]. `now` is always the time since 1970.
+//! the [`Reply`]. Records come in by [`Partition::record`].
 //!
 //! ```text
 //! Locating ──▶ Warming ──▶ Running ──▶ (revoked: dropped)
@@ -47,6 +47,17 @@ pub struct Tuning {
     pub keep_events: Option<Duration>,
     /// The same of dead letters, from their record's timestamp on.
     pub keep_dead_letters: Option<Duration>,
+}
+
+/// What a step is taken under.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms<'a> {
+    /// What every message is put through.
+    pub plan: &'a Plan,
+    /// When to seal, how long to wait.
+    pub tuning: &'a Tuning,
+    /// Time since 1970; it never goes back.
+    pub now: Duration,
 }
 
 /// What a partition wants done. Every one but the last three is answered by a [`Reply`].
@@ -120,24 +131,24 @@ impl Partition {
         &self.source
     }
 
-    /// What to do next at `now`, if anything. Call again until it answers `None`.
-    pub fn next(&mut self, plan: &Plan, tuning: &Tuning, now: Duration) -> Option<Action> {
+    /// What to do next, if anything. Call again until it answers `None`.
+    pub fn next(&mut self, terms: Terms<'_>) -> Option<Action> {
         match &mut self.state {
-            State::Locating(locate) => locate.next(&self.source, plan, now),
+            State::Locating(locate) => locate.next(&self.source, terms),
             State::Warming(_) | State::Stopped => None,
-            State::Running(running) => running.next(plan, tuning, now),
+            State::Running(running) => running.next(terms),
         }
     }
 
     /// Takes in what came of an action.
-    pub fn reply(&mut self, plan: &Plan, tuning: &Tuning, reply: Reply, now: Duration) {
+    pub fn reply(&mut self, terms: Terms<'_>, reply: Reply) {
         let outcome = match &mut self.state {
-            State::Locating(locate) => locate.reply(&self.source, plan, tuning, reply, now).map(|located| {
+            State::Locating(locate) => locate.reply(&self.source, terms, reply).map(|located| {
                 if let Some(Located { ready, warm }) = located {
                     self.state = if warm { State::Warming(ready) } else { State::Running(ready) };
                 }
             }),
-            State::Running(running) => running.reply(plan, tuning, reply, now),
+            State::Running(running) => running.reply(terms, reply),
             State::Warming(_) | State::Stopped => Ok(()),
         };
         if let Err(stop) = outcome {
@@ -146,15 +157,15 @@ impl Partition {
     }
 
     /// Takes in the next record of the log.
-    pub fn record(&mut self, plan: &Plan, record: &Record<'_>, now: Duration) {
+    pub fn record(&mut self, terms: Terms<'_>, record: &Record<'_>) {
         if let State::Warming(running) = &mut self.state {
             if record.offset < running.done() {
-                return running.remember(plan, record);
+                return running.remember(terms.plan, record);
             }
             self.finish_warming();
         }
         if let State::Running(running) = &mut self.state {
-            running.record(plan, record, now);
+            running.record(terms, record);
         }
     }
 

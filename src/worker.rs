@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 
 use crate::batch::Source;
-use crate::partition::{Action, Partition, Reply, Tuning};
+use crate::partition::{Action, Partition, Reply, Terms, Tuning};
 use crate::plan::Plan;
 use crate::ports::{Answer, Log, LogEvent, Question, Store, Ticket, TopicPartition};
 
@@ -116,10 +116,11 @@ impl<L: Log, S: Store> Worker<L, S> {
 
     fn read(&mut self, now: Duration, wait: Duration) {
         let Worker { plan, settings, log, partitions, assignments, .. } = self;
+        let terms = Terms { plan, tuning: &settings.tuning, now };
         log.poll(wait, &mut |event| match event {
             LogEvent::Record(record) => {
                 if let Some(assigned) = find(partitions, record.topic, record.partition) {
-                    assigned.partition.record(plan, &record, now);
+                    assigned.partition.record(terms, &record);
                 }
             }
             LogEvent::End(name, offset) => {
@@ -187,7 +188,8 @@ impl<L: Log, S: Store> Worker<L, S> {
         if let Some(assigned) = find(&mut self.partitions, &home.name.topic, home.name.partition)
             && assigned.serial == home.serial
         {
-            assigned.partition.reply(&self.plan, &self.settings.tuning, reply, now);
+            let terms = Terms { plan: &self.plan, tuning: &self.settings.tuning, now };
+            assigned.partition.reply(terms, reply);
         }
     }
 
@@ -195,11 +197,12 @@ impl<L: Log, S: Store> Worker<L, S> {
     fn drive(&mut self, now: Duration) {
         let mut round = Round::default();
         let Worker { plan, settings, log, store, partitions, waiting, .. } = self;
+        let terms = Terms { plan, tuning: &settings.tuning, now };
         for (topic, numbered) in partitions.iter_mut() {
             for (&number, Assigned { serial, partition }) in numbered.iter_mut() {
                 let name = || TopicPartition { topic: Arc::clone(topic), partition: number };
                 let home = || Home { name: name(), serial: *serial };
-                while let Some(action) = partition.next(plan, &settings.tuning, now) {
+                while let Some(action) = partition.next(terms) {
                     match action {
                         Action::Ask(question) => round.questions.push((home(), question)),
                         Action::Insert(insert) => {

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::token::{Suffix, Token};
-use super::{Action, Backoff, Stop, Tuning};
+use super::{Action, Backoff, Stop, Terms};
 use crate::batch::{Batch, Block, Key};
 use crate::plan::{Plan, TableKind};
 use crate::ports::{Connection, Insert, Marks, Question, Rows};
@@ -71,16 +71,14 @@ pub(super) enum Landing {
 impl Flight {
     /// Sends a sealed batch on its way, on marks that are known already if they cover it.
     pub(super) fn new(
+        terms: Terms<'_>,
         batch: Arc<Batch>,
-        plan: &Plan,
-        tuning: &Tuning,
         known: Option<Known>,
         recorded: &BTreeMap<Key, u64>,
-        now: Duration,
     ) -> Flight {
         let mut flight = Flight {
             batch,
-            step: Step::Ask { due: now },
+            step: Step::Ask { due: terms.now },
             tokens: BTreeMap::new(),
             recorded: false,
             row_marks: None,
@@ -89,7 +87,7 @@ impl Flight {
         if let Some(known) = known
             && known.marks.ledger.end == Some(flight.batch.from())
         {
-            flight.build(plan, &known, recorded, flight.batch.from(), tuning, now);
+            flight.build(terms, &known, recorded, flight.batch.from());
         }
         flight
     }
@@ -107,15 +105,10 @@ impl Flight {
     }
 
     /// What to do next. `open` gives the keys of the batch that follows, so that its marks come with the same answer.
-    pub(super) fn next(
-        &mut self,
-        plan: &Plan,
-        now: Duration,
-        open: impl FnOnce() -> BTreeMap<Key, u64>,
-    ) -> Option<Action> {
+    pub(super) fn next(&mut self, terms: Terms<'_>, open: impl FnOnce() -> BTreeMap<Key, u64>) -> Option<Action> {
         match &mut self.step {
-            Step::Ask { due } if *due <= now => {
-                let own = self.batch.keys(plan, self.batch.from());
+            Step::Ask { due } if *due <= terms.now => {
+                let own = self.batch.keys(terms.plan, self.batch.from());
                 let keys: BTreeSet<Key> = own.into_keys().chain(open().into_keys()).collect();
                 let question = Question {
                     source: self.batch.source().clone(),
@@ -126,9 +119,9 @@ impl Flight {
                 self.step = Step::Asking { keys };
                 Some(Action::Ask(question))
             }
-            Step::Send { due, outbox } if *due <= now => {
+            Step::Send { due, outbox } if *due <= terms.now => {
                 let outbox = std::mem::take(outbox);
-                self.send(outbox, now)
+                self.send(outbox, terms.now)
             }
             _ => None,
         }
@@ -177,11 +170,9 @@ impl Flight {
     /// Decides what the marks mean.
     pub(super) fn settle(
         &mut self,
-        plan: &Plan,
-        tuning: &Tuning,
+        terms: Terms<'_>,
         known: &Known,
         recorded: &BTreeMap<Key, u64>,
-        now: Duration,
     ) -> Result<Landing, Stop> {
         let from = self.batch.from();
         let end = known.marks.ledger.end;
@@ -190,29 +181,21 @@ impl Flight {
         if end != from && !ours && !self.recorded {
             // Another writer wrote ledger rows that we have not read the marks of.
             self.recorded = true;
-            self.step = Step::Ask { due: now };
+            self.step = Step::Ask { due: terms.now };
             return Ok(Landing::Ahead);
         }
         if end >= self.batch.to() {
             return Ok(Landing::Done { end, recorded: self.row_marks.take().filter(|_| ours) });
         }
-        self.build(plan, known, recorded, end, tuning, now);
+        self.build(terms, known, recorded, end);
         Ok(Landing::Ahead)
     }
 
     /// Builds what is missing on the marks found; where nothing is, the ledger row.
-    fn build(
-        &mut self,
-        plan: &Plan,
-        known: &Known,
-        recorded: &BTreeMap<Key, u64>,
-        at: u64,
-        tuning: &Tuning,
-        now: Duration,
-    ) {
-        let keys = self.batch.keys(plan, at);
+    fn build(&mut self, terms: Terms<'_>, known: &Known, recorded: &BTreeMap<Key, u64>, at: u64) {
+        let keys = self.batch.keys(terms.plan, at);
         if !keys.keys().all(|key| known.keys.contains(key)) {
-            self.step = Step::Ask { due: now };
+            self.step = Step::Ask { due: terms.now };
             return;
         }
         let connection = known.marks.connection;
@@ -226,13 +209,13 @@ impl Flight {
                 seen.insert(key, mark);
                 continue;
             }
-            if self.is_expired(plan, key, at.max(mark), mark, tuning, now) {
+            if self.is_expired(terms, key, at.max(mark), mark) {
                 seen.insert(key, last + 1);
                 continue;
             }
-            let (suffix, again) = self.token(Some(key), mark, tuning, now);
+            let (suffix, again) = self.token(terms, Some(key), mark);
             unseen |= again;
-            let table = &plan.table(key.table).name;
+            let table = &terms.plan.table(key.table).name;
             outbox.push(Insert {
                 connection,
                 token: format!("{}/{table}/{}/{mark}{suffix}", self.batch.source(), key.month),
@@ -240,24 +223,24 @@ impl Flight {
             });
         }
         if outbox.is_empty() {
-            let (suffix, again) = self.token(None, at, tuning, now);
+            let (suffix, again) = self.token(terms, None, at);
             unseen |= again;
             self.row_marks = Some(seen.clone());
-            outbox.push(self.ledger_insert(plan, connection, at, &suffix, seen));
+            outbox.push(self.ledger_insert(terms.plan, connection, at, &suffix, seen));
         }
-        let due = if unseen { self.backoff.after_failure(now) } else { now };
+        let due = if unseen { self.backoff.after_failure(terms.now) } else { terms.now };
         self.step = Step::Send { due, outbox };
     }
 
     /// Whether what is missing was inserted, and is older than its table keeps rows: gone as soon as it was there. That
     /// the insert was acknowledged is asked for so that the token on this mark is spent for every writer.
-    fn is_expired(&self, plan: &Plan, key: Key, at: u64, mark: u64, tuning: &Tuning, now: Duration) -> bool {
-        let keep = match plan.table(key.table).kind {
-            TableKind::Raw(_) => tuning.keep_events,
-            TableKind::DeadLetters => tuning.keep_dead_letters,
+    fn is_expired(&self, terms: Terms<'_>, key: Key, at: u64, mark: u64) -> bool {
+        let keep = match terms.plan.table(key.table).kind {
+            TableKind::Raw(_) => terms.tuning.keep_events,
+            TableKind::DeadLetters => terms.tuning.keep_dead_letters,
             TableKind::Rollup(_) => None,
         };
-        let Some(horizon) = keep.and_then(|keep| now.checked_sub(keep)) else { return false };
+        let Some(horizon) = keep.and_then(|keep| terms.now.checked_sub(keep)) else { return false };
         let inserted = self.tokens.get(&Some(key)).is_some_and(|token| token.is_acknowledged(mark));
         inserted && self.batch.is_older(key, at, i64::try_from(horizon.as_micros()).unwrap_or(i64::MAX))
     }
@@ -278,9 +261,9 @@ impl Flight {
     }
 
     /// The token on `base`, and whether an insert under it was acknowledged and yet is not seen.
-    fn token(&mut self, target: Option<Key>, base: u64, tuning: &Tuning, now: Duration) -> (Suffix, bool) {
+    fn token(&mut self, terms: Terms<'_>, target: Option<Key>, base: u64) -> (Suffix, bool) {
         let token = self.tokens.entry(target).or_insert(Token::on(base));
-        let unseen = token.missed(base, tuning.insert_timeout, now);
+        let unseen = token.missed(base, terms.tuning.insert_timeout, terms.now);
         (token.suffix(), unseen)
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::running::Running;
 use super::token::Token;
-use super::{Action, Backoff, Reply, Stop, Tuning};
+use super::{Action, Backoff, Reply, Stop, Terms};
 use crate::batch::{Key, LedgerKind, LedgerRow, Source, Window};
 use crate::plan::Plan;
 use crate::ports::{Bounds, Connection, Insert, LedgerEnd, Question, Rows, StoreError};
@@ -63,17 +63,17 @@ impl Locate {
         Locate { step: Step::Ledger { due: Duration::ZERO }, token: Token::on(0), backoff: Backoff::default() }
     }
 
-    pub(super) fn next(&mut self, source: &Source, plan: &Plan, now: Duration) -> Option<Action> {
+    pub(super) fn next(&mut self, source: &Source, terms: Terms<'_>) -> Option<Action> {
         match &mut self.step {
-            Step::Ledger { due } if *due <= now => {
+            Step::Ledger { due } if *due <= terms.now => {
                 self.step = Step::Waiting;
                 Some(Action::Ask(Question { source: source.clone(), from: 0, keys: Vec::new(), recorded: true }))
             }
-            Step::Bounds { due, connection, ledger } if *due <= now => {
+            Step::Bounds { due, connection, ledger } if *due <= terms.now => {
                 self.step = Step::Comparing { connection: *connection, ledger: std::mem::take(ledger) };
                 Some(Action::Bounds)
             }
-            Step::Claim { due, connection, at } if *due <= now => {
+            Step::Claim { due, connection, at } if *due <= terms.now => {
                 let insert = Insert {
                     connection: *connection,
                     token: format!("{source}/ledger/new{}", self.token.suffix()),
@@ -82,18 +82,19 @@ impl Locate {
                         LedgerKind::Start,
                         *at,
                         *at,
-                        plan.hash.clone(),
+                        terms.plan.hash.clone(),
                     )),
                 };
                 self.step = Step::Waiting;
                 Some(Action::Insert(insert))
             }
-            Step::Ids { due, place } if *due <= now => {
-                let action = Action::Ids { from: place.end.saturating_sub(plan.limits.horizon), to: place.log_start };
+            Step::Ids { due, place } if *due <= terms.now => {
+                let action =
+                    Action::Ids { from: place.end.saturating_sub(terms.plan.limits.horizon), to: place.log_start };
                 self.step = Step::Pending(place.clone());
                 Some(action)
             }
-            Step::Start { due, place } if *due <= now => {
+            Step::Start { due, place } if *due <= terms.now => {
                 let action = Action::Start(place.read_from);
                 self.step = Step::Pending(place.clone());
                 Some(action)
@@ -102,45 +103,40 @@ impl Locate {
         }
     }
 
-    pub(super) fn reply(
-        &mut self,
-        source: &Source,
-        plan: &Plan,
-        tuning: &Tuning,
-        reply: Reply,
-        now: Duration,
-    ) -> Result<Option<Located>, Stop> {
+    pub(super) fn reply(&mut self, source: &Source, terms: Terms<'_>, reply: Reply) -> Result<Option<Located>, Stop> {
         let step = std::mem::replace(&mut self.step, Step::Waiting);
         self.step = match (step, reply) {
             (_, Reply::Marks(Ok(marks))) => {
-                Step::Bounds { due: now, connection: marks.connection, ledger: marks.ledger }
+                Step::Bounds { due: terms.now, connection: marks.connection, ledger: marks.ledger }
             }
             (Step::Comparing { connection, ledger }, Reply::Bounds(Ok(bounds))) => {
-                self.place(source, plan, tuning, connection, ledger, bounds, now)?
+                self.place(source, terms, connection, ledger, bounds)?
             }
             (Step::Comparing { connection, ledger }, Reply::Bounds(Err(_))) => {
-                Step::Bounds { due: self.backoff.after_failure(now), connection, ledger }
+                Step::Bounds { due: self.backoff.after_failure(terms.now), connection, ledger }
             }
             (Step::Pending(mut place), Reply::Ids(Ok(ids))) => {
                 for (offset, kind, id) in ids {
                     place.window.observe(kind, id, offset);
                 }
-                Step::Start { due: now, place }
+                Step::Start { due: terms.now, place }
             }
-            (Step::Pending(place), Reply::Ids(Err(_))) => Step::Ids { due: self.backoff.after_failure(now), place },
+            (Step::Pending(place), Reply::Ids(Err(_))) => {
+                Step::Ids { due: self.backoff.after_failure(terms.now), place }
+            }
             (Step::Pending(place), Reply::Started(Ok(()))) => {
                 let warm = place.read_from < place.end;
-                let cut_until = if place.is_cut(plan) { place.log_start + plan.limits.horizon } else { 0 };
+                let cut_until = if place.is_cut(terms.plan) { place.log_start + terms.plan.limits.horizon } else { 0 };
                 let ready = Running::new(source.clone(), place.end, place.recorded, place.window, cut_until);
                 return Ok(Some(Located { ready, warm }));
             }
             (Step::Pending(place), Reply::Started(Err(_))) => {
-                Step::Start { due: self.backoff.after_failure(now), place }
+                Step::Start { due: self.backoff.after_failure(terms.now), place }
             }
             // Whatever became of the first row, the ledger knows.
             (_, Reply::Inserted(Ok(()))) => {
-                self.token.acknowledge(now);
-                Step::Ledger { due: now }
+                self.token.acknowledge(terms.now);
+                Step::Ledger { due: terms.now }
             }
             (_, Reply::Marks(Err(StoreError::Refused(error)))) => {
                 return Err(Stop::Refused { what: "the question for the ledger's end".to_owned(), error });
@@ -149,7 +145,7 @@ impl Locate {
                 return Err(Stop::Refused { what: "the ledger's first row".to_owned(), error });
             }
             (_, Reply::Marks(Err(_)) | Reply::Inserted(Err(_))) => {
-                Step::Ledger { due: self.backoff.after_failure(now) }
+                Step::Ledger { due: self.backoff.after_failure(terms.now) }
             }
             (step, Reply::Bounds(_) | Reply::Ids(_) | Reply::Started(_)) => step,
         };
@@ -160,18 +156,16 @@ impl Locate {
     fn place(
         &mut self,
         source: &Source,
-        plan: &Plan,
-        tuning: &Tuning,
+        terms: Terms<'_>,
         connection: Connection,
         ledger: LedgerEnd,
         bounds: Bounds,
-        now: Duration,
     ) -> Result<Step, Stop> {
         let Some(end) = ledger.end else {
             // The one time that a committed offset is believed.
             let at = bounds.committed.unwrap_or(bounds.start).clamp(bounds.start, bounds.end);
-            let unseen = self.token.missed(0, tuning.insert_timeout, now);
-            let due = if unseen { self.backoff.after_failure(now) } else { now };
+            let unseen = self.token.missed(0, terms.tuning.insert_timeout, terms.now);
+            let due = if unseen { self.backoff.after_failure(terms.now) } else { terms.now };
             return Ok(Step::Claim { due, connection, at });
         };
         if bounds.end < end {
@@ -186,10 +180,14 @@ impl Locate {
                 "the committed offset is ahead of the ledger; the ledger decides: reading again from {end}"
             );
         }
-        let read_from = end.saturating_sub(plan.limits.horizon).max(bounds.start);
-        let window = Window::new(plan.limits.horizon);
+        let read_from = end.saturating_sub(terms.plan.limits.horizon).max(bounds.start);
+        let window = Window::new(terms.plan.limits.horizon);
         let place = Place { end, read_from, log_start: bounds.start, recorded: ledger.recorded, window };
-        Ok(if place.is_cut(plan) { Step::Ids { due: now, place } } else { Step::Start { due: now, place } })
+        Ok(if place.is_cut(terms.plan) {
+            Step::Ids { due: terms.now, place }
+        } else {
+            Step::Start { due: terms.now, place }
+        })
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::flight::{Flight, Known, Landing};
-use super::{Action, Reply, Stop, Tuning};
+use super::{Action, Reply, Stop, Terms, Tuning};
 use crate::batch::{Batch, Key, Progress, Source, Window};
 use crate::plan::Plan;
 use crate::ports::{Record, StoreError};
@@ -86,27 +86,27 @@ impl Running {
         self.open.remember(plan, record, &mut self.window);
     }
 
-    pub(super) fn record(&mut self, plan: &Plan, record: &Record<'_>, now: Duration) {
+    pub(super) fn record(&mut self, terms: Terms<'_>, record: &Record<'_>) {
         if record.offset < self.open.to() {
             return; // delivered before a restart of the fetch: taken in already
         }
         if self.open.events() == 0 {
-            self.opened_at = now;
+            self.opened_at = terms.now;
         }
-        self.open.push(plan, record, &mut self.window, &mut self.progress);
+        self.open.push(terms.plan, record, &mut self.window, &mut self.progress);
     }
 
-    pub(super) fn next(&mut self, plan: &Plan, tuning: &Tuning, now: Duration) -> Option<Action> {
-        if self.flight.is_none() && self.is_due(tuning, now) {
-            self.seal(plan, tuning, now);
+    pub(super) fn next(&mut self, terms: Terms<'_>) -> Option<Action> {
+        if self.flight.is_none() && self.is_due(terms) {
+            self.seal(terms);
         }
         if let Some(flight) = &mut self.flight {
             let open = &self.open;
-            if let Some(action) = flight.next(plan, now, || open.keys(plan, 0)) {
+            if let Some(action) = flight.next(terms, || open.keys(terms.plan, 0)) {
                 return Some(action);
             }
         }
-        let hold = self.throttled || (self.flight.is_some() && self.is_full(tuning));
+        let hold = self.throttled || (self.flight.is_some() && self.is_full(terms.tuning));
         if hold != self.paused {
             self.paused = hold;
             return Some(if hold { Action::Pause } else { Action::Resume });
@@ -122,20 +122,22 @@ impl Running {
         self.open.events() >= tuning.seal_events || self.open.bytes() >= tuning.seal_bytes
     }
 
-    fn is_due(&self, tuning: &Tuning, now: Duration) -> bool {
+    fn is_due(&self, terms: Terms<'_>) -> bool {
         self.open.events() > 0
-            && (self.flush || self.is_full(tuning) || now.saturating_sub(self.opened_at) >= tuning.seal_after)
+            && (self.flush
+                || self.is_full(terms.tuning)
+                || terms.now.saturating_sub(self.opened_at) >= terms.tuning.seal_after)
     }
 
-    fn seal(&mut self, plan: &Plan, tuning: &Tuning, now: Duration) {
+    fn seal(&mut self, terms: Terms<'_>) {
         let to = self.open.to();
         let next = Batch::new(self.source.clone(), to, to < self.cut_until);
         let batch = Arc::new(std::mem::replace(&mut self.open, next));
         self.flush = false;
-        self.flight = Some(Flight::new(batch, plan, tuning, self.known.take(), &self.recorded, now));
+        self.flight = Some(Flight::new(terms, batch, self.known.take(), &self.recorded));
     }
 
-    pub(super) fn reply(&mut self, plan: &Plan, tuning: &Tuning, reply: Reply, now: Duration) -> Result<(), Stop> {
+    pub(super) fn reply(&mut self, terms: Terms<'_>, reply: Reply) -> Result<(), Stop> {
         let Some(flight) = &mut self.flight else { return Ok(()) };
         match reply {
             Reply::Marks(Ok(marks)) => {
@@ -144,7 +146,7 @@ impl Running {
                     let recorded = self.recorded.entry(key).or_default();
                     *recorded = mark.max(*recorded);
                 }
-                match flight.settle(plan, tuning, &known, &self.recorded, now)? {
+                match flight.settle(terms, &known, &self.recorded)? {
                     Landing::Ahead => {}
                     Landing::Done { end, recorded } => {
                         self.done = end;
@@ -157,11 +159,11 @@ impl Running {
             Reply::Marks(Err(StoreError::Refused(error))) => {
                 return Err(Stop::Refused { what: "the question for the marks".to_owned(), error });
             }
-            Reply::Marks(Err(_)) => flight.ask_later(now),
+            Reply::Marks(Err(_)) => flight.ask_later(terms.now),
             Reply::Inserted(Err(StoreError::Refused(error))) => {
                 return Err(Stop::Refused { what: format!("the insert {}", flight.sending()), error });
             }
-            Reply::Inserted(result) => flight.inserted(result.is_ok(), now),
+            Reply::Inserted(result) => flight.inserted(result.is_ok(), terms.now),
             Reply::Ids(_) | Reply::Bounds(_) | Reply::Started(_) => {}
         }
         Ok(())

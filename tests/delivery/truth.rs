@@ -85,7 +85,7 @@ pub fn of(brokers: &str, topic: &str) -> Truth {
                 let age = message.timestamp().to_millis().unwrap() - event.micros / 1_000;
                 let (offset, ids) = (message.offset(), &mut seen[message.partition() as usize]);
                 let before = ids.insert(event.id.clone(), offset);
-                if age < -600_000 || age > 30 * 86_400_000 {
+                if !(-600_000..=30 * 86_400_000).contains(&age) {
                     truth.dead_letters += 1;
                 } else if before.is_some_and(|before| offset - before <= HORIZON as i64) {
                     truth.duplicates += 1;
