@@ -139,7 +139,7 @@ impl<L: Log, S: Store> Worker<L, S> {
                         tracing::error!(topic = %name.topic, "assigned a topic that was not claimed; it is not read");
                         continue;
                     };
-                    tracing::info!(partition = %name, "assigned");
+                    tracing::debug!(partition = %name, "assigned");
                     *assignments += 1;
                     let source = Source { epoch, topic: Arc::clone(&name.topic), partition: name.partition };
                     let assigned = Assigned { serial: *assignments, partition: Partition::new(source) };

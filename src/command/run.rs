@@ -222,7 +222,11 @@ impl Stop {
             tokio::select! { _ = terminate.recv() => {}, _ = tokio::signal::ctrl_c() => {} }
             tracing::info!("told to stop: writing what has been read");
             told.ask();
-            tokio::select! { _ = terminate.recv() => {}, _ = tokio::signal::ctrl_c() => {} }
+            let first = Instant::now();
+            // A terminal and a supervisor may both pass one signal on: what comes at once is not a second one.
+            while first.elapsed() < Duration::from_secs(1) {
+                tokio::select! { _ = terminate.recv() => {}, _ = tokio::signal::ctrl_c() => {} }
+            }
             tracing::warn!("told twice: ending at once; what is not written will be read again");
             std::process::exit(1);
         });

@@ -127,6 +127,7 @@ impl Locate {
             (Step::Pending(place), Reply::Started(Ok(()))) => {
                 let warm = place.read_from < place.end;
                 let cut_until = if place.is_cut(terms.plan) { place.log_start + terms.plan.limits.horizon } else { 0 };
+                tracing::info!(source = %source, "starting at the ledger's end, offset {}", place.end);
                 let ready = Running::new(source.clone(), place.end, place.recorded, place.window, cut_until);
                 return Ok(Some(Located { ready, warm }));
             }
