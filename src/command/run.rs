@@ -25,7 +25,7 @@ use crate::telemetry::Outage;
 use crate::worker::{self, Worker};
 
 /// How long writing what was read may take at the end; the log still has it.
-const LAST_WRITES: Duration = Duration::from_secs(5);
+const LAST_WRITES: Duration = Duration::from_secs(4);
 /// How long a worker waits for messages while nothing is under way.
 const IDLE_WAIT: Duration = Duration::from_millis(100);
 /// The same while an answer of ClickHouse is awaited.

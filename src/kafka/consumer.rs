@@ -95,7 +95,7 @@ impl KafkaLog {
     }
 
     /// Commits what is done, waiting at most two seconds for it, and leaves the group, which then shares out the
-    /// partitions at once; that takes at most five seconds more. Dropping does the same without the commit.
+    /// partitions at once; that takes at most three seconds more. Dropping does the same without the commit.
     pub fn close(mut self) {
         let done: Vec<_> = self.done.keys().cloned().collect();
         self.commit_last(&done);

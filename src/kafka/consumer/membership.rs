@@ -13,7 +13,7 @@ use crate::ports::{Log, LogEvent, TopicPartition};
 /// How long a revocation waits for its offsets to be committed.
 const LAST_COMMIT: Duration = Duration::from_secs(2);
 /// How long leaving the group may take.
-const LEAVE: Duration = Duration::from_secs(5);
+const LEAVE: Duration = Duration::from_secs(3);
 
 impl KafkaLog {
     /// Hands over what the group decided, then answers it. True if there was something.
