@@ -212,8 +212,10 @@ fn cell_of(value: &Value, low_cardinality: bool) -> Cell {
         Value::String(v) | Value::Enum(_, v) => Cell::Bytes(v.clone().into()),
         Value::Uuid(v) => Cell::Uuid(v.as_u128()),
         Value::Decimal(v) => {
-            let bytes: Vec<u8> = v.try_into().unwrap();
-            Cell::Int(bytes.iter().fold(if bytes[0] > 127 { -1 } else { 0 }, |sum, &b| (sum << 8) | i128::from(b)))
+            // The library reads a decimal of no bytes and can't give it back; it is 0, as in Java.
+            let bytes: Vec<u8> = v.try_into().unwrap_or_default();
+            let negative = bytes.first().is_some_and(|&first| first > 127);
+            Cell::Int(bytes.iter().fold(if negative { -1 } else { 0 }, |sum, &b| (sum << 8) | i128::from(b)))
         }
         Value::Union(_, inner) => cell_of(inner, low_cardinality),
         other => panic!("{other:?} is no field of ours"),
