@@ -55,11 +55,11 @@ pub struct Progress {
 
 impl Progress {
     /// Takes note of an event's time and answers whether it was late: further than the lateness behind the greatest
-    /// time before it. A time ahead of its record's timestamp counts as that timestamp, so that one fast clock does not
+    /// time before it. A time ahead of its record's timestamp (if it has one) counts as that timestamp, so that one fast clock does not
     /// make everybody late.
     fn observe(&mut self, time_ms: i64, timestamp_ms: i64, lateness_ms: i64) -> bool {
         let late = self.greatest_ms.is_some_and(|greatest| time_ms < greatest - lateness_ms);
-        let capped = time_ms.min(timestamp_ms);
+        let capped = if timestamp_ms > 0 { time_ms.min(timestamp_ms) } else { time_ms };
         self.greatest_ms = Some(self.greatest_ms.map_or(capped, |greatest| greatest.max(capped)));
         late
     }
@@ -240,3 +240,6 @@ impl Batch {
 fn below(offsets: &[u64], at: u64) -> usize {
     offsets.partition_point(|&offset| offset < at)
 }
+
+#[cfg(test)]
+mod tests;

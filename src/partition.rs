@@ -116,8 +116,8 @@ enum State {
     Warming(Running),
     /// Delivering.
     Running(Running),
-    /// Not without an operator.
-    Stopped,
+    /// Not without an operator; `silent` once the log was told to deliver nothing more.
+    Stopped { silent: bool },
 }
 
 impl Partition {
@@ -135,8 +135,9 @@ impl Partition {
     pub fn next(&mut self, terms: Terms<'_>) -> Option<Action> {
         match &mut self.state {
             State::Locating(locate) => locate.next(&self.source, terms),
-            State::Warming(_) | State::Stopped => None,
+            State::Warming(_) => None,
             State::Running(running) => running.next(terms),
+            State::Stopped { silent } => (!std::mem::replace(silent, true)).then_some(Action::Pause),
         }
     }
 
@@ -149,7 +150,7 @@ impl Partition {
                 }
             }),
             State::Running(running) => running.reply(terms, reply),
-            State::Warming(_) | State::Stopped => Ok(()),
+            State::Warming(_) | State::Stopped { .. } => Ok(()),
         };
         if let Err(stop) = outcome {
             self.stop(stop);
@@ -177,7 +178,7 @@ impl Partition {
     }
 
     fn finish_warming(&mut self) {
-        if let State::Warming(running) = std::mem::replace(&mut self.state, State::Stopped) {
+        if let State::Warming(running) = std::mem::replace(&mut self.state, State::Stopped { silent: false }) {
             self.state = State::Running(running);
         }
     }
@@ -193,7 +194,7 @@ impl Partition {
     /// Stops this partition and no other, and says so.
     fn stop(&mut self, stop: Stop) {
         tracing::error!(source = %self.source, "partition stopped: {stop}");
-        self.state = State::Stopped;
+        self.state = State::Stopped { silent: false };
     }
 
     /// Seals what is open as soon as nothing is in flight, whatever its age: to end, or to free memory.
@@ -214,20 +215,20 @@ impl Partition {
     pub fn is_idle(&self) -> bool {
         match &self.state {
             State::Running(running) => running.is_idle(),
-            State::Locating(_) | State::Warming(_) | State::Stopped => true,
+            State::Locating(_) | State::Warming(_) | State::Stopped { .. } => true,
         }
     }
 
     /// Whether a guard stopped it.
     pub fn is_stopped(&self) -> bool {
-        matches!(self.state, State::Stopped)
+        matches!(self.state, State::Stopped { .. })
     }
 
     /// One past the last offset known to be done, once it is known.
     pub fn done(&self) -> Option<u64> {
         match &self.state {
             State::Warming(running) | State::Running(running) => Some(running.done()),
-            State::Locating(_) | State::Stopped => None,
+            State::Locating(_) | State::Stopped { .. } => None,
         }
     }
 
@@ -235,7 +236,7 @@ impl Partition {
     pub fn bytes(&self) -> usize {
         match &self.state {
             State::Running(running) => running.bytes(),
-            State::Locating(_) | State::Warming(_) | State::Stopped => 0,
+            State::Locating(_) | State::Warming(_) | State::Stopped { .. } => 0,
         }
     }
 }

@@ -70,6 +70,9 @@ impl Limits {
     /// not the clock, so that a replay judges alike.
     pub fn judge(&self, time: i64, timestamp_ms: i64) -> Result<(), Reason> {
         let time_ms = time.div_euclid(1_000);
+        if timestamp_ms <= 0 {
+            return Ok(()); // a record without a timestamp says nothing about its event
+        }
         if time_ms > timestamp_ms.saturating_add(self.max_skew_ms) {
             return Err(Reason::Future { time_ms, timestamp_ms, limit_ms: self.max_skew_ms });
         }

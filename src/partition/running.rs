@@ -74,7 +74,7 @@ impl Running {
     }
 
     pub(super) fn flush(&mut self) {
-        self.flush = true;
+        self.flush = self.open.events() > 0;
     }
 
     pub(super) fn throttle(&mut self, on: bool) {
