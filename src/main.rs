@@ -57,8 +57,9 @@ enum Command {
     /// Send the lines of a CSV file as events, dated as they say
     ///
     /// The whole file is checked first; nothing is sent if anything is wrong. The same file (by its name and lines) gives
-    /// the same event ids in the same partitions, so that a second replay adds nothing. Fields that neither --map nor
-    /// --set names are null or have the schema's default.
+    /// the same event ids in the same partitions, so that a second replay adds nothing, as long as it comes within
+    /// events.horizon messages (10,000) of a partition: make more partitions for a longer file. Fields that neither --map
+    /// nor --set names are null or have the schema's default.
     #[command(
         after_help = "Example:\n  highwater replay calls.csv --type llm_call --topic usage-events --partitions 4 \\\n    \
         --map TIMESTAMP=occurred_at --map ContextTokens=input_tokens --map GeneratedTokens=output_tokens \\\n    \
