@@ -10,7 +10,7 @@ use highwater::columns::{Column, Values};
 use highwater::plan::{Plan, TableKind};
 use highwater::ports::{Answer, Connection, Insert, LedgerEnd, Marks, Question, Rows, Store, StoreError, Ticket};
 
-use crate::truth::Series;
+use crate::truth::{Entry, Series};
 use crate::world::{Mutation, Shared};
 
 /// One source's rows in one month of one table.
@@ -51,6 +51,19 @@ pub struct Request {
 enum Body {
     Ask(Vec<Question>),
     Insert(Insert),
+    /// The ids of raw rows of a source in a range of offsets.
+    Ids(Source, u64, u64),
+}
+
+impl Body {
+    /// The answer that it did not work.
+    fn failed(&self, error: StoreError) -> Answer {
+        match self {
+            Body::Ask(_) => Answer::Marks(Err(error)),
+            Body::Insert(_) => Answer::Inserted(Err(error)),
+            Body::Ids(..) => Answer::Ids(Err(error)),
+        }
+    }
 }
 
 /// A client's side: one connection at a time.
@@ -99,8 +112,8 @@ impl Store for ModelStore {
         self.send(Some(insert.connection), Body::Insert(insert))
     }
 
-    fn ids(&mut self, _source: &Source, _from: u64, _to: u64) -> Ticket {
-        unreachable!("the model's log keeps everything")
+    fn ids(&mut self, source: &Source, from: u64, to: u64) -> Ticket {
+        self.send(None, Body::Ids(source.clone(), from, to))
     }
 
     fn poll(&mut self) -> Option<(Ticket, Answer)> {
@@ -135,6 +148,14 @@ impl Shared {
                 self.reply(&request, Answer::Marks(Ok(marks)));
             }
             Body::Insert(insert) => self.insert(&request, insert),
+            Body::Ids(source, from, to) => {
+                self.count("ids read from raw rows");
+                let mut ids = self.ids(source, *from, *to);
+                if self.mutation == Mutation::ForgetIds {
+                    ids.clear();
+                }
+                self.reply(&request, Answer::Ids(Ok(ids)));
+            }
         }
     }
 
@@ -156,11 +177,9 @@ impl Shared {
         let mut told = Vec::new();
         for request in self.clickhouse.net.iter_mut().filter(|request| request.client == client && !request.given_up) {
             request.given_up = true;
-            told.push((request.ticket, matches!(request.body, Body::Ask(_))));
+            told.push((request.ticket, request.body.failed(StoreError::Broken("gave up waiting".to_owned()))));
         }
-        for (ticket, asked) in told {
-            let gone = StoreError::Broken("gave up waiting".to_owned());
-            let answer = if asked { Answer::Marks(Err(gone)) } else { Answer::Inserted(Err(gone)) };
+        for (ticket, answer) in told {
             self.clickhouse.answer(client, ticket, answer);
         }
     }
@@ -180,11 +199,7 @@ impl Shared {
         if request.given_up {
             return;
         }
-        let gone = StoreError::Broken(why.to_owned());
-        let answer = match request.body {
-            Body::Ask(_) => Answer::Marks(Err(gone)),
-            Body::Insert(_) => Answer::Inserted(Err(gone)),
-        };
+        let answer = request.body.failed(StoreError::Broken(why.to_owned()));
         self.clickhouse.answer(request.client, request.ticket, answer);
         self.hang_up(request.client);
     }
@@ -231,6 +246,21 @@ impl Shared {
         }
         self.say(|| format!("{source}: asked at {}: ledger {end:?}, marks {marks:?}", question.from));
         Marks { connection, ledger: LedgerEnd { end, recorded }, marks }
+    }
+
+    fn ids(&self, source: &Source, from: u64, to: u64) -> Vec<(u64, usize, u128)> {
+        let name = source.to_string();
+        let raw = |key: &Key| matches!(self.plan.table(key.table).kind, TableKind::Raw(_));
+        let cells = self.clickhouse.cells.iter().filter(|((of, key), _)| *of == name && raw(key));
+        let offsets = cells.flat_map(|(_, cell)| cell.offsets.iter().copied());
+        let mut offsets: Vec<u64> = offsets.filter(|offset| (from..to).contains(offset)).collect();
+        offsets.sort_unstable();
+        let log = &self.kafka.logs[source.partition as usize];
+        let id = |offset: u64| match log[offset as usize].entry {
+            Entry::Event { id, .. } => (offset, 0, id),
+            Entry::Gap | Entry::Bad => panic!("offset {offset} is no event and yet a raw row"),
+        };
+        offsets.into_iter().map(id).collect()
     }
 
     fn insert(&mut self, request: &Request, insert: &Insert) {

@@ -18,6 +18,8 @@ pub const TOPIC: &str = "ticks";
 #[derive(Default)]
 pub struct Kafka {
     pub logs: Vec<Vec<truth::Record>>,
+    /// First offset of each log that retention has left.
+    pub starts: Vec<u64>,
     /// How much of each log has been produced.
     pub ends: Vec<u64>,
     pub committed: Vec<Option<u64>>,
@@ -45,6 +47,7 @@ enum Owned {
     Revoked(i32),
     Record(i32, u64, truth::Record),
     End(i32, u64),
+    OutOfRange(i32),
 }
 
 fn name(partition: i32) -> TopicPartition {
@@ -76,6 +79,11 @@ impl ModelLog {
             let Some(position) = held.position.filter(|_| !held.paused) else { continue };
             let log = &shared.kafka.logs[partition as usize];
             let end = shared.kafka.ends[partition as usize];
+            if position < shared.kafka.starts[partition as usize] {
+                held.position = None;
+                events.push(Owned::OutOfRange(partition));
+                continue;
+            }
             let most = if shared.calm { 1_000 } else { shared.rng.u64(0..6) };
             let upto = end.min(position + most);
             for offset in position..upto {
@@ -100,6 +108,7 @@ impl Log for ModelLog {
                 Owned::Assigned(partition) => on(LogEvent::Assigned(vec![name(partition)])),
                 Owned::Revoked(partition) => on(LogEvent::Revoked(vec![name(partition)])),
                 Owned::End(partition, offset) => on(LogEvent::End(name(partition), offset)),
+                Owned::OutOfRange(partition) => on(LogEvent::OutOfRange(name(partition))),
                 Owned::Record(partition, offset, record) => on(LogEvent::Record(Record {
                     topic: TOPIC,
                     partition,
@@ -120,7 +129,7 @@ impl Log for ModelLog {
         let kafka = &shared.kafka;
         let bounds = |name: &TopicPartition| {
             let partition = name.partition as usize;
-            Bounds { start: 0, end: kafka.ends[partition], committed: kafka.committed[partition] }
+            Bounds { start: kafka.starts[partition], end: kafka.ends[partition], committed: kafka.committed[partition] }
         };
         Ok(partitions.iter().map(bounds).collect())
     }

@@ -56,6 +56,7 @@ fn every_schedule_ends_with_the_truth() {
         "commit applied late",
         "ledger row of a slower writer dropped",
         "row expired as it landed",
+        "ids read from raw rows",
     ] {
         assert!(
             counts.get(what).copied().unwrap_or_default() > schedules() / 500,

@@ -54,8 +54,8 @@ pub struct Record {
 /// 2026-01-31 23:59 UTC: a minute before a month ends.
 pub const START_MS: i64 = 1_769_903_940_000;
 
-/// A random log of one partition.
-pub fn log(rng: &mut fastrand::Rng, plan: &Plan) -> Vec<Record> {
+/// A random log of one partition. With `once` no id comes more than twice: then every duplicate's first is a raw row.
+pub fn log(rng: &mut fastrand::Rng, plan: &Plan, once: bool) -> Vec<Record> {
     let length = rng.usize(8..30);
     let (gaps, bad, repeats) = (rng.u32(0..3) * 8, rng.u32(0..3) * 8, rng.u32(0..3) * 12);
     let mut ids: Vec<Option<u128>> = Vec::new();
@@ -64,8 +64,9 @@ pub fn log(rng: &mut fastrand::Rng, plan: &Plan) -> Vec<Record> {
             let timestamp_ms = START_MS + rng.i64(0..120_000);
             let draw = rng.u32(0..100);
             let back = rng.usize(1..HORIZON as usize + 3);
-            let repeated =
-                (rng.u32(0..100) < repeats).then(|| ids.iter().rev().nth(back - 1).copied().flatten()).flatten();
+            let free = |id: &u128| !once || ids.iter().flatten().filter(|other| *other == id).count() == 1;
+            let earlier = ids.iter().rev().nth(back - 1).copied().flatten().filter(free);
+            let repeated = earlier.filter(|_| rng.u32(0..100) < repeats);
             let entry = if draw < gaps {
                 Entry::Gap
             } else if draw < gaps + bad {

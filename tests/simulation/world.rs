@@ -41,10 +41,12 @@ pub enum Mutation {
     StartAtCommit,
     /// Rows that expire as they land are waited for.
     WaitForExpired,
+    /// Ids that the log no longer has are not looked up in the raw rows.
+    ForgetIds,
 }
 
 impl Mutation {
-    pub const ALL: [Mutation; 10] = [
+    pub const ALL: [Mutation; 11] = [
         Mutation::NoTokens,
         Mutation::NoMarks,
         Mutation::NoMarker,
@@ -55,6 +57,7 @@ impl Mutation {
         Mutation::NoSuffix,
         Mutation::StartAtCommit,
         Mutation::WaitForExpired,
+        Mutation::ForgetIds,
     ];
 }
 
@@ -106,6 +109,8 @@ pub struct World {
     shared: Rc<RefCell<Shared>>,
     workers: Vec<Slot>,
     settings: Settings,
+    /// Whether the logs lose their beginning, once it is written.
+    retention: bool,
     /// Names clients and members; a restarted worker is a new one.
     clients: u32,
     truths: Vec<Truth>,
@@ -143,9 +148,11 @@ impl World {
         let plan = plan();
         let partitions = [1, 1, 1, 2, 3][rng.usize(0..5)];
         let workers = rng.usize(2..4);
-        let logs: Vec<_> = (0..partitions).map(|_| truth::log(&mut rng, &plan)).collect();
+        let retention = rng.u8(0..5) == 0;
+        let logs: Vec<_> = (0..partitions).map(|_| truth::log(&mut rng, &plan, retention)).collect();
         let truths = logs.iter().map(|log| truth::truth(log)).collect();
         let kafka = Kafka {
+            starts: vec![0; partitions],
             ends: vec![2; partitions],
             committed: vec![None; partitions],
             owners: vec![None; partitions],
@@ -154,7 +161,7 @@ impl World {
         };
         let seal_events = rng.u64(1..12);
         // Events span two minutes and a half around the start; in some schedules the older of them have expired.
-        let keep_events = (rng.u8(0..6) == 0).then(|| Duration::from_secs(rng.u64(1..200)));
+        let keep_events = (!retention && rng.u8(0..6) == 0).then(|| Duration::from_secs(rng.u64(1..200)));
         let now = Duration::from_millis(truth::START_MS as u64 + 120_000);
         let trace = tracing.then(Vec::new);
         let shared = Shared { rng, mutation, plan, kafka, trace, now, keep_events, ..Shared::empty() };
@@ -169,7 +176,7 @@ impl World {
         };
         let settings = Settings { tuning, memory: 3_000, epochs: BTreeMap::from([(Arc::from(TOPIC), 1)]) };
         let shared = Rc::new(RefCell::new(shared));
-        let mut world = World { shared, workers: Vec::new(), settings, clients: 0, truths };
+        let mut world = World { shared, workers: Vec::new(), settings, retention, clients: 0, truths };
         for _ in 0..workers {
             world.workers.push(Slot { client: 0, worker: None, frozen: false });
         }
@@ -207,7 +214,8 @@ impl World {
             945..960 => self.freeze(index),
             960..970 => self.shared.borrow_mut().give_up(),
             970..975 => self.shared.borrow_mut().kill_server(),
-            975..990 => self.late_commit(),
+            975..985 => self.late_commit(),
+            985..990 => self.expire_log(),
             _ => self.reset_commit(),
         }
     }
@@ -271,6 +279,19 @@ impl World {
             let (partition, offset) = shared.kafka.delayed.remove(index);
             shared.kafka.committed[partition] = Some(offset);
             shared.count("commit applied late");
+        }
+    }
+
+    /// Retention takes what is written already, and with it ids of the duplicates window.
+    fn expire_log(&mut self) {
+        let shared = &mut *self.shared.borrow_mut();
+        let partition = shared.rng.usize(0..shared.kafka.starts.len());
+        let rows = shared.clickhouse.ledger.get(&source(partition));
+        let done = rows.and_then(|rows| rows.last()).map_or(0, |row| row.to);
+        let start = shared.kafka.starts[partition];
+        if self.retention && done > start {
+            shared.kafka.starts[partition] = shared.rng.u64(start..=done);
+            shared.say(|| format!("partition {partition}: retention moves the log's start from {start}"));
         }
     }
 

@@ -14,7 +14,7 @@ pub(super) fn numbers(clickhouse: &ClickHouse, tokens_only: bool) -> Result<()> 
          SELECT formatDateTime(minute, '%F %H:%i'), sum(count), \
          toString(round(100 * sumIf(count, status != 'ok') / sum(count), 2)) || ' %', \
          sum(input_tokens_sum), sum(output_tokens_sum), round(q[1]), round(q[2]), round(q[3]), \
-         '$' || toString(round(sum(cost_usd_sum), 2)), sum(cost_usd_missing) \
+         '$' || toDecimalString(sum(cost_usd_sum), 2), sum(cost_usd_missing) \
          FROM highwater.llm_call_1m GROUP BY minute ORDER BY minute DESC LIMIT {MINUTES} FORMAT TSVRaw"
     );
     let answer = clickhouse.query(&sql)?;
