@@ -16,6 +16,9 @@ pub(super) struct Locate {
     step: Step,
     /// The token of the source's first row.
     token: Token,
+    /// The ledger's end that lay below the log's start when the log was asked: another writer may have moved it between
+    /// the two answers, so it is asked once more before anything is called lost.
+    doubted: Option<u64>,
     backoff: Backoff,
 }
 
@@ -60,7 +63,12 @@ pub(super) struct Located {
 
 impl Locate {
     pub(super) fn new() -> Locate {
-        Locate { step: Step::Ledger { due: Duration::ZERO }, token: Token::on(0), backoff: Backoff::default() }
+        Locate {
+            step: Step::Ledger { due: Duration::ZERO },
+            token: Token::on(0),
+            doubted: None,
+            backoff: Backoff::default(),
+        }
     }
 
     pub(super) fn next(&mut self, source: &Source, terms: Terms<'_>) -> Option<Action> {
@@ -173,6 +181,9 @@ impl Locate {
             return Err(Stop::LogEndsEarlier { ledger: end, end: bounds.end });
         }
         if bounds.start > end {
+            if self.doubted.replace(end) != Some(end) {
+                return Ok(Step::Ledger { due: terms.now });
+            }
             return Err(Stop::LogStartsLater { ledger: end, start: bounds.start });
         }
         if let Some(committed) = bounds.committed.filter(|&committed| committed > end) {
