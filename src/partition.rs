@@ -255,3 +255,6 @@ impl Backoff {
         now + wait
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,174 @@
+//! The guards, and where a partition begins. What happens in between is the simulation's.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::batch::LedgerKind;
+use crate::plan::{Limits, Sources};
+use crate::ports::{Connection, LedgerEnd, Rows};
+
+const SCHEMA: &str = r#"{"type": "record", "name": "tick", "fields": [
+    {"name": "event_id", "type": "string", "highwater": {"role": "id"}},
+    {"name": "occurred_at", "type": {"type": "long", "logicalType": "timestamp-millis"}, "highwater": {"role": "time"}},
+    {"name": "app", "type": "string", "highwater": {"role": "dimension"}},
+    {"name": "environment", "type": "string", "highwater": {"role": "dimension"}}]}"#;
+
+/// A partition with a ledger and a log that answer at once.
+struct Bench {
+    plan: Plan,
+    tuning: Tuning,
+    now: Duration,
+    partition: Partition,
+    ledger: Option<u64>,
+    bounds: Bounds,
+    /// What the store says to an insert, and whether it lands.
+    insert: Result<(), StoreError>,
+    lands: bool,
+    started: Vec<u64>,
+    rows: Vec<(LedgerKind, u64, u64)>,
+    paused: u32,
+    asked: u32,
+}
+
+impl Bench {
+    fn new(ledger: Option<u64>, start: u64, end: u64, committed: Option<u64>) -> Bench {
+        let sources = Sources { schemas: vec![("tick.avsc".to_owned(), SCHEMA.to_owned())], ..Sources::default() };
+        let limits = Limits { horizon: 10, max_skew_ms: 1, max_age_ms: 1, lateness_ms: 0, max_series: 9 };
+        let second = Duration::from_secs(1);
+        let tuning = Tuning {
+            seal_after: second,
+            seal_events: 100,
+            seal_bytes: 1 << 20,
+            insert_timeout: second,
+            keep_events: None,
+            keep_dead_letters: None,
+        };
+        Bench {
+            plan: Plan::compile(&sources, limits).unwrap(),
+            tuning,
+            now: second * 1_000,
+            partition: Partition::new(Source { epoch: 1, topic: "t".into(), partition: 0 }),
+            ledger,
+            bounds: Bounds { start, end, committed },
+            insert: Ok(()),
+            lands: true,
+            started: Vec::new(),
+            rows: Vec::new(),
+            paused: 0,
+            asked: 0,
+        }
+    }
+
+    fn run(&mut self) {
+        for _ in 0..50 {
+            let terms = Terms { plan: &self.plan, tuning: &self.tuning, now: self.now };
+            let Some(action) = self.partition.next(terms) else {
+                self.now += Duration::from_secs(2);
+                continue;
+            };
+            let reply = match action {
+                Action::Ask(question) => {
+                    self.asked += 1;
+                    // Every mark asked for is there: blocks are not what these tests are about.
+                    let marks = question.keys.iter().map(|&key| (key, u64::MAX)).collect();
+                    let ledger = LedgerEnd { end: self.ledger, recorded: BTreeMap::new() };
+                    Reply::Marks(Ok(Marks { connection: Connection(1), ledger, marks }))
+                }
+                Action::Insert(insert) => {
+                    if let Rows::Ledger(row) = &insert.rows
+                        && self.lands
+                    {
+                        self.rows.push((row.kind, row.from, row.to));
+                        self.ledger = Some(row.to);
+                    }
+                    Reply::Inserted(self.insert.clone())
+                }
+                Action::Ids { .. } => Reply::Ids(Ok(Vec::new())),
+                Action::Bounds => Reply::Bounds(Ok(self.bounds)),
+                Action::Start(offset) => {
+                    self.started.push(offset);
+                    Reply::Started(Ok(()))
+                }
+                Action::Pause => {
+                    self.paused += 1;
+                    continue;
+                }
+                Action::Resume | Action::Commit(_) => continue,
+            };
+            let terms = Terms { plan: &self.plan, tuning: &self.tuning, now: self.now };
+            self.partition.reply(terms, reply);
+        }
+    }
+
+    fn noise(&mut self, offset: u64) {
+        let record = Record { topic: "t", partition: 0, offset, timestamp_ms: 1, key: None, payload: Some(b"noise") };
+        let terms = Terms { plan: &self.plan, tuning: &self.tuning, now: self.now };
+        self.partition.record(terms, &record);
+    }
+}
+
+#[test]
+fn it_begins_at_the_ledgers_end_whatever_was_committed() {
+    for committed in [None, Some(3), Some(90)] {
+        let mut bench = Bench::new(Some(40), 0, 100, committed);
+        bench.run();
+        assert_eq!((bench.started, bench.partition.done()), (vec![30], Some(40)), "ids from 10 before are read again");
+    }
+}
+
+#[test]
+fn the_first_start_believes_the_commit_and_says_so_in_the_ledger() {
+    for (committed, at) in [(Some(60), 60), (None, 20), (Some(5), 20), (Some(500), 100)] {
+        let mut bench = Bench::new(None, 20, 100, committed);
+        bench.run();
+        assert_eq!((bench.rows, bench.partition.done()), (vec![(LedgerKind::Start, at, at)], Some(at)));
+    }
+}
+
+#[test]
+fn it_stops_where_the_log_lost_what_was_not_read() {
+    let mut bench = Bench::new(Some(40), 41, 100, Some(40));
+    bench.run();
+    assert!(bench.partition.is_stopped());
+    assert_eq!((bench.asked, bench.paused, bench.started.len()), (2, 1, 0), "asked twice, silenced once");
+}
+
+#[test]
+fn it_stops_where_the_log_ends_before_the_ledger() {
+    let mut bench = Bench::new(Some(40), 0, 39, None);
+    bench.run();
+    assert!(bench.partition.is_stopped());
+}
+
+#[test]
+fn it_writes_a_batch_and_stops_when_the_ledger_goes_back() {
+    let mut bench = Bench::new(Some(40), 0, 100, None);
+    bench.run();
+    (40..45).for_each(|offset| bench.noise(offset));
+    bench.run();
+    assert_eq!((bench.partition.done(), bench.rows.pop()), (Some(45), Some((LedgerKind::Batch, 40, 45))));
+    // Restored from an older backup: the server was restarted, so the connection is gone and the ledger is asked anew.
+    (bench.ledger, bench.insert, bench.lands) = (Some(42), Err(StoreError::Broken("gone".to_owned())), false);
+    bench.noise(50);
+    bench.run();
+    assert!(bench.partition.is_stopped());
+    assert_eq!(bench.rows.len(), 1, "nothing was written onto the gap");
+}
+
+#[test]
+fn a_refusal_stops_it_and_passing_errors_do_not() {
+    let error = || "code 60".to_owned();
+    for (insert, stops) in [
+        (StoreError::Refused(error()), true),
+        (StoreError::Passing(error()), false),
+        (StoreError::Broken(error()), false),
+    ] {
+        let mut bench = Bench::new(Some(0), 0, 100, None);
+        bench.insert = Err(insert);
+        bench.run();
+        bench.noise(0);
+        bench.run();
+        assert_eq!((bench.partition.is_stopped(), bench.partition.done()), (stops, (!stops).then_some(1)));
+    }
+}
