@@ -153,7 +153,7 @@ fn it_writes_a_batch_and_stops_when_the_ledger_goes_back() {
     bench.noise(50);
     bench.run();
     assert!(bench.partition.is_stopped());
-    assert_eq!(bench.rows.len(), 1, "nothing was written onto the gap");
+    assert!(bench.rows.is_empty(), "nothing was written onto the gap");
 }
 
 #[test]
