@@ -16,6 +16,7 @@ mod endpoint;
 mod error;
 mod insert;
 mod marks;
+mod pace;
 pub mod schema;
 pub mod sql;
 mod store;

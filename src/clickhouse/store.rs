@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -15,6 +15,7 @@ use super::endpoint::Endpoint;
 use super::error::{Broken, QueryError};
 use super::insert::{self, Known, Request};
 use super::marks;
+use super::pace::Pace;
 use crate::batch::Source;
 use crate::plan::Plan;
 use crate::ports::{Answer, Connection, Insert, Marks, Question, Store, StoreError, Ticket};
@@ -48,7 +49,7 @@ impl ClickHouseStore {
         let (commands, inbox) = unbounded_channel();
         let (outbox, answers) = channel();
         let outage = Outage::of(format!("ClickHouse at {endpoint:?}"));
-        let task = Task { endpoint, plan, open: None, outage };
+        let task = Task { endpoint, plan, open: None, outage, pace: Pace::new() };
         runtime.spawn(task.run(inbox, outbox));
         ClickHouseStore { commands, answers, ahead: None, next: 0 }
     }
@@ -99,6 +100,7 @@ struct Task {
     plan: Arc<Plan>,
     open: Option<Open>,
     outage: Outage,
+    pace: Pace,
 }
 
 impl Task {
@@ -110,6 +112,7 @@ impl Task {
                 Command::Ids(source, from, to) => Answer::Ids(self.ids(&source, from, to).await),
             };
             self.note(&answer);
+            self.pace.say();
             if outbox.send((ticket, answer)).is_err() {
                 return;
             }
@@ -172,16 +175,19 @@ impl Task {
         let (plan, database) = (self.plan.clone(), self.endpoint.database.clone());
         let encoded = tokio::task::spawn_blocking(move || {
             let request = Request::new(&insert.rows, &plan, &database);
-            (request, insert.token)
+            (request, insert)
         });
-        let (request, token) = match encoded.await {
+        let (request, insert) = match encoded.await {
             Ok(encoded) => encoded,
             Err(error) => return Err(StoreError::Refused(format!("a block could not be encoded: {error}"))),
         };
-        let settings = insert::settings(&token, true, &open.known);
+        let settings = insert::settings(&insert.token, true, &open.known);
+        let sent = Instant::now();
         let answered = open.pinned.insert(&request.sql, &settings, request.body).await;
         let answer = self.keep(answered, open.known)?;
-        answer.map(drop).map_err(StoreError::from)
+        answer.map_err(StoreError::from)?;
+        self.pace.took(&insert.rows, sent.elapsed());
+        Ok(())
     }
 
     /// Puts a connection back that has answered; one that has not is gone.
