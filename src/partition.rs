@@ -183,14 +183,6 @@ impl Partition {
         }
     }
 
-    /// The log does not have the position that it was to be read from: begins again at the ledger's end, where the log's
-    /// bounds say what happened.
-    pub fn out_of_range(&mut self) {
-        if !self.is_stopped() {
-            self.state = State::Locating(Locate::new());
-        }
-    }
-
     /// Stops this partition and no other, and says so.
     fn stop(&mut self, stop: Stop) {
         tracing::error!(source = %self.source, "partition stopped: {stop}");

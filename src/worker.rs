@@ -129,8 +129,14 @@ impl<L: Log, S: Store> Worker<L, S> {
                 }
             }
             LogEvent::OutOfRange(name) => {
-                if let Some(assigned) = find(partitions, &name.topic, name.partition) {
-                    assigned.partition.out_of_range();
+                // Begins again at the ledger's end, where the log's bounds say what happened; as a new assignment, so
+                // that no answer to the old one is taken for an answer to the new.
+                if let Some(assigned) = find(partitions, &name.topic, name.partition)
+                    && !assigned.partition.is_stopped()
+                {
+                    *assignments += 1;
+                    let partition = Partition::new(assigned.partition.source().clone());
+                    *assigned = Assigned { serial: *assignments, partition };
                 }
             }
             LogEvent::Assigned(names) => {

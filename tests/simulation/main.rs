@@ -57,6 +57,7 @@ fn every_schedule_ends_with_the_truth() {
         "ledger row of a slower writer dropped",
         "row expired as it landed",
         "ids read from raw rows",
+        "position lost",
     ] {
         assert!(
             counts.get(what).copied().unwrap_or_default() > schedules() / 500,
