@@ -8,7 +8,7 @@ use super::token::Token;
 use super::{Action, Backoff, Reply, Stop, Terms};
 use crate::batch::{Key, LedgerKind, LedgerRow, Source, Window};
 use crate::plan::Plan;
-use crate::ports::{Bounds, Connection, Insert, LedgerEnd, Question, Rows, StoreError};
+use crate::ports::{Bounds, Connection, Insert, LedgerEnd, LogError, Question, Rows, StoreError};
 
 /// The steps from assignment to the first record.
 #[derive(Debug)]
@@ -120,7 +120,10 @@ impl Locate {
             (Step::Comparing { connection, ledger }, Reply::Bounds(Ok(bounds))) => {
                 self.place(source, terms, connection, ledger, bounds)?
             }
-            (Step::Comparing { connection, ledger }, Reply::Bounds(Err(_))) => {
+            (Step::Comparing { .. }, Reply::Bounds(Err(LogError::OtherTopic(error)))) => {
+                return Err(Stop::OtherTopic(error));
+            }
+            (Step::Comparing { connection, ledger }, Reply::Bounds(Err(LogError::Passing(_)))) => {
                 Step::Bounds { due: self.backoff.after_failure(terms.now), connection, ledger }
             }
             (Step::Pending(mut place), Reply::Ids(Ok(ids))) => {
@@ -128,6 +131,12 @@ impl Locate {
                     place.window.observe(kind, id, offset);
                 }
                 Step::Start { due: terms.now, place }
+            }
+            (_, Reply::Ids(Err(StoreError::Refused(error)))) => {
+                return Err(Stop::Refused {
+                    what: "the question for the ids before the ledger's end".to_owned(),
+                    error,
+                });
             }
             (Step::Pending(place), Reply::Ids(Err(_))) => {
                 Step::Ids { due: self.backoff.after_failure(terms.now), place }
@@ -172,7 +181,14 @@ impl Locate {
     ) -> Result<Step, Stop> {
         let Some(end) = ledger.end else {
             // The one time that a committed offset is believed.
-            let at = bounds.committed.unwrap_or(bounds.start).clamp(bounds.start, bounds.end);
+            let at = bounds.committed.unwrap_or(bounds.start).max(bounds.start).min(bounds.end.max(bounds.start));
+            if let Some(committed) = bounds.committed.filter(|&committed| committed != at) {
+                tracing::warn!(
+                    %source, committed,
+                    "the first start is at {at}: the group had committed {committed}, and the log has offsets {}..{}",
+                    bounds.start, bounds.end
+                );
+            }
             let unseen = self.token.missed(0, terms.tuning.insert_timeout, terms.now);
             let due = if unseen { self.backoff.after_failure(terms.now) } else { terms.now };
             return Ok(Step::Claim { due, connection, at });
@@ -189,7 +205,8 @@ impl Locate {
         if let Some(committed) = bounds.committed.filter(|&committed| committed > end) {
             tracing::warn!(
                 source = %source, committed, ledger = end,
-                "the committed offset is ahead of the ledger; the ledger decides: reading again from {end}"
+                "the committed offset is ahead of the ledger; the ledger decides: reading from {end} (to \
+                 leave events out on purpose, delete them from the topic with kafka-delete-records)"
             );
         }
         let read_from = end.saturating_sub(terms.plan.limits.horizon).max(bounds.start);

@@ -25,6 +25,9 @@ pub enum Stop {
         /// End of the log.
         end: u64,
     },
+    /// The topic was made anew while it was read.
+    #[error("{0}; restart, which says how to begin a new epoch for it")]
+    OtherTopic(String),
     /// The ledger lost rows that it had.
     #[error(
         "the ledger now ends at {}, but this batch begins at {from}: rows of the ledger are missing (restored from an \

@@ -21,7 +21,8 @@ struct Bench {
     now: Duration,
     partition: Partition,
     ledger: Option<u64>,
-    bounds: Bounds,
+    bounds: Result<Bounds, LogError>,
+    ids: Result<Vec<(u64, usize, u128)>, StoreError>,
     /// What the store says to an insert, and whether it lands.
     insert: Result<(), StoreError>,
     lands: bool,
@@ -42,7 +43,6 @@ impl Bench {
             seal_bytes: 1 << 20,
             insert_timeout: second,
             keep_events: None,
-            keep_dead_letters: None,
         };
         Bench {
             plan: Plan::compile(&sources, limits).unwrap(),
@@ -50,7 +50,8 @@ impl Bench {
             now: second * 1_000,
             partition: Partition::new(Source { epoch: 1, topic: "t".into(), partition: 0 }),
             ledger,
-            bounds: Bounds { start, end, committed },
+            bounds: Ok(Bounds { start, end, committed }),
+            ids: Ok(Vec::new()),
             insert: Ok(()),
             lands: true,
             started: Vec::new(),
@@ -84,8 +85,8 @@ impl Bench {
                     }
                     Reply::Inserted(self.insert.clone())
                 }
-                Action::Ids { .. } => Reply::Ids(Ok(Vec::new())),
-                Action::Bounds => Reply::Bounds(Ok(self.bounds)),
+                Action::Ids { .. } => Reply::Ids(self.ids.clone()),
+                Action::Bounds => Reply::Bounds(self.bounds.clone()),
                 Action::Start(offset) => {
                     self.started.push(offset);
                     Reply::Started(Ok(()))
@@ -99,6 +100,10 @@ impl Bench {
             let terms = Terms { plan: &self.plan, tuning: &self.tuning, now: self.now };
             self.partition.reply(terms, reply);
         }
+    }
+
+    fn end(&mut self, offset: u64) {
+        self.partition.end_of_log(Terms { plan: &self.plan, tuning: &self.tuning, now: self.now }, offset);
     }
 
     fn noise(&mut self, offset: u64) {
@@ -137,6 +142,55 @@ fn it_stops_where_the_log_lost_what_was_not_read() {
 #[test]
 fn it_stops_where_the_log_ends_before_the_ledger() {
     let mut bench = Bench::new(Some(40), 0, 39, None);
+    bench.run();
+    assert!(bench.partition.is_stopped());
+}
+
+#[test]
+fn it_follows_the_log_over_gaps_so_that_retention_of_a_gap_is_no_loss() {
+    let mut bench = Bench::new(Some(40), 0, 40, None);
+    bench.run();
+    // Aborted transactions: the log goes on to 70 and delivers nothing.
+    bench.end(70);
+    bench.run();
+    assert_eq!((bench.partition.done(), bench.rows.pop()), (Some(70), Some((LedgerKind::Batch, 40, 70))));
+    // A gap behind records belongs to their batch, and an end that is known already is no news.
+    bench.noise(70);
+    bench.end(75);
+    bench.end(75);
+    bench.run();
+    bench.end(75);
+    bench.end(12);
+    bench.run();
+    assert_eq!((bench.partition.done(), bench.rows), (Some(75), vec![(LedgerKind::Batch, 70, 75)]));
+    // Retention took all of it meanwhile.
+    let mut bench = Bench::new(Some(75), 75, 75, None);
+    bench.run();
+    assert!(!bench.partition.is_stopped());
+}
+
+#[test]
+fn it_stops_when_the_topic_is_another() {
+    let mut bench = Bench::new(Some(40), 0, 100, None);
+    bench.bounds = Err(LogError::Passing("away".to_owned()));
+    bench.run();
+    assert!(!bench.partition.is_stopped() && bench.partition.done().is_none());
+    bench.bounds = Err(LogError::OtherTopic("made anew".to_owned()));
+    bench.run();
+    assert!(bench.partition.is_stopped());
+}
+
+#[test]
+fn a_log_whose_end_lies_before_its_start_does_not_panic() {
+    let mut bench = Bench::new(None, 20, 10, Some(15));
+    bench.run();
+    assert!(bench.partition.is_stopped(), "the ledger begins at 20 and the log ends at 10");
+}
+
+#[test]
+fn ids_that_are_refused_stop_it() {
+    let mut bench = Bench::new(Some(40), 38, 100, None);
+    bench.ids = Err(StoreError::Refused("no such column".to_owned()));
     bench.run();
     assert!(bench.partition.is_stopped());
 }

@@ -172,7 +172,6 @@ impl World {
             seal_bytes: 4_000,
             insert_timeout,
             keep_events: keep_events.filter(|_| mutation != Mutation::WaitForExpired),
-            keep_dead_letters: None,
         };
         let settings = Settings { tuning, memory: 3_000, epochs: BTreeMap::from([(Arc::from(TOPIC), 1)]) };
         let shared = Rc::new(RefCell::new(shared));
