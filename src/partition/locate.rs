@@ -199,9 +199,11 @@ impl Locate {
         bounds: Bounds,
     ) -> Result<Step, Stop> {
         let Some(end) = ledger.end else {
-            // The one time that a committed offset is believed.
-            let at = bounds.committed.unwrap_or(bounds.start).max(bounds.start).min(bounds.end.max(bounds.start));
-            if let Some(committed) = bounds.committed.filter(|&committed| committed != at) {
+            // The one time that a committed offset is believed; and not in a later life of the topic, for the commit may
+            // well be of the life before.
+            let committed = bounds.committed.filter(|_| source.epoch <= 1);
+            let at = committed.unwrap_or(bounds.start).max(bounds.start).min(bounds.end.max(bounds.start));
+            if let Some(committed) = committed.filter(|&committed| committed != at) {
                 tracing::warn!(
                     %source, committed,
                     "the first start is at {at}: the group had committed {committed}, and the log has offsets {}..{}",

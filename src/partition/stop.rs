@@ -6,7 +6,8 @@ pub enum Stop {
     /// The log's retention ran over us.
     #[error(
         "offsets {ledger}..{start} were deleted from the log before they were read (the ledger ends at {ledger}, the log \
-         begins at {start}); those events are gone: raise the topic's retention, then record the loss"
+         begins at {start}); those events are gone: raise the topic's retention, then restart with kafka.on_loss=record, which \
+         records the loss and goes on"
     )]
     LogStartsLater {
         /// End of the ledger.

@@ -136,6 +136,14 @@ fn the_first_start_believes_the_commit_and_says_so_in_the_ledger() {
 }
 
 #[test]
+fn a_later_life_of_a_topic_begins_at_its_start_whatever_was_committed_in_an_earlier() {
+    let mut bench = Bench::new(None, 20, 100, Some(60));
+    bench.partition = Partition::new(Source { epoch: 2, topic: "t".into(), partition: 0 });
+    bench.run();
+    assert_eq!(bench.rows, vec![(LedgerKind::Start, 20, 20)]);
+}
+
+#[test]
 fn what_the_log_lost_is_a_row_of_the_ledger_before_anything_else_is_read() {
     let mut bench = Bench::new(Some(40), 60, 100, Some(40));
     bench.run();
