@@ -7,6 +7,7 @@ use super::running::Running;
 use super::token::Token;
 use super::{Action, Backoff, Reply, Stop, Terms};
 use crate::batch::{Key, LedgerKind, LedgerRow, Source, Window};
+use crate::meter::Note;
 use crate::plan::Plan;
 use crate::ports::{Bounds, Connection, Insert, LedgerEnd, Question, Rows, StoreError};
 
@@ -135,7 +136,8 @@ impl Locate {
             (Step::Pending(place), Reply::Started(Ok(()))) => {
                 let warm = place.read_from < place.end;
                 let cut_until = if place.is_cut(terms.plan) { place.log_start + terms.plan.limits.horizon } else { 0 };
-                tracing::info!(source = %source, "starting at the ledger's end, offset {}", place.end);
+                let (topic, offset) = (&source.topic, place.end);
+                tracing::info!(%topic, partition = source.partition, offset, "starting at the ledger's end");
                 let ready = Running::new(source.clone(), place.end, place.recorded, place.window, cut_until);
                 return Ok(Some(Located { ready, warm }));
             }
@@ -173,7 +175,11 @@ impl Locate {
         let Some(end) = ledger.end else {
             // The one time that a committed offset is believed.
             let at = bounds.committed.unwrap_or(bounds.start).clamp(bounds.start, bounds.end);
+            let burnt = self.token.burnt();
             let unseen = self.token.missed(0, terms.tuning.insert_timeout, terms.now);
+            if self.token.burnt() > burnt {
+                terms.meter.note(Note::Burnt { table: "ledger" });
+            }
             let due = if unseen { self.backoff.after_failure(terms.now) } else { terms.now };
             return Ok(Step::Claim { due, connection, at });
         };
@@ -188,7 +194,7 @@ impl Locate {
         }
         if let Some(committed) = bounds.committed.filter(|&committed| committed > end) {
             tracing::warn!(
-                source = %source, committed, ledger = end,
+                topic = %source.topic, partition = source.partition, offset = end, committed,
                 "the committed offset is ahead of the ledger; the ledger decides: reading again from {end}"
             );
         }

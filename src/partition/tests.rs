@@ -62,7 +62,7 @@ impl Bench {
 
     fn run(&mut self) {
         for _ in 0..50 {
-            let terms = Terms { plan: &self.plan, tuning: &self.tuning, now: self.now };
+            let terms = Terms { plan: &self.plan, tuning: &self.tuning, now: self.now, meter: &() };
             let Some(action) = self.partition.next(terms) else {
                 self.now += Duration::from_secs(2);
                 continue;
@@ -96,14 +96,14 @@ impl Bench {
                 }
                 Action::Resume | Action::Commit(_) => continue,
             };
-            let terms = Terms { plan: &self.plan, tuning: &self.tuning, now: self.now };
+            let terms = Terms { plan: &self.plan, tuning: &self.tuning, now: self.now, meter: &() };
             self.partition.reply(terms, reply);
         }
     }
 
     fn noise(&mut self, offset: u64) {
         let record = Record { topic: "t", partition: 0, offset, timestamp_ms: 1, key: None, payload: Some(b"noise") };
-        let terms = Terms { plan: &self.plan, tuning: &self.tuning, now: self.now };
+        let terms = Terms { plan: &self.plan, tuning: &self.tuning, now: self.now, meter: &() };
         self.partition.record(terms, &record);
     }
 }
