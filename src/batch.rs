@@ -21,7 +21,7 @@ use crate::event::wire;
 use crate::plan::{Plan, TableKind};
 use crate::ports::Record;
 
-pub use block::Block;
+pub use block::{Block, Encoded};
 pub use dead_letter::{COLUMNS as DEAD_LETTER_COLUMNS, Reason};
 pub use key::{Key, Month, Source};
 pub use ledger::{LedgerKind, LedgerRow};
