@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
+mod telemetry;
 mod truth;
 
 use std::io::Write as _;
