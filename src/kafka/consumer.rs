@@ -180,7 +180,10 @@ impl Log for KafkaLog {
         {
             match self.consumer.pause(&list([(partition, Offset::Invalid)])) {
                 Ok(()) => slot.paused = true,
-                Err(error) => tracing::warn!("cannot pause {partition}: {error}; it goes on"),
+                Err(error) => {
+                    let TopicPartition { topic, partition } = partition;
+                    tracing::warn!(%topic, partition, "cannot pause the partition: {error}; it goes on");
+                }
             }
         }
     }
@@ -192,7 +195,10 @@ impl Log for KafkaLog {
         {
             match self.consumer.resume(&list([(partition, Offset::Invalid)])) {
                 Ok(()) => slot.paused = false,
-                Err(error) => tracing::warn!("cannot resume {partition}: {error}; tried again when it is asked again"),
+                Err(error) => {
+                    let TopicPartition { topic, partition } = partition;
+                    tracing::warn!(%topic, partition, "cannot resume the partition: {error}; tried again when it is asked again");
+                }
             }
         }
     }

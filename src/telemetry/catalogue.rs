@@ -236,6 +236,18 @@ mod tests {
     }
 
     #[test]
+    fn the_alert_rules_name_metrics_that_there_are() {
+        let rules = include_str!("../../deploy/prometheus-rules.yml");
+        let expressions: Vec<&str> = rules.lines().filter(|line| line.contains("highwater_")).collect();
+        let words = expressions.iter().flat_map(|line| line.split(|c: char| !c.is_ascii_lowercase() && c != '_'));
+        let named: BTreeSet<&str> = words.filter(|word| word.starts_with("highwater_")).collect();
+        assert!(named.len() > 8, "{named:?}");
+        for name in named {
+            assert!(ALL.iter().any(|metric| metric.name == name), "{name}");
+        }
+    }
+
+    #[test]
     fn the_document_is_up_to_date() {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics-of-highwater.md");
         let shipped = std::fs::read_to_string(path).unwrap();

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use devstack::http::{Response, request};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
 
 use crate::support::{Process, TOPIC, World};
 use crate::{MINUTE, truth};
@@ -88,6 +90,16 @@ fn table() -> BTreeMap<String, String> {
     .collect()
 }
 
+/// Makes the topic before anybody else does, which keeps records for so long.
+fn make_topic(brokers: &str, retention_ms: u64) {
+    let admin: AdminClient<DefaultClientContext> =
+        rdkafka::ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
+    let retention = retention_ms.to_string();
+    let topic = NewTopic::new(TOPIC, 4, TopicReplication::Fixed(1)).set("retention.ms", &retention);
+    let made = futures::executor::block_on(admin.create_topics([&topic], &AdminOptions::new())).unwrap();
+    assert!(made.iter().all(Result::is_ok), "{made:?}");
+}
+
 #[test]
 fn metrics_and_health_tell_the_truth() {
     let mut world = World::new();
@@ -96,6 +108,7 @@ fn metrics_and_health_tell_the_truth() {
     world.set("WORKERS", "2");
     world.set("LOG__FORMAT", "json");
     world.set("KAFKA__PROPERTIES__SASL__PASSWORD", "hunter2-kafka");
+    make_topic(&world.stack.kafka.bootstrap(), 7 * 86_400_000);
     world.generate(&["--events", "30000", "--disorder", "20s", "--duplicates", "0.02", "--bad", "0.002"]);
     world.done(&["migrate"]);
 
@@ -159,7 +172,7 @@ fn metrics_and_health_tell_the_truth() {
     let series = scrape.sum("highwater_written_series_total", "llm_call_1m_parts");
     assert!(series > 100.0 && series < truth.rows as f64, "{series}");
     let week = 7.0 * 86_400.0 * 4.0;
-    assert_eq!(scrape.sum("highwater_retention_headroom_seconds", TOPIC), week, "Kafka's default, four times");
+    assert_eq!(scrape.sum("highwater_retention_headroom_seconds", TOPIC), week, "of each partition");
     let plan = world.query("SELECT any(plan) FROM highwater.ledger FORMAT TSV");
     assert_eq!(scrape.sum("highwater_plan_info", plan.trim()), 1.0);
 
