@@ -30,9 +30,15 @@ pub(super) struct Context {
     closing: AtomicBool,
     /// Whether the group has assigned to this member what it is to have, if only nothing.
     member: AtomicBool,
+    assumed: bool,
 }
 
 impl Context {
+    /// `assumed`: it counts as a member whatever is heard of it.
+    pub(super) fn new(assumed: bool) -> Context {
+        Context { assumed, ..Context::default() }
+    }
+
     /// The oldest rebalance without an answer.
     pub(super) fn next_rebalance(&self) -> Option<Rebalance> {
         let mut rebalances = self.rebalances.lock().unwrap_or_else(PoisonError::into_inner);
@@ -41,7 +47,7 @@ impl Context {
 
     /// Whether the group counts on this member: it was assigned something, if only nothing, and did not lose it.
     pub(super) fn is_member(&self) -> bool {
-        self.member.load(Ordering::Relaxed)
+        self.assumed || self.member.load(Ordering::Relaxed)
     }
 
     /// The sentence that came with the latest error.

@@ -205,6 +205,9 @@ Prometheus reads, beside two probes:
 | `/livez` | each worker's thread has taken a step in the last 60 s | names the thread that hangs or has ended; restart the process |
 | `/readyz` | Kafka and ClickHouse answer, each worker is a member of the group, and each of its partitions knows where to begin | a JSON body whose `missing` names what is not there; wait, do not restart |
 
+With `kafka.protocol = "consumer"` the brokers do not tell an idle worker that it is a member, so it counts as one.
+A partition that a guard stopped does not make its replica unready: the others go on, and the metric below tells.
+
 Labels are bounded by topics, partitions, tables and lists in the code; nothing that stands in an event becomes a label.
 Gauges of a partition are those of the replica that has it; when it moves, they move. Counters start at 0 with the process.
 A topic whose settings highwater may not read (`DescribeConfigs`) has no `highwater_retention_headroom_seconds`.

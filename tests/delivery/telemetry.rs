@@ -105,7 +105,8 @@ fn metrics_and_health_tell_the_truth() {
     let mut world = World::new();
     let port = free_port();
     world.set("TELEMETRY__LISTEN", &format!("127.0.0.1:{port}"));
-    world.set("WORKERS", "2");
+    // One more than there are partitions: it is ready all the same, to take over.
+    world.set("WORKERS", "5");
     world.set("LOG__FORMAT", "json");
     world.set("KAFKA__PROPERTIES__SASL__PASSWORD", "hunter2-kafka");
     make_topic(&world.stack.kafka.bootstrap(), 7 * 86_400_000);
