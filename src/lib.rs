@@ -35,6 +35,7 @@
 //! | [`batch`] | a range of offsets and its blocks; the ledger's row |
 //! | [`partition`] | the delivery protocol of one partition, a pure state machine |
 //! | [`ports`] | what a worker needs of a log and a store |
+//! | [`meter`] | what a worker tells of its work |
 //! | [`worker`] | one consumer's thread, driving partitions between the two |
 //! | [`kafka`] | the log |
 //! | [`clickhouse`] | the store; tables and their migration |
@@ -51,6 +52,7 @@ pub mod command;
 pub mod config;
 pub mod event;
 pub mod kafka;
+pub mod meter;
 pub mod partition;
 pub mod plan;
 pub mod ports;

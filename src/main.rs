@@ -83,7 +83,7 @@ enum Command {
         --bad 0.001 --truth truth.jsonl"
     )]
     Generate(generate::Args),
-    /// Print highwater.toml or docs/configuration.md, as made of the settings' declarations
+    /// Print highwater.toml, docs/configuration.md or docs/metrics-of-highwater.md, as made of the declarations in the code
     #[command(hide = true)]
     Reference { what: Reference },
 }
@@ -92,6 +92,7 @@ enum Command {
 enum Reference {
     Toml,
     Markdown,
+    Metrics,
 }
 
 fn main() -> ExitCode {
@@ -112,6 +113,7 @@ fn execute(cli: &Cli) -> Result<bool> {
         let text = match what {
             Reference::Toml => config::toml(),
             Reference::Markdown => config::markdown(),
+            Reference::Metrics => telemetry::catalogue::markdown(),
         };
         std::io::stdout().write_all(text.as_bytes()).context("writing to standard output")?;
         return Ok(true);

@@ -2,6 +2,7 @@
 //!
 //! The doc comments below are what `docs/configuration.md` and `highwater.toml` are made of.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -224,5 +225,13 @@ settings! {
         /// The least severe level that is logged. The environment variable `RUST_LOG` overrides it, per module if need
         /// be: `RUST_LOG=info,librdkafka=debug`.
         level: LogLevel = "info";
+    }
+
+    /// What the process tells of itself over HTTP while it runs: metrics for Prometheus (`/metrics`) and health
+    /// (`/livez`, `/readyz`). docs/metrics-of-highwater.md lists the metrics.
+    telemetry: TelemetrySettings {
+        /// Where to listen, in plain HTTP and for everybody who can reach it; no metric holds what stands in an event.
+        /// Replicas on one machine need a port each.
+        listen: Option<SocketAddr> = "0.0.0.0:9464";
     }
 }

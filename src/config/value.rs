@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -49,6 +50,19 @@ impl Setting for Option<PathBuf> {
 
     fn read(value: &Value, _: bool) -> Option<Self> {
         text_of(value).map(|text| (!text.is_empty()).then(|| PathBuf::from(text)))
+    }
+}
+
+/// An address to listen on; `None`: nowhere.
+impl Setting for Option<SocketAddr> {
+    const ALLOWED: &'static str =
+        "an IP address and a port such as \"0.0.0.0:9464\" or \"[::1]:9464\", or \"\" for none";
+
+    fn read(value: &Value, _: bool) -> Option<Self> {
+        match text_of(value)? {
+            "" => Some(None),
+            address => address.parse().ok().map(Some),
+        }
     }
 }
 

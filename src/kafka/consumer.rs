@@ -22,7 +22,7 @@ use super::bounds::{bounds, list, position, raw};
 use super::context::Context;
 use super::identity::{self, IdentityError, TopicIdentity};
 use super::reach::{Limiter, Reach};
-use super::settings::{ConsumerSettings, SettingsError};
+use super::settings::{ConsumerSettings, GroupProtocol, SettingsError};
 use super::slots::{Slots, Stage};
 use crate::ports::{Bounds, Log, LogError, LogEvent, Record, TopicPartition};
 
@@ -62,7 +62,9 @@ impl KafkaLog {
     pub fn new(settings: &ConsumerSettings) -> Result<Self, SettingsError> {
         let config = settings.client_config()?;
         let refused = |error: KafkaError| SettingsError::Client(error.to_string());
-        let consumer: BaseConsumer<Context> = config.create_with_context(Context::default()).map_err(refused)?;
+        // Under the brokers' own protocol nobody tells a member that it is assigned nothing.
+        let context = Context::new(settings.protocol == GroupProtocol::Consumer);
+        let consumer: BaseConsumer<Context> = config.create_with_context(context).map_err(refused)?;
         let names: Vec<&str> = settings.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&names).map_err(refused)?;
         let consumer = Arc::new(consumer);
@@ -201,7 +203,10 @@ impl Log for KafkaLog {
         {
             match self.consumer.pause(&list([(partition, Offset::Invalid)])) {
                 Ok(()) => slot.paused = true,
-                Err(error) => tracing::warn!("cannot pause {partition}: {error}; it goes on"),
+                Err(error) => {
+                    let TopicPartition { topic, partition } = partition;
+                    tracing::warn!(%topic, partition, "cannot pause the partition: {error}; it goes on");
+                }
             }
         }
     }
@@ -213,7 +218,10 @@ impl Log for KafkaLog {
         {
             match self.consumer.resume(&list([(partition, Offset::Invalid)])) {
                 Ok(()) => slot.paused = false,
-                Err(error) => tracing::warn!("cannot resume {partition}: {error}; tried again when it is asked again"),
+                Err(error) => {
+                    let TopicPartition { topic, partition } = partition;
+                    tracing::warn!(%topic, partition, "cannot resume the partition: {error}; tried again when it is asked again");
+                }
             }
         }
     }

@@ -7,6 +7,7 @@ pub mod identity;
 mod observer;
 pub mod producer;
 mod reach;
+mod retention;
 pub mod settings;
 mod slots;
 
@@ -14,4 +15,5 @@ pub use consumer::KafkaLog;
 pub use identity::TopicIdentity;
 pub use observer::Observer;
 pub use producer::Producer;
+pub use retention::keeps;
 pub use settings::{ConsumerSettings, GroupProtocol};

@@ -22,7 +22,7 @@ pub struct Observer {
 
 /// Each question has its answer or its error; what librdkafka says beside that, many times a second while a broker is
 /// away, is for debugging.
-struct Quiet;
+pub(super) struct Quiet;
 
 impl ClientContext for Quiet {
     fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -98,5 +98,27 @@ impl Observer {
         let names: Vec<_> = numbers.map(|partition| TopicPartition { topic: Arc::clone(&topic), partition }).collect();
         let found = bounds(&self.consumer, &names, self.patience);
         names.into_iter().zip(found).map(|(name, found)| Ok((name, found?))).collect()
+    }
+
+    /// Bounds and commits of some partitions, in their order.
+    ///
+    /// # Errors
+    /// Kafka did not answer.
+    pub fn bounds_of(&self, partitions: &[TopicPartition]) -> Result<Vec<Bounds>, LogError> {
+        // Errors of the connection are served by a poll and say nothing that the answer does not.
+        let _ = self.consumer.poll(Duration::ZERO);
+        bounds(&self.consumer, partitions, self.patience).into_iter().collect()
+    }
+
+    /// Looks whether Kafka answers, by asking for a topic, which need not be there.
+    ///
+    /// # Errors
+    /// Kafka did not answer.
+    pub fn reach(&self, topic: &str) -> Result<(), LogError> {
+        let _ = self.consumer.poll(Duration::ZERO);
+        let asked = self.consumer.fetch_metadata(Some(topic), self.patience);
+        asked.map(drop).map_err(|error| {
+            LogError::Passing(format!("cannot ask Kafka for the topic {topic}: {error}; asked again later"))
+        })
     }
 }

@@ -8,6 +8,7 @@ use super::running::Running;
 use super::token::Token;
 use super::{Action, Backoff, Lost, Reply, Stop, Terms};
 use crate::batch::{Key, LedgerKind, LedgerRow, Source, Window};
+use crate::meter::Note;
 use crate::plan::Plan;
 use crate::ports::{Bounds, Connection, Insert, LedgerEnd, LogError, Question, Rows, StoreError};
 
@@ -161,7 +162,8 @@ impl Locate {
             (Step::Pending(place), Reply::Started(Ok(()))) => {
                 let warm = place.read_from < place.end;
                 let cut_until = if place.is_cut(terms.plan) { place.log_start + terms.plan.limits.horizon } else { 0 };
-                tracing::info!(source = %source, "starting at the ledger's end, offset {}", place.end);
+                let (topic, offset) = (&source.topic, place.end);
+                tracing::info!(%topic, partition = source.partition, offset, "starting at the ledger's end");
                 let ready = Running::new(source.clone(), place.end, place.recorded, place.window, cut_until);
                 return Ok(Some(Located { ready, warm }));
             }
@@ -205,12 +207,16 @@ impl Locate {
             let at = committed.unwrap_or(bounds.start).max(bounds.start).min(bounds.end.max(bounds.start));
             if let Some(committed) = committed.filter(|&committed| committed != at) {
                 tracing::warn!(
-                    %source, committed,
+                    topic = %source.topic, partition = source.partition, committed,
                     "the first start is at {at}: the group had committed {committed}, and the log has offsets {}..{}",
                     bounds.start, bounds.end
                 );
             }
+            let burnt = self.first.burnt();
             let unseen = self.first.missed(0, terms.tuning.insert_timeout, terms.now);
+            if self.first.burnt() > burnt {
+                terms.meter.note(Note::Burnt { table: "ledger" });
+            }
             let due = if unseen { self.backoff.after_failure(terms.now) } else { terms.now };
             return Ok(Step::Write { due, connection, row: Gap::Start { at } });
         };
@@ -225,7 +231,7 @@ impl Locate {
         }
         if let Some(committed) = bounds.committed.filter(|&committed| committed > end) {
             tracing::warn!(
-                source = %source, committed, ledger = end,
+                topic = %source.topic, partition = source.partition, offset = end, committed,
                 "the committed offset is ahead of the ledger; the ledger decides: reading from {end}. To \
                  leave events out on purpose, delete them from the topic (kafka-delete-records); to read some again, `highwater rewind`"
             );
@@ -255,11 +261,12 @@ impl Locate {
         }
         let mut token = self.lost.unwrap_or_else(|| {
             tracing::error!(
-                %source,
+                topic = %source.topic, partition = source.partition, offset = lost.start,
                 "offsets {}..{} were deleted from the log before they were read: those events are gone. The ledger records \
                  them as lost and reading goes on at {}; raise the topic's retention",
                 lost.start, lost.end, lost.end
             );
+            terms.meter.note(Note::Lost { source, offsets: lost.end - lost.start });
             Token::on(lost.start)
         });
         let unseen = token.missed(lost.start, terms.tuning.insert_timeout, terms.now);

@@ -50,6 +50,19 @@ pub enum Stop {
     },
 }
 
+impl Stop {
+    /// A short name to group by.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Stop::LogStartsLater { .. } => "log_starts_later",
+            Stop::LogEndsEarlier { .. } => "log_ends_earlier",
+            Stop::OtherTopic(_) => "other_topic",
+            Stop::LedgerWentBack { .. } => "ledger_went_back",
+            Stop::Refused { .. } => "refused",
+        }
+    }
+}
+
 fn show(end: &Option<u64>) -> String {
     end.map_or_else(|| "nothing".to_owned(), |end| end.to_string())
 }

@@ -187,7 +187,7 @@ impl Db {
         let retention = Retention { dead_letters_days: 0, ..Retention::default() };
         let catalog = Catalog::new(&plan, &retention, name);
         migrate(&client, &catalog, false).await.unwrap();
-        let store = ClickHouseStore::new(endpoint, plan.clone(), &Handle::current());
+        let store = ClickHouseStore::new(endpoint, plan.clone(), &Handle::current(), Arc::new(()));
         Db { client, plan, catalog, store }
     }
 

@@ -4,6 +4,7 @@
 mod guards;
 mod rewind;
 mod support;
+mod telemetry;
 mod truth;
 
 use std::io::Write as _;

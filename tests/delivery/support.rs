@@ -26,6 +26,8 @@ impl World {
         world.set("CLICKHOUSE__URL", &world.stack.clickhouse.url());
         world.set("CLICKHOUSE__INSERT_TIMEOUT", "5s");
         world.set("BATCH__INTERVAL", "500ms");
+        // Several may run at once.
+        world.set("TELEMETRY__LISTEN", "");
         // A member that was killed is missed soon.
         world.set("KAFKA__PROPERTIES__SESSION__TIMEOUT__MS", "1500");
         world.set("KAFKA__PROPERTIES__HEARTBEAT__INTERVAL__MS", "300");

@@ -141,6 +141,7 @@ impl Running {
             ("HIGHWATER_KAFKA__TOPICS".to_owned(), TOPIC.to_owned()),
             ("HIGHWATER_CLICKHOUSE__URL".to_owned(), self.stack.clickhouse.url()),
             ("HIGHWATER_BATCH__INTERVAL".to_owned(), "2s".to_owned()),
+            ("HIGHWATER_TELEMETRY__LISTEN".to_owned(), "127.0.0.1:0".to_owned()),
         ];
         if self.forever {
             for table in ["RAW", "ROLLUPS", "DEAD_LETTERS"] {
