@@ -21,6 +21,7 @@ pub mod schema;
 pub mod sql;
 mod store;
 pub mod tables;
+mod views;
 
 pub use claim::{ClaimError, claim};
 pub use client::Client;
@@ -29,3 +30,4 @@ pub use endpoint::{Endpoint, EndpointError};
 pub use error::{Broken, QueryError, ServerError};
 pub use store::ClickHouseStore;
 pub use tables::{Catalog, Retention};
+pub use views::COMPLETENESS;
