@@ -54,6 +54,11 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// The greatest event time seen, milliseconds since 1970.
+    pub fn greatest_ms(&self) -> Option<i64> {
+        self.greatest_ms
+    }
+
     /// Takes note of an event's time and answers whether it was late: further than the lateness behind the greatest
     /// time before it. A time ahead of its record's timestamp (if it has one) counts as that timestamp, so that one fast clock does not
     /// make everybody late.

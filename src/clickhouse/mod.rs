@@ -22,6 +22,7 @@ pub mod sql;
 mod store;
 pub mod tables;
 mod views;
+mod watermarks;
 
 pub use claim::{ClaimError, claim};
 pub use client::Client;

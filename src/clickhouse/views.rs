@@ -20,7 +20,7 @@ pub(super) fn all(plan: &Plan, database: &str) -> Vec<ViewDef> {
 ///
 /// A worker that starts enters every partition at 1970 (which a greater watermark outweighs), so one that nobody has read
 /// yet holds everything back. The greatest watermark of each source counts, whoever wrote it; that is safe because each
-/// was true when it was written and stays so, see `partition::Watermark`.
+/// was true when it was written and stays so, as the module `partition::watermark` argues.
 fn completeness(database: &str) -> ViewDef {
     let select = format!(
         "SELECT min(w.reached) AS through\n\

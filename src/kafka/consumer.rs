@@ -20,6 +20,7 @@ use rdkafka::topic_partition_list::Offset;
 use self::membership::Leave;
 use super::bounds::{bounds, list, raw};
 use super::context::Context;
+use super::ends::Ends;
 use super::identity::{self, IdentityError, TopicIdentity};
 use super::reach::{Limiter, Reach};
 use super::settings::{ConsumerSettings, SettingsError};
@@ -46,6 +47,9 @@ pub struct KafkaLog {
     /// Some partition stopped; which one is still to be found out.
     stopped: bool,
     fatal: Option<String>,
+    settings: ConsumerSettings,
+    /// Made when a partition is quiet for the first time.
+    ends: Option<Ends>,
     /// Declared last, to hold the last reference when the consumer is dropped.
     _leave: Leave,
 }
@@ -77,6 +81,8 @@ impl KafkaLog {
             limiter: Limiter::default(),
             stopped: false,
             fatal: None,
+            settings: settings.clone(),
+            ends: None,
         })
     }
 
@@ -195,6 +201,14 @@ impl Log for KafkaLog {
                 Err(error) => tracing::warn!("cannot resume {partition}: {error}; tried again when it is asked again"),
             }
         }
+    }
+
+    fn high_watermarks(&mut self, partitions: &[TopicPartition]) -> Result<Vec<u64>, LogError> {
+        let ends = match self.ends.take() {
+            Some(ends) => ends,
+            None => Ends::new(&self.settings).map_err(|error| LogError(error.to_string()))?,
+        };
+        self.ends.insert(ends).ask(partitions)
     }
 
     fn commit(&mut self, offsets: &[(TopicPartition, u64)]) {

@@ -21,7 +21,7 @@ pub struct Observer {
 
 /// Each question has its answer or its error; what librdkafka says beside that, many times a second while a broker is
 /// away, is for debugging.
-struct Quiet;
+pub(super) struct Quiet;
 
 impl ClientContext for Quiet {
     fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {

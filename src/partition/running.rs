@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::flight::{Flight, Known, Landing};
+use super::watermark::Watermark;
 use super::{Action, Reply, Stop, Terms, Tuning};
 use crate::batch::{Batch, Key, Progress, Source, Window};
 use crate::plan::Plan;
@@ -16,6 +17,7 @@ pub(super) struct Running {
     source: Source,
     window: Window,
     progress: Progress,
+    watermark: Watermark,
     /// The ledger's end as last seen: everything below is written.
     done: u64,
     /// How far the group was told.
@@ -48,6 +50,7 @@ impl Running {
             source,
             window,
             progress: Progress::default(),
+            watermark: Watermark::default(),
             done: end,
             committed: 0,
             recorded,
@@ -73,6 +76,26 @@ impl Running {
         self.flight.is_none() && self.open.events() == 0
     }
 
+    pub(super) fn end_of_log(&mut self, offset: u64) {
+        self.watermark.end_of_log(offset);
+    }
+
+    /// Whether all that the log had is written.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.is_idle() && self.watermark.end().is_some_and(|end| end >= self.open.to())
+    }
+
+    /// As [`super::Partition::quiet`].
+    pub(super) fn quiet(&mut self, high: u64, terms: Terms<'_>) {
+        if self.is_quiet() {
+            self.watermark.quiet(high, terms);
+        }
+    }
+
+    pub(super) fn watermark(&self) -> Option<i64> {
+        self.watermark.reached()
+    }
+
     pub(super) fn flush(&mut self) {
         self.flush = self.open.events() > 0;
     }
@@ -90,6 +113,7 @@ impl Running {
         if record.offset < self.open.to() {
             return; // delivered before a restart of the fetch: taken in already
         }
+        self.watermark.record();
         if self.open.events() == 0 {
             self.opened_at = terms.now;
         }
@@ -134,6 +158,7 @@ impl Running {
         let next = Batch::new(self.source.clone(), to, to < self.cut_until);
         let batch = Arc::new(std::mem::replace(&mut self.open, next));
         self.flush = false;
+        self.watermark.seal(self.progress.greatest_ms(), terms);
         self.flight = Some(Flight::new(terms, batch, self.known.take(), &self.recorded));
     }
 
@@ -150,6 +175,7 @@ impl Running {
                     Landing::Ahead => {}
                     Landing::Done { end, recorded } => {
                         self.done = end;
+                        self.watermark.written();
                         self.recorded.extend(recorded.unwrap_or_default());
                         self.known = Some(known);
                         self.flight = None;

@@ -161,6 +161,11 @@ impl Log for ModelLog {
         }
     }
 
+    fn high_watermarks(&mut self, partitions: &[TopicPartition]) -> Result<Vec<u64>, LogError> {
+        let ends = &self.shared.borrow().kafka.ends;
+        Ok(partitions.iter().map(|name| ends[name.partition as usize]).collect())
+    }
+
     fn commit(&mut self, offsets: &[(TopicPartition, u64)]) {
         let shared = &mut *self.shared.borrow_mut();
         for (name, offset) in offsets {

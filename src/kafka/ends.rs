@@ -1,0 +1,45 @@
+//! Where partitions really end, open transactions included.
+
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::topic_partition_list::Offset;
+
+use super::bounds::{list, raw};
+use super::observer::Quiet;
+use super::settings::{ConsumerSettings, SettingsError};
+use crate::ports::{LogError, TopicPartition};
+
+/// How long the question may hold up the thread that polls.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A client that sees uncommitted records. One that does not takes the beginning of an open transaction for the end of the
+/// log; and what librdkafka remembers of its last fetch is of an unknown moment.
+pub(super) struct Ends {
+    consumer: BaseConsumer<Quiet>,
+}
+
+impl Ends {
+    /// Connects in the background.
+    pub(super) fn new(settings: &ConsumerSettings) -> Result<Ends, SettingsError> {
+        let mut config = settings.client_config()?;
+        config.set("isolation.level", "read_uncommitted");
+        let consumer = config.create_with_context(Quiet);
+        Ok(Ends { consumer: consumer.map_err(|error| SettingsError::Client(error.to_string()))? })
+    }
+
+    /// One past the last offset of each partition.
+    pub(super) fn ask(&self, partitions: &[TopicPartition]) -> Result<Vec<u64>, LogError> {
+        // Errors of the connection are served by a poll and say nothing that the answer does not.
+        let _ = self.consumer.poll(Duration::ZERO);
+        let ends = list(partitions.iter().map(|name| (name, Offset::End)));
+        let failed = |why: &dyn std::fmt::Display| LogError(format!("cannot ask Kafka where partitions end: {why}"));
+        let ends = self.consumer.offsets_for_times(ends, PATIENCE).map_err(|error| failed(&error))?;
+        let end = |name: &TopicPartition| {
+            let found = ends.find_partition(&name.topic, name.partition);
+            let found = found.filter(|element| element.error().is_ok()).and_then(|element| raw(element.offset()));
+            found.ok_or_else(|| failed(&format!("no answer for {name}")))
+        };
+        partitions.iter().map(end).collect()
+    }
+}
