@@ -59,8 +59,22 @@ impl EventType {
     /// # Errors
     /// The first thing that is wrong with it, with file, field and remedy.
     pub fn parse(file: &str, json: &str) -> Result<EventType, SchemaError> {
-        parse(json).map_err(|(field, problem)| SchemaError { file: file.to_owned(), field, problem })
+        parse(json).map_err(|(field, problem)| {
+            let line = field.as_deref().and_then(|field| line(json, field));
+            SchemaError { file: file.to_owned(), field, line, problem }
+        })
     }
+}
+
+/// The line, from 1, in which a field is named.
+fn line(json: &str, field: &str) -> Option<usize> {
+    let quoted = format!("\"{field}\"");
+    let is_name = |at: &usize| {
+        let before = json[..*at].trim_end();
+        before.strip_suffix(':').is_some_and(|before| before.trim_end().ends_with("\"name\""))
+    };
+    let at = json.match_indices(&quoted).map(|(at, _)| at).find(is_name)?;
+    Some(json[..at].lines().count().max(1))
 }
 
 type Located<T> = Result<T, (Option<String>, Problem)>;

@@ -61,18 +61,11 @@ async fn metrics_equal_what_the_raw_rows_say() {
         db.write(&batch);
     }
     for (name, _, by, numerator, denominator) in METRICS {
-        let keys = if by == "''" { "minute".to_owned() } else { format!("minute, {by}") };
-        let raw = format!(
-            "SELECT toStartOfMinute(occurred_at) AS minute, {by}, toFloat64({numerator}) AS n, toFloat64({denominator}) \
-             AS d FROM metrics.probe GROUP BY {keys}"
-        );
-        let differing = format!(
-            "(SELECT count() FROM (SELECT minute, {by}, round(toFloat64(numerator), 6), toFloat64(denominator) FROM \
-             metrics.{name} WHERE numerator != 0 OR denominator != 0) AS v FULL JOIN (SELECT minute AS m, {by}, round(n, 6), \
-             d FROM ({raw}) WHERE n != 0 OR d != 0) AS r ON tuple(v.*) = tuple(r.*) WHERE v.minute != r.m)"
-        );
-        assert_eq!(db.number(&differing).await, 0, "{name}: {differing}");
+        let query = differing(name, by, numerator, denominator);
+        assert_eq!(db.number(&query).await, 0, "{name}: {query}");
         assert!(db.number(&format!("(SELECT count() FROM metrics.{name})")).await >= 3, "{name}");
+        let control = differing(name, by, &format!("{numerator} + 1"), denominator);
+        assert!(db.number(&control).await > 0, "{name}: the comparison finds nothing");
     }
     // A value is the quotient, or nothing where it is by 0; sums over all minutes are right too.
     let wrong = "(SELECT count() FROM metrics.high_share WHERE NOT (value IS NOT DISTINCT FROM if(denominator = 0, NULL, \
@@ -88,6 +81,20 @@ async fn metrics_equal_what_the_raw_rows_say() {
     let comment = "(SELECT countIf(startsWith(comment, 'What''s `calls`? [u]')) FROM system.tables WHERE database = \
                    'metrics' AND name = 'calls')";
     assert_eq!(db.number(comment).await, 1);
+}
+
+/// Counts the minutes and dimensions in which a view differs from the raw rows.
+fn differing(name: &str, by: &str, numerator: &str, denominator: &str) -> String {
+    let keys = if by == "''" { "minute".to_owned() } else { format!("minute, {by}") };
+    let raw = format!(
+        "SELECT toStartOfMinute(occurred_at) AS minute, {by}, toFloat64({numerator}) AS n, toFloat64({denominator}) AS d \
+         FROM metrics.probe GROUP BY {keys}"
+    );
+    format!(
+        "(SELECT count() FROM (SELECT minute, {by}, round(toFloat64(numerator), 6), toFloat64(denominator) FROM \
+         metrics.{name} WHERE numerator != 0 OR denominator != 0) AS v FULL JOIN (SELECT minute AS m, {by}, round(n, 6), \
+         d FROM ({raw}) WHERE n != 0 OR d != 0) AS r ON tuple(v.*) = tuple(r.*) WHERE v.minute != r.m)"
+    )
 }
 
 async fn quantiles(db: &Db) {
