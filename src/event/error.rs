@@ -10,7 +10,7 @@ pub struct SchemaError {
     /// The field, where it is about one.
     pub field: Option<String>,
     /// The line, from 1, that the field begins in.
-    pub line: Option<usize>,
+    pub line: Option<u32>,
     /// What is wrong.
     pub problem: Problem,
 }

@@ -67,14 +67,14 @@ impl EventType {
 }
 
 /// The line, from 1, in which a field is named.
-fn line(json: &str, field: &str) -> Option<usize> {
+fn line(json: &str, field: &str) -> Option<u32> {
     let quoted = format!("\"{field}\"");
     let is_name = |at: &usize| {
         let before = json[..*at].trim_end();
         before.strip_suffix(':').is_some_and(|before| before.trim_end().ends_with("\"name\""))
     };
     let at = json.match_indices(&quoted).map(|(at, _)| at).find(is_name)?;
-    Some(json[..at].lines().count().max(1))
+    u32::try_from(json[..at].lines().count()).ok()
 }
 
 type Located<T> = Result<T, (Option<String>, Problem)>;

@@ -223,8 +223,9 @@ impl Over<'_> {
         let event = &self.types[self.rollup.event];
         let Some(field) = event.fields.iter().find(|field| field.name == name) else { return Ok(()) };
         let Kind::Enum(symbols) = &field.kind else { return Ok(()) };
-        let nothing = field.null_branch.is_some();
-        match values.iter().find(|value| !symbols.contains(value) && !(nothing && value.is_empty())) {
+        let nullable = field.null_branch.is_some();
+        let occurs = |value: &String| symbols.contains(value) || (nullable && value.is_empty());
+        match values.iter().find(|value| !occurs(value)) {
             None => Ok(()),
             Some(value) => {
                 let known: Vec<&str> = symbols.iter().map(String::as_str).collect();
