@@ -31,10 +31,11 @@ impl<L: Log, S: Store> Worker<L, S> {
         let mut moved: Vec<(Source, i64)> = Vec::new();
         for Assigned { partition, told, .. } in self.partitions.values_mut().flat_map(|numbered| numbered.values_mut())
         {
-            let watermark = partition.watermark();
-            if watermark > *told {
-                *told = watermark;
-                moved.extend(watermark.map(|watermark| (partition.source().clone(), watermark)));
+            // One without a watermark is entered too: a partition that was added holds minutes back until it is read.
+            let watermark = partition.watermark().unwrap_or(0);
+            if *told < Some(watermark) {
+                *told = Some(watermark);
+                moved.push((partition.source().clone(), watermark));
             }
         }
         if !moved.is_empty() {
@@ -79,3 +80,6 @@ impl<L: Log, S: Store> Worker<L, S> {
         true
     }
 }
+
+#[cfg(test)]
+mod tests;
