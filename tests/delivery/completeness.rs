@@ -71,11 +71,17 @@ fn minutes_complete_in_idle_partitions_and_wait_for_open_transactions() {
     let before = world.through();
     std::thread::sleep(Duration::from_secs(4));
     assert_eq!(world.through(), before);
-    let process = world.run("second");
+    let second = world.run("second");
     world.wait_through(before + 1);
-    let (status, said) = process.terminate();
-    assert!(status.success(), "{status}: {said}");
+    // A third takes partitions over, and then all of them.
+    let third = world.run("third");
+    world.wait_through(now());
+    let before = world.through();
+    second.kill();
+    world.wait_through(now());
     assert!(world.through() > before);
+    let (status, said) = third.terminate();
+    assert!(status.success(), "{status}: {said}");
 }
 
 #[test]

@@ -87,7 +87,7 @@ pub(super) fn what_next(stack: &Stack, environment: &[(String, String)]) {
         "SELECT app, quantilesExactWeightedArray(0.5, 0.95, 0.99)(output_tokens.1, output_tokens.2) AS output_tokens\n      \
          FROM highwater.llm_call_1m GROUP BY app FORMAT PrettyCompact",
     );
-    println!("  How often caches have what is looked for, in minutes to which nothing will be added:");
+    println!("  How often caches have what is looked for, in complete minutes:");
     query(
         &url,
         "SELECT app, cache, sum(numerator) / sum(denominator) AS hit_rate\n      \
