@@ -184,10 +184,10 @@ pub fn difference(existing: &Tables, catalog: &Catalog, database: &str) -> Resul
 /// Where a rollup's view moves on to the next version of its table: the view by which the version before it is read from
 /// then on, a copy of what the view has been until now.
 fn kept(found: &Existing, view: &ViewDef, existing: &Tables, database: &str) -> Option<String> {
-    let (name, parts) = view.former.as_ref()?;
-    let reads = found.as_select.replace('`', "").contains(&format!(".{parts} "));
+    let select = found.as_select.replace('`', "");
+    let (name, _) = view.formers.iter().find(|(_, parts)| select.contains(&format!(".{parts} ")))?;
     let comment = literal(&format!("{} as it was before `by` was changed", view.name));
-    (reads && !existing.contains_key(name))
+    (!existing.contains_key(name))
         .then(|| format!("CREATE VIEW {} AS\n{}\nCOMMENT {comment}", table(database, name), found.as_select))
 }
 

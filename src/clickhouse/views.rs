@@ -31,7 +31,7 @@ fn completeness(database: &str) -> ViewDef {
         watermarks = table(database, WATERMARKS)
     );
     let comment = "no event before this time is expected any more, in any partition; 1970 while a partition is unread";
-    ViewDef { name: COMPLETENESS.to_owned(), comment: comment.to_owned(), select, former: None }
+    ViewDef { name: COMPLETENESS.to_owned(), comment: comment.to_owned(), select, formers: Vec::new() }
 }
 
 /// The view over a rollup's parts: merged, without marker rows.
@@ -61,7 +61,7 @@ fn merged(rollup: &Rollup, database: &str) -> ViewDef {
         keys.join(", ")
     );
     let comment = format!("per minute, merged from {parts}");
-    ViewDef { name: rollup.name.clone(), comment, select, former: rollup.former() }
+    ViewDef { name: rollup.name.clone(), comment, select, formers: rollup.formers() }
 }
 
 /// A metric's view. It reads the parts themselves: one aggregation instead of the two that going through the rollup's
@@ -87,7 +87,7 @@ fn metric(metric: &Metric, rollup: &Rollup, database: &str) -> ViewDef {
         wheres = wheres.join(" AND "),
     );
     let comment = format!("{} [{}]", metric.question, metric.unit);
-    ViewDef { name: metric.name.clone(), comment, select, former: None }
+    ViewDef { name: metric.name.clone(), comment, select, formers: Vec::new() }
 }
 
 fn indented(columns: &[String], by: usize) -> String {

@@ -119,11 +119,8 @@ impl Names {
     fn claim_rollup(&mut self, rollup: &Rollup, owner: &str) -> Vec<Wrong> {
         let mut wrong = self.claim(&rollup.name, owner);
         wrong.extend(self.take(rollup.table(), owner));
-        for version in 2..=rollup.version {
-            let former = Rollup { version, ..rollup.clone() }.former();
-            wrong
-                .extend(former.into_iter().flat_map(|(view, table)| [view, table]).filter_map(|n| self.take(n, owner)));
-        }
+        let formers = rollup.formers().into_iter().flat_map(|(view, table)| [view, table]);
+        wrong.extend(formers.filter_map(|name| self.take(name, owner)));
         wrong
     }
 

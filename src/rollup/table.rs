@@ -118,10 +118,10 @@ impl Rollup {
         parts_name(&self.name, self.version)
     }
 
-    /// The view that the version before it is still read by, and the table that it reads; `None` for the first.
-    pub fn former(&self) -> Option<(String, String)> {
-        let former = self.version.checked_sub(1).filter(|version| *version > 0)?;
-        Some((format!("{}_v{former}", self.name), parts_name(&self.name, former)))
+    /// The versions before it: the view that each is still read by, and its table.
+    pub fn formers(&self) -> Vec<(String, String)> {
+        let former = |version| (format!("{}_v{version}", self.name), parts_name(&self.name, version));
+        (1..self.version).map(former).collect()
     }
 
     /// The columns of its table, in the order of a block's: `minute`, dimensions, `_source`, `_through`, `count`, then

@@ -192,4 +192,12 @@ async fn a_changed_by_is_a_new_table_under_the_same_view() {
     assert_eq!(db.number("(SELECT sum(count) FROM changed_by.probe_1m)").await, 19);
     assert_eq!(db.number("(SELECT sum(count) FROM changed_by.probe_1m_v1)").await, 49);
     assert!(db.client.execute("SELECT region FROM changed_by.probe_1m FORMAT Null").await.is_err());
+    // Whatever version comes next, the one that was there stays readable.
+    let next = pack(SUMS, r#""app", "environment""#).replace("by =", "version = 4\nby =");
+    let catalog = Catalog::new(&plan_with("", &next), &retention, database);
+    let statements = migrate(&db.client, &catalog, false).await.unwrap();
+    assert!(statements[1].starts_with("CREATE VIEW `changed_by`.`probe_1m_v2` AS"), "{statements:#?}");
+    for (view, count) in [("probe_1m_v1", 49), ("probe_1m_v2", 19), ("probe_1m", 0)] {
+        assert_eq!(db.number(&format!("(SELECT sum(count) FROM changed_by.{view})")).await, count, "{view}");
+    }
 }

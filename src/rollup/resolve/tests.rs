@@ -244,12 +244,16 @@ fn versions_count_from_one() {
     let with = |version: &str| format!("[[rollup]]\nevent = \"probe\"\nby = [\"app\"]\nversion = {version}");
     let tables = |version| {
         let rollup = &resolved(&[pack(&with(version))])[0];
-        (rollup.table(), rollup.former())
+        (rollup.table(), rollup.formers())
     };
-    assert_eq!(tables("1"), ("probe_1m_parts".to_owned(), None));
-    let former = |view: &str, table: &str| Some((view.to_owned(), table.to_owned()));
-    assert_eq!(tables("2"), ("probe_1m_v2_parts".to_owned(), former("probe_1m_v1", "probe_1m_parts")));
-    assert_eq!(tables("3"), ("probe_1m_v3_parts".to_owned(), former("probe_1m_v2", "probe_1m_v2_parts")));
+    assert_eq!(tables("1"), ("probe_1m_parts".to_owned(), vec![]));
+    let former = |view: &str, table: &str| (view.to_owned(), table.to_owned());
+    let first = || former("probe_1m_v1", "probe_1m_parts");
+    assert_eq!(tables("2"), ("probe_1m_v2_parts".to_owned(), vec![first()]));
+    assert_eq!(
+        tables("3"),
+        ("probe_1m_v3_parts".to_owned(), vec![first(), former("probe_1m_v2", "probe_1m_v2_parts")])
+    );
     for wrong in ["0", "1001"] {
         let found = errors(&with(wrong));
         let start = format!("packs/test.toml:4: rollup probe_1m: version: it can't be {wrong}; it is 1 at first");
