@@ -8,7 +8,7 @@
 mod membership;
 mod trouble;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use rdkafka::message::Message;
 use rdkafka::topic_partition_list::Offset;
 
 use self::membership::Leave;
-use super::bounds::{bounds, list, raw};
+use super::bounds::{bounds, list, position, raw};
 use super::context::Context;
 use super::ends::Ends;
 use super::identity::{self, IdentityError, TopicIdentity};
@@ -29,8 +29,8 @@ use crate::ports::{Bounds, Log, LogError, LogEvent, Record, TopicPartition};
 
 /// Events handed over by one [`Log::poll`], so that a caller with a full log still gets to its other work.
 const POLL_EVENTS: usize = 4_096;
-/// Bounds of every question to the broker.
-const ASK: Duration = Duration::from_secs(5);
+/// How long the thread that polls may wait for where partitions begin and end; what has no answer is asked again.
+const ASK: Duration = Duration::from_secs(1);
 /// How long a seek may take: it is answered by librdkafka's own thread.
 const SEEK: Duration = Duration::from_secs(2);
 
@@ -38,6 +38,10 @@ const SEEK: Duration = Duration::from_secs(2);
 pub struct KafkaLog {
     consumer: Arc<BaseConsumer<Context>>,
     topics: Vec<Arc<str>>,
+    /// Who the topics were when they were claimed.
+    claimed: BTreeMap<Arc<str>, TopicIdentity>,
+    /// When it was last looked whether they are still the same.
+    recognised: Instant,
     slots: Slots,
     /// What is done and not yet known to be committed.
     done: BTreeMap<TopicPartition, u64>,
@@ -71,6 +75,8 @@ impl KafkaLog {
             _leave: Leave(Some(Arc::clone(&consumer))),
             consumer,
             topics: names.iter().copied().map(Arc::from).collect(),
+            claimed: BTreeMap::new(),
+            recognised: now,
             slots: Slots::default(),
             done: BTreeMap::new(),
             brokers: Reach::new(format!("Kafka at {}", settings.brokers)),
@@ -84,6 +90,13 @@ impl KafkaLog {
             settings: settings.clone(),
             ends: None,
         })
+    }
+
+    /// Says who the topics are that may be read: under the name of another one nothing is delivered.
+    #[must_use]
+    pub fn claimed(mut self, topics: BTreeMap<Arc<str>, TopicIdentity>) -> Self {
+        self.claimed = topics;
+        self
     }
 
     /// Why this consumer will never deliver again, if so: a refused permission or an identity taken over. The process
@@ -110,7 +123,7 @@ impl KafkaLog {
 
 impl Log for KafkaLog {
     fn poll(&mut self, wait: Duration, on: &mut dyn FnMut(LogEvent<'_>)) {
-        self.tend();
+        self.tend(on);
         let mut wait = wait;
         for _ in 0..POLL_EVENTS {
             if self.stopped {
@@ -145,13 +158,21 @@ impl Log for KafkaLog {
         }
     }
 
-    fn bounds(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Bounds>, LogError> {
-        bounds(&*self.consumer, partitions, ASK)
+    fn bounds(&mut self, partitions: &[TopicPartition]) -> Vec<Result<Bounds, LogError>> {
+        let topics: BTreeSet<&Arc<str>> = partitions.iter().map(|name| &name.topic).collect();
+        let strange: BTreeMap<Arc<str>, LogError> = topics
+            .into_iter()
+            .filter_map(|topic| Some((Arc::clone(topic), self.recognise(topic, ASK).err()?)))
+            .collect();
+        let found = bounds(&*self.consumer, partitions, ASK);
+        let of =
+            |(name, found): (&TopicPartition, _)| strange.get(&name.topic).map_or(found, |error| Err(error.clone()));
+        partitions.iter().zip(found).map(of).collect()
     }
 
     fn start(&mut self, partition: &TopicPartition, offset: u64) -> Result<(), LogError> {
         let failed = |error: &dyn std::fmt::Display| {
-            LogError(format!("cannot start {partition} at {offset}: {error}; tried again later"))
+            LogError::Passing(format!("cannot start {partition} at {offset}: {error}; tried again later"))
         };
         let Some(slot) = self.slots.get(&partition.topic, partition.partition) else {
             return Err(failed(&"it is not assigned to this consumer"));
@@ -203,10 +224,13 @@ impl Log for KafkaLog {
         }
     }
 
-    fn high_watermarks(&mut self, partitions: &[TopicPartition]) -> Result<Vec<u64>, LogError> {
+    fn high_watermarks(&mut self, partitions: &[TopicPartition]) -> Vec<Result<u64, LogError>> {
         let ends = match self.ends.take() {
             Some(ends) => ends,
-            None => Ends::new(&self.settings).map_err(|error| LogError(error.to_string()))?,
+            None => match Ends::new(&self.settings) {
+                Ok(ends) => ends,
+                Err(error) => return vec![Err(LogError::Passing(error.to_string())); partitions.len()],
+            },
         };
         self.ends.insert(ends).ask(partitions)
     }
@@ -226,9 +250,4 @@ impl Log for KafkaLog {
             );
         }
     }
-}
-
-/// An offset as librdkafka takes it; those beyond its range do not exist.
-fn position(offset: u64) -> Offset {
-    Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX))
 }

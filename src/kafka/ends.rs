@@ -29,16 +29,21 @@ impl Ends {
     }
 
     /// One past the last offset of each partition.
-    pub(super) fn ask(&self, partitions: &[TopicPartition]) -> Result<Vec<u64>, LogError> {
+    pub(super) fn ask(&self, partitions: &[TopicPartition]) -> Vec<Result<u64, LogError>> {
         // Errors of the connection are served by a poll and say nothing that the answer does not.
         let _ = self.consumer.poll(Duration::ZERO);
-        let ends = list(partitions.iter().map(|name| (name, Offset::End)));
-        let failed = |why: &dyn std::fmt::Display| LogError(format!("cannot ask Kafka where partitions end: {why}"));
-        let ends = self.consumer.offsets_for_times(ends, PATIENCE).map_err(|error| failed(&error))?;
+        let failed = |name: &TopicPartition, why: &str| {
+            Err(LogError::Passing(format!("cannot ask Kafka where {name} ends: {why}")))
+        };
+        let question = list(partitions.iter().map(|name| (name, Offset::End)));
+        let ends = match self.consumer.offsets_for_times(question, PATIENCE) {
+            Ok(ends) => ends,
+            Err(error) => return partitions.iter().map(|name| failed(name, &error.to_string())).collect(),
+        };
         let end = |name: &TopicPartition| {
             let found = ends.find_partition(&name.topic, name.partition);
             let found = found.filter(|element| element.error().is_ok()).and_then(|element| raw(element.offset()));
-            found.ok_or_else(|| failed(&format!("no answer for {name}")))
+            found.map_or_else(|| failed(name, "no answer"), Ok)
         };
         partitions.iter().map(end).collect()
     }

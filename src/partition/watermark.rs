@@ -55,9 +55,9 @@ impl Watermark {
     }
 
     /// All that was read is written, and at `terms.now` the log's high watermark was asked for, which is `high`. If it is
-    /// where reading ended, nothing more was there, no open transaction either.
+    /// where reading ended, nothing more was there, no open transaction either. An end below it is another log's.
     pub(super) fn quiet(&mut self, high: u64, terms: Terms<'_>) {
-        if self.end.is_some_and(|end| high <= end) {
+        if self.end == Some(high) {
             let behind = terms.plan.limits.lateness_ms.saturating_add(millis(SLACK));
             self.reached = self.reached.max(Some(millis(terms.now).saturating_sub(behind)));
         }

@@ -54,16 +54,13 @@ impl<L: Log, S: Store> Worker<L, S> {
         if names.is_empty() {
             return;
         }
-        match self.log.high_watermarks(&names) {
-            Ok(all) => {
-                let terms = Terms { plan: &self.plan, tuning: &self.settings.tuning, now };
-                for (name, high) in names.iter().zip(all) {
-                    if let Some(assigned) = find(&mut self.partitions, &name.topic, name.partition) {
-                        assigned.partition.quiet(high, terms);
-                    }
-                }
+        let terms = Terms { plan: &self.plan, tuning: &self.settings.tuning, now };
+        for (name, high) in names.iter().zip(self.log.high_watermarks(&names)) {
+            match (high, find(&mut self.partitions, &name.topic, name.partition)) {
+                (Ok(high), Some(assigned)) => assigned.partition.quiet(high, terms),
+                (Ok(_), None) => {}
+                (Err(error), _) => tracing::debug!("the watermark of a quiet partition stays: {error}"),
             }
-            Err(error) => tracing::debug!("watermarks of quiet partitions stay: {error}"),
         }
     }
 

@@ -3,6 +3,8 @@
 
 mod completeness;
 mod files;
+mod guards;
+mod rewind;
 mod support;
 mod truth;
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use highwater::kafka::{GroupProtocol, KafkaLog};
-use highwater::ports::{Log, LogEvent, TopicPartition};
+use highwater::ports::{Log, LogError, LogEvent, TopicPartition};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
@@ -122,7 +122,7 @@ fn aborted_transactions_are_skipped_and_the_end_counts_their_markers() {
 
     let mut log = consumer(&brokers, "transactions", "transactions", GroupProtocol::Classic);
     let names = join(&mut log, 1);
-    let bounds = log.bounds(&names).unwrap()[0];
+    let bounds = *log.bounds(&names)[0].as_ref().unwrap();
     assert_eq!((bounds.start, bounds.committed), (0, None));
     start(&mut log, &names[0], 4);
     let told = poll_until(&mut log, |told| ended(told, 0).is_some());
@@ -143,9 +143,9 @@ fn aborted_transactions_are_skipped_and_the_end_counts_their_markers() {
 fn high_watermarks(log: &mut KafkaLog, names: &[TopicPartition]) -> Vec<u64> {
     let begun = std::time::Instant::now();
     loop {
-        match log.high_watermarks(names) {
+        match log.high_watermarks(names).into_iter().collect() {
             Ok(ends) => return ends,
-            Err(error) => assert!(begun.elapsed() < PATIENCE, "{error}"),
+            Err::<_, LogError>(error) => assert!(begun.elapsed() < PATIENCE, "{error}"),
         }
     }
 }
@@ -186,7 +186,7 @@ fn a_position_outside_the_log_is_told_and_can_be_corrected() {
     let mut log = consumer(&brokers, "range", "range", GroupProtocol::Classic);
     let mut names = join(&mut log, 4);
     names.sort();
-    let bounds = log.bounds(&names).unwrap();
+    let bounds: Vec<_> = log.bounds(&names).into_iter().map(Result::unwrap).collect();
     assert_eq!(bounds.iter().map(|bounds| bounds.start).collect::<Vec<_>>(), [0, 40, 0, 0]);
     assert!(bounds.iter().all(|bounds| bounds.end == 100));
     // Too early, too late, and two that are right; one of them at the very end.

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use super::super::Settings;
 use super::*;
-use crate::partition::Tuning;
+use crate::partition::{Lost, Tuning};
 use crate::plan::{Limits, Plan, Sources};
 use crate::ports::{Bounds, Connection, Insert, LedgerEnd, LogError, LogEvent, Marks, Question, StoreError};
 
@@ -33,8 +33,8 @@ impl Log for Empty {
         }
         self.started.drain(..).for_each(|name| on(LogEvent::End(name, 7)));
     }
-    fn bounds(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Bounds>, LogError> {
-        Ok(vec![Bounds { start: 7, end: 7, committed: None }; partitions.len()])
+    fn bounds(&mut self, partitions: &[TopicPartition]) -> Vec<Result<Bounds, LogError>> {
+        vec![Ok(Bounds { start: 7, end: 7, committed: None }); partitions.len()]
     }
     fn start(&mut self, partition: &TopicPartition, _offset: u64) -> Result<(), LogError> {
         self.started.push(partition.clone());
@@ -42,9 +42,10 @@ impl Log for Empty {
     }
     fn pause(&mut self, _partition: &TopicPartition) {}
     fn resume(&mut self, _partition: &TopicPartition) {}
-    fn high_watermarks(&mut self, partitions: &[TopicPartition]) -> Result<Vec<u64>, LogError> {
+    fn high_watermarks(&mut self, partitions: &[TopicPartition]) -> Vec<Result<u64, LogError>> {
         self.asked += 1;
-        if self.away { Err(LogError("away".to_owned())) } else { Ok(vec![7 + self.open; partitions.len()]) }
+        let answer = if self.away { Err(LogError::Passing("away".to_owned())) } else { Ok(7 + self.open) };
+        vec![answer; partitions.len()]
     }
     fn commit(&mut self, _offsets: &[(TopicPartition, u64)]) {}
 }
@@ -100,7 +101,7 @@ fn worker(partitions: i32) -> Worker<Empty, Ready> {
         seal_bytes: 1 << 20,
         insert_timeout: second,
         keep_events: None,
-        keep_dead_letters: None,
+        lost: Lost::Record,
     };
     let settings = Settings { tuning, memory: 1 << 20, epochs: [(Arc::from("t"), 3)].into() };
     let name = |partition| TopicPartition { topic: "t".into(), partition };
