@@ -6,8 +6,9 @@
 //!
 //! A claim that was true once stays true: what is written stays written, whoever wrote it and whoever owns the partition
 //! now. So any number of writers, a zombie among them, may store theirs in any order, and the greatest per source counts;
-//! nothing has to be restored on assignment, and what is stored never goes back. What a zombie must not do is to take an
-//! old answer for a new one; hence the moment of a quiet log is taken before it is asked for its end.
+//! nothing has to be restored on assignment, and what is stored never goes back. (Only a rewind takes rows back; it begins
+//! a new epoch, whose watermarks begin anew.) What a zombie must not do is to take an old answer for a new one; hence the
+//! moment of a quiet log is taken before it is asked for its end.
 
 use std::time::Duration;
 
