@@ -58,7 +58,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// The greatest time, milliseconds since 1970.
+    /// The greatest event time seen, milliseconds since 1970.
     pub fn greatest_ms(&self) -> Option<i64> {
         self.greatest_ms
     }

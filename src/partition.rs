@@ -20,6 +20,7 @@ mod running;
 mod status;
 mod stop;
 mod token;
+mod watermark;
 
 use std::time::Duration;
 
@@ -196,6 +197,28 @@ impl Partition {
         }
         if let State::Running(running) = &mut self.state {
             running.end_of_log(terms, offset);
+        }
+    }
+
+    /// Whether it has come to the log's end and written all of it; whoever knows the log's high watermark then, open
+    /// transactions included, should tell it by [`Partition::quiet`].
+    pub fn is_quiet(&self) -> bool {
+        matches!(&self.state, State::Running(running) if running.is_quiet())
+    }
+
+    /// The log's high watermark is `high`; it was asked for at `terms.now`, or later.
+    pub fn quiet(&mut self, high: u64, terms: Terms<'_>) {
+        if let State::Running(running) = &mut self.state {
+            running.quiet(high, terms);
+        }
+    }
+
+    /// The time, in milliseconds since 1970, before which no event is expected any more, by what is written; once it is
+    /// known.
+    pub fn watermark(&self) -> Option<i64> {
+        match &self.state {
+            State::Running(running) => running.watermark(),
+            State::Locating(_) | State::Warming(_) | State::Stopped { .. } => None,
         }
     }
 

@@ -4,6 +4,8 @@
 //! answered, and does what the partitions want next. It spawns nothing and reads no clock, so a simulation runs this
 //! very code.
 
+mod watermarks;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +17,7 @@ use crate::meter::{Errand, Meter, Note};
 use crate::partition::{Action, Partition, Reply, Terms, Tuning};
 use crate::plan::Plan;
 use crate::ports::{Answer, Log, LogEvent, Question, Store, StoreError, Ticket, TopicPartition};
+use watermarks::Reports;
 
 /// Settings of a worker.
 #[derive(Debug, Clone)]
@@ -41,12 +44,15 @@ pub struct Worker<L, S> {
     assignments: u64,
     waiting: FxHashMap<Ticket, Vec<Home>>,
     throttled: bool,
+    reports: Reports,
 }
 
 #[derive(Debug)]
 struct Assigned {
     serial: u64,
     partition: Partition,
+    /// The watermark that the store was told last.
+    told: Option<i64>,
 }
 
 /// Whom an answer goes to.
@@ -69,6 +75,7 @@ impl<L: Log, S: Store> Worker<L, S> {
             assignments: 0,
             waiting: FxHashMap::default(),
             throttled: false,
+            reports: Reports::default(),
         }
     }
 
@@ -85,6 +92,7 @@ impl<L: Log, S: Store> Worker<L, S> {
         self.hear(now);
         self.drive(now);
         self.bound_memory();
+        self.report(now);
     }
 
     /// Writes what has been read and reads no more; answers whether all is written. To be called until then.
@@ -150,7 +158,7 @@ impl<L: Log, S: Store> Worker<L, S> {
                 {
                     *assignments += 1;
                     let partition = Partition::new(assigned.partition.source().clone());
-                    *assigned = Assigned { serial: *assignments, partition };
+                    *assigned = Assigned { serial: *assignments, partition, told: None };
                 }
             }
             LogEvent::Assigned(names) => {
@@ -162,7 +170,8 @@ impl<L: Log, S: Store> Worker<L, S> {
                     tracing::debug!(topic = %name.topic, partition = name.partition, "assigned");
                     *assignments += 1;
                     let source = Source { epoch, topic: Arc::clone(&name.topic), partition: name.partition };
-                    let assigned = Assigned { serial: *assignments, partition: Partition::new(source) };
+                    let partition = Partition::new(source);
+                    let assigned = Assigned { serial: *assignments, partition, told: None };
                     partitions.entry(name.topic).or_default().insert(name.partition, assigned);
                 }
             }
@@ -178,6 +187,9 @@ impl<L: Log, S: Store> Worker<L, S> {
     /// Takes in the store's answers.
     fn hear(&mut self, now: Duration) {
         while let Some((ticket, answer)) = self.store.poll() {
+            if self.reported(ticket, &answer) {
+                continue;
+            }
             let homes = self.waiting.remove(&ticket).unwrap_or_default();
             match answer {
                 Answer::Marks(Ok(all)) => {
@@ -222,7 +234,7 @@ impl<L: Log, S: Store> Worker<L, S> {
         let Worker { plan, settings, log, store, partitions, waiting, meter, .. } = self;
         let terms = Terms { plan, tuning: &settings.tuning, now, meter: &**meter };
         for (topic, numbered) in partitions.iter_mut() {
-            for (&number, Assigned { serial, partition }) in numbered.iter_mut() {
+            for (&number, Assigned { serial, partition, .. }) in numbered.iter_mut() {
                 let name = || TopicPartition { topic: Arc::clone(topic), partition: number };
                 let home = || Home { name: name(), serial: *serial };
                 while let Some(action) = partition.next(terms) {

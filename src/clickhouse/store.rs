@@ -16,6 +16,7 @@ use super::error::{Broken, QueryError};
 use super::insert::{self, Known, Request};
 use super::marks;
 use super::pace::Pace;
+use super::watermarks;
 use crate::batch::Source;
 use crate::meter::{Meter, Note};
 use crate::plan::Plan;
@@ -32,6 +33,7 @@ enum Command {
     Ask(Vec<Question>),
     Insert(Box<Insert>),
     Ids(Source, u64, u64),
+    Report(Vec<(Source, i64)>),
 }
 
 /// ClickHouse as a worker sees it. Dropping it ends its task and closes its connection.
@@ -91,6 +93,10 @@ impl Store for ClickHouseStore {
         self.send(Command::Ids(source.clone(), from, to))
     }
 
+    fn report(&mut self, watermarks: Vec<(Source, i64)>) -> Ticket {
+        self.send(Command::Report(watermarks))
+    }
+
     fn poll(&mut self) -> Option<(Ticket, Answer)> {
         self.ahead.take().or_else(|| self.answers.try_recv().ok())
     }
@@ -120,6 +126,7 @@ impl Task {
             let answer = match command {
                 Command::Ask(questions) => Answer::Marks(self.ask(&questions).await),
                 Command::Insert(insert) => Answer::Inserted(self.insert(*insert).await),
+                Command::Report(watermarks) => Answer::Inserted(self.report(&watermarks).await),
                 Command::Ids(source, from, to) => Answer::Ids(self.ids(&source, from, to).await),
             };
             self.note(&answer);
@@ -157,6 +164,12 @@ impl Task {
         let sql = marks::ids_question(source, from, to, &self.plan, &self.endpoint.database);
         let (_, text) = self.query(&sql).await?;
         Ok(marks::ids_answer(&text, &self.plan)?)
+    }
+
+    async fn report(&mut self, watermarks: &[(Source, i64)]) -> Result<(), StoreError> {
+        let sql = watermarks::insertion(watermarks, &self.endpoint.database);
+        self.query(&sql).await?;
+        Ok(())
     }
 
     /// Asks on the open connection, or on a new one: a question may go out on any.

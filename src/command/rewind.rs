@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use jiff::Timestamp;
 use serde::Deserialize;
 
+use crate::batch::Source;
 use crate::clickhouse::sql::{ident, literal, literals};
 use crate::clickhouse::tables::{LEDGER, SOURCES, time_column};
 use crate::clickhouse::{Catalog, Client, QueryError, rebuild, schema};
@@ -377,7 +378,10 @@ impl Rewind<'_> {
             "group": last.group,
         });
         self.client.insert(SOURCES, &format!("claim/{}/{epoch}", self.log.topic), row.to_string()).await?;
-        Ok(())
+        // No minute is complete until all is read again.
+        let topic: Arc<str> = Arc::from(self.log.topic.as_str());
+        let source = |&partition| Source { epoch, topic: Arc::clone(&topic), partition };
+        Ok(self.client.enter_partitions(partitions.iter().map(source)).await?)
     }
 }
 

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
 
+use crate::batch::Source;
 use crate::clickhouse::schema::{SchemaError, check_tables};
 use crate::clickhouse::{Catalog, ClaimError, ClickHouseStore, Client, Endpoint, QueryError, claim};
 use crate::command::load;
@@ -200,7 +201,11 @@ async fn prepare(settings: &Settings, plan: &Plan, endpoint: &Endpoint) -> Resul
             }
         })
         .await?;
-        claims.insert(Arc::from(topic.as_str()), Claim { epoch, identity: found });
+        let topic: Arc<str> = Arc::from(topic.as_str());
+        let numbers = 0..i32::try_from(found.partitions)?;
+        let sources = numbers.map(|partition| Source { epoch, topic: Arc::clone(&topic), partition });
+        client.enter_partitions(sources).await.context("entering partitions into the table watermarks")?;
+        claims.insert(topic, Claim { epoch, identity: found });
     }
     let partitions = claims.values().map(|claim| claim.identity.partitions).sum();
     let (needed, window) = (settings.tokens_needed(partitions), settings.clickhouse.token_window);

@@ -20,6 +20,7 @@ use rdkafka::topic_partition_list::Offset;
 use self::membership::Leave;
 use super::bounds::{bounds, list, position, raw};
 use super::context::Context;
+use super::ends::Ends;
 use super::identity::{self, IdentityError, TopicIdentity};
 use super::reach::{Limiter, Reach};
 use super::settings::{ConsumerSettings, GroupProtocol, SettingsError};
@@ -50,6 +51,9 @@ pub struct KafkaLog {
     /// Some partition stopped; which one is still to be found out.
     stopped: bool,
     fatal: Option<String>,
+    settings: ConsumerSettings,
+    /// Made when a partition is quiet for the first time.
+    ends: Option<Ends>,
     /// Declared last, to hold the last reference when the consumer is dropped.
     _leave: Leave,
 }
@@ -85,6 +89,8 @@ impl KafkaLog {
             limiter: Limiter::default(),
             stopped: false,
             fatal: None,
+            settings: settings.clone(),
+            ends: None,
         })
     }
 
@@ -224,6 +230,17 @@ impl Log for KafkaLog {
                 }
             }
         }
+    }
+
+    fn high_watermarks(&mut self, partitions: &[TopicPartition]) -> Vec<Result<u64, LogError>> {
+        let ends = match self.ends.take() {
+            Some(ends) => ends,
+            None => match Ends::new(&self.settings) {
+                Ok(ends) => ends,
+                Err(error) => return vec![Err(LogError::Passing(error.to_string())); partitions.len()],
+            },
+        };
+        self.ends.insert(ends).ask(partitions)
     }
 
     fn commit(&mut self, offsets: &[(TopicPartition, u64)]) {

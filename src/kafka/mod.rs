@@ -3,6 +3,7 @@
 mod bounds;
 pub mod consumer;
 mod context;
+mod ends;
 pub mod identity;
 mod observer;
 pub mod producer;

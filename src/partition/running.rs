@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::flight::{Flight, Known, Landing};
+use super::watermark::Watermark;
 use super::{Action, Reply, Status, Stop, Terms, Tuning};
 use crate::batch::{Batch, Key, Progress, Source, Window};
 use crate::meter::{Note, Why};
@@ -17,6 +18,7 @@ pub(super) struct Running {
     source: Source,
     window: Window,
     progress: Progress,
+    watermark: Watermark,
     /// The ledger's end as last seen: everything below is written.
     done: u64,
     /// How far the group was told.
@@ -52,6 +54,7 @@ impl Running {
             latest_ms: None,
             window,
             progress: Progress::default(),
+            watermark: Watermark::default(),
             done: end,
             committed: 0,
             recorded,
@@ -77,6 +80,22 @@ impl Running {
         self.flight.is_none() && self.open.is_empty()
     }
 
+    /// Whether all that the log had is written.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.is_idle() && self.watermark.end().is_some_and(|end| end >= self.open.to())
+    }
+
+    /// As [`super::Partition::quiet`].
+    pub(super) fn quiet(&mut self, high: u64, terms: Terms<'_>) {
+        if self.is_quiet() {
+            self.watermark.quiet(high, terms);
+        }
+    }
+
+    pub(super) fn watermark(&self) -> Option<i64> {
+        self.watermark.reached()
+    }
+
     pub(super) fn flush(&mut self) {
         self.flush = !self.open.is_empty();
     }
@@ -94,6 +113,7 @@ impl Running {
         if record.offset < self.open.to() {
             return; // delivered before a restart of the fetch: taken in already
         }
+        self.watermark.record();
         if self.open.is_empty() {
             self.opened_at = terms.now;
         }
@@ -107,6 +127,7 @@ impl Running {
             self.opened_at = terms.now;
         }
         self.open.extend(offset);
+        self.watermark.end_of_log(offset);
     }
 
     pub(super) fn next(&mut self, terms: Terms<'_>) -> Option<Action> {
@@ -173,6 +194,7 @@ impl Running {
         let next = Batch::new(self.source.clone(), to, to < self.cut_until);
         let batch = Arc::new(std::mem::replace(&mut self.open, next));
         self.flush = false;
+        self.watermark.seal(self.progress.greatest_ms(), terms);
         self.flight = Some(Flight::new(terms, batch, self.known.take(), &self.recorded));
     }
 
@@ -189,6 +211,7 @@ impl Running {
                     Landing::Ahead => {}
                     Landing::Done { end, recorded } => {
                         self.done = end;
+                        self.watermark.written();
                         self.recorded.extend(recorded.unwrap_or_default());
                         self.known = Some(known);
                         self.flight = None;

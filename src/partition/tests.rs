@@ -1,6 +1,8 @@
 //! The guards, and where a partition begins. What happens in between is the simulation's.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod watermark;
+
 use std::collections::BTreeMap;
 
 use std::sync::Mutex;

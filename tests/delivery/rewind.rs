@@ -61,6 +61,11 @@ fn what_is_taken_back_is_counted_again_and_comes_out_the_same() {
     world.done(&[&one[..], &["--yes"]].concat());
     let audit = world.done(&["audit", "--without-kafka"]);
     assert!(audit.contains("clean"), "{audit}");
+    assert_eq!(
+        world.number("SELECT toUnixTimestamp(through) FROM highwater.completeness"),
+        0,
+        "complete, and taken back"
+    );
     let taken = sent - world.number("SELECT sum(events) FROM highwater.ledger");
     assert!(
         taken > 1_000 && world.number("SELECT count() FROM highwater.llm_call") < sent - taken,

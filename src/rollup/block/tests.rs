@@ -23,7 +23,7 @@ fn rollup() -> Rollup {
         distribution = ["large", "single", "real", "money"]"#;
     let rollups = Pack::parse("p", text).map(|pack| resolve(&[pack], &[probe()]));
     let Ok(Ok(mut rollups)) = rollups else { unreachable!("{rollups:?}") };
-    rollups.remove(0)
+    rollups.rollups.remove(0)
 }
 
 /// What a row of the table says in one column.
@@ -372,7 +372,7 @@ fn keys_wider_than_64_bits_stay_apart() {
         names.map(|name| format!(r#"{{"name": "{name}", "type": "string", "highwater": {{"role": "dimension"}}}}"#));
     let event = super::super::fixture::event("wide", &fields.join(", "));
     let Ok(mut rollups) = resolve(&[], std::slice::from_ref(&event)) else { unreachable!("a default") };
-    let rollup = rollups.remove(0);
+    let rollup = rollups.rollups.remove(0);
     let mut columns = empty(&event);
     let mut rng = fastrand::Rng::with_seed(3);
     let mut truth: BTreeMap<Vec<String>, i128> = BTreeMap::new();
