@@ -102,24 +102,10 @@ impl QueryError {
                 Some(error) => return error.into(),
                 None => text,
             },
-            error => with_causes(&error),
+            error => endpoint.dialer.explain(&error),
         };
         Broken { authority: endpoint.authority(), what }.into()
     }
-}
-
-/// An error with all that lies behind it: «network error» alone helps nobody.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(behind) = cause {
-        let more = behind.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = behind.source();
-    }
-    text
 }
 
 impl From<ServerError> for StoreError {
