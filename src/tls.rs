@@ -9,6 +9,7 @@ use std::error::Error;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::Uri;
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
@@ -105,7 +106,10 @@ pub fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String>
 fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, String> {
     PrivateKeyDer::from_pem_slice(&read(file)?).map_err(|error| match error {
         pem::Error::NoItemsFound => {
-            format!("{} holds no private key in PEM that is not encrypted (-----BEGIN PRIVATE KEY-----)", file.display())
+            format!(
+                "{} holds no private key in PEM that is not encrypted (-----BEGIN PRIVATE KEY-----)",
+                file.display()
+            )
         }
         error => format!("{} is no PEM: {}", file.display(), kind(&error)),
     })
@@ -165,6 +169,8 @@ impl Dialer {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
+        // A long query sends nothing meanwhile, and firewalls forget who is silent.
+        tcp.set_keepalive(Some(Duration::from_secs(60)));
         Dialer { connector: HttpsConnector::from((tcp, config)), section }
     }
 

@@ -46,7 +46,9 @@ pub enum EndpointError {
     #[error("the ClickHouse URL is not of the form http://host:port or https://host:port")]
     Malformed,
     /// User, password or both in the address.
-    #[error("the ClickHouse URL holds a user or a password; they have settings of their own, which are kept out of logs")]
+    #[error(
+        "the ClickHouse URL holds a user or a password; they have settings of their own, which are kept out of logs"
+    )]
     Credentials,
     /// TLS can't be set up.
     #[error(transparent)]

@@ -35,6 +35,15 @@ impl Setting for String {
     }
 }
 
+/// A text that may be left empty.
+impl Setting for Option<String> {
+    const ALLOWED: &'static str = "a text, or \"\" for none";
+
+    fn read(value: &Value, _: bool) -> Option<Self> {
+        text_of(value).map(|text| (!text.is_empty()).then(|| text.to_owned()))
+    }
+}
+
 impl Setting for PathBuf {
     const ALLOWED: &'static str = "a path";
 
@@ -194,13 +203,22 @@ impl Setting for Secret {
 
 /// Properties handed to librdkafka by name. Those that hold secrets are not shown.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub struct Properties(pub BTreeMap<String, String>);
+pub struct Properties(pub BTreeMap<String, Property>);
+
+/// The value of a property, and whether it stood where others can read it: in a file or on the command line.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Property {
+    /// As librdkafka takes it.
+    pub value: String,
+    /// Not from the environment.
+    pub exposed: bool,
+}
 
 impl Properties {
     /// Whether the value of this property must not be shown: passwords, client secrets, private keys and tokens.
     pub fn is_secret(name: &str) -> bool {
-        ["password", "secret", "key", "token", "jaas", "oauthbearer.config"].iter().any(|part| name.contains(part))
-            && !name.ends_with(".location")
+        let parts = ["password", "passphrase", "secret", "key", "token", "jaas", "oauthbearer.config"];
+        parts.iter().any(|part| name.contains(part)) && !name.ends_with(".location") && !name.ends_with(".file")
     }
 }
 
@@ -209,7 +227,7 @@ impl fmt::Debug for Properties {
         let shown = self
             .0
             .iter()
-            .map(|(name, value)| (name, if Properties::is_secret(name) { "(secret)" } else { value.as_str() }));
+            .map(|(name, held)| (name, if Properties::is_secret(name) { "(secret)" } else { held.value.as_str() }));
         f.debug_map().entries(shown).finish()
     }
 }
@@ -220,9 +238,13 @@ impl Setting for Properties {
     fn read(value: &Value, _: bool) -> Option<Self> {
         let mut found = BTreeMap::new();
         flatten("", value, &mut found)?;
-        Some(Properties(found.into_iter().map(|(name, (_, text))| (name, text)).collect()))
+        let property = |rank, value| Property { value, exposed: rank != FROM_ENVIRONMENT };
+        Some(Properties(found.into_iter().map(|(name, (rank, text))| (name, property(rank, text))).collect()))
     }
 }
+
+/// Rank of the environment among sources: the flag is nearer, a file is not.
+const FROM_ENVIRONMENT: u8 = 1;
 
 /// Collects `a.b.c = value` however deep it is nested: TOML nests unquoted names with points, and so do environment
 /// variables. Where one name is found in two spellings, the nearer source wins, as everywhere.
@@ -245,7 +267,7 @@ fn flatten(prefix: &str, value: &Value, found: &mut BTreeMap<String, (u8, String
     }
     let rank = match value.origin() {
         Some(super::FLAG) => 2,
-        Some(super::ENVIRONMENT) => 1,
+        Some(super::ENVIRONMENT) => FROM_ENVIRONMENT,
         _ => 0,
     };
     match found.get(prefix) {
@@ -288,6 +310,44 @@ words! {
         Classic = "classic",
         /// The broker decides: KIP-848, Kafka 4.0 and later.
         Consumer = "consumer",
+    }
+}
+
+words! {
+    /// How connections to brokers are secured.
+    KafkaSecurity, "\"plaintext\", \"ssl\", \"sasl_plaintext\" or \"sasl_ssl\"" {
+        /// Not at all.
+        Plaintext = "plaintext",
+        /// By TLS; who we are is told by a certificate, if at all.
+        Ssl = "ssl",
+        /// Who we are is told by name and password, and anybody on the way can read everything.
+        SaslPlaintext = "sasl_plaintext",
+        /// By TLS; who we are is told by name and password.
+        SaslSsl = "sasl_ssl",
+    }
+}
+
+impl KafkaSecurity {
+    /// Whether connections are under TLS.
+    pub fn is_tls(self) -> bool {
+        matches!(self, KafkaSecurity::Ssl | KafkaSecurity::SaslSsl)
+    }
+
+    /// Whether name and password are told.
+    pub fn is_sasl(self) -> bool {
+        matches!(self, KafkaSecurity::SaslPlaintext | KafkaSecurity::SaslSsl)
+    }
+}
+
+words! {
+    /// How a password is proved to brokers.
+    SaslMechanism, "\"PLAIN\", \"SCRAM-SHA-256\" or \"SCRAM-SHA-512\"" {
+        /// By showing it.
+        Plain = "PLAIN",
+        /// By a salted challenge; the broker keeps no password.
+        ScramSha256 = "SCRAM-SHA-256",
+        /// The same with a longer hash.
+        ScramSha512 = "SCRAM-SHA-512",
     }
 }
 
@@ -405,7 +465,8 @@ mod tests {
     fn secrets_are_not_shown() {
         assert_eq!(format!("{:?}", Secret::new("hunter2")), "(secret)");
         let properties = [("sasl.password", "hunter2"), ("ssl.key.pem", "hunter3"), ("ssl.key.location", "/key")];
-        let properties = Properties(properties.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+        let held = |value: &str| Property { value: value.to_owned(), exposed: false };
+        let properties = Properties(properties.map(|(name, value)| (name.to_owned(), held(value))).into());
         let shown = format!("{properties:?}");
         assert!(!shown.contains("hunter") && shown.contains("/key"), "{shown}");
     }

@@ -1,11 +1,13 @@
 //! Kafka: the consumer that feeds a worker, the producer for generated and replayed events, and who a topic is.
 
 mod bounds;
+mod complaint;
 pub mod consumer;
 mod context;
 pub mod identity;
 mod observer;
 pub mod producer;
+pub mod properties;
 mod reach;
 pub mod settings;
 mod slots;

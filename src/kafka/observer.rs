@@ -1,5 +1,6 @@
 //! What commands ask Kafka without joining the group.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,19 +10,27 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 
 use super::bounds::bounds;
+use super::complaint::{Complaints, diagnose, explain, is_refusal};
 use super::identity::{IdentityError, TopicIdentity, topic_identity};
 use super::settings::{ConsumerSettings, SettingsError};
 use crate::ports::{Bounds, LogError, TopicPartition};
+
+/// More complaints than brokers have reasons for.
+const COMPLAINTS: usize = 1_000;
 
 /// A consumer that never subscribes.
 pub struct Observer {
     consumer: BaseConsumer<Quiet>,
     patience: Duration,
+    properties: BTreeMap<String, String>,
 }
 
 /// Each question has its answer or its error; what librdkafka says beside that, many times a second while a broker is
-/// away, is for debugging.
-struct Quiet;
+/// away, is for debugging. Only the latest complaint is kept: it says why there was no answer.
+#[derive(Default)]
+struct Quiet {
+    complaints: Complaints,
+}
 
 impl ClientContext for Quiet {
     fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -30,6 +39,7 @@ impl ClientContext for Quiet {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(target: "librdkafka", "{error}: {reason}");
+        self.complaints.note(&error, reason);
     }
 }
 
@@ -41,9 +51,9 @@ impl Observer {
     /// # Errors
     /// The settings are refused.
     pub fn new(settings: &ConsumerSettings, patience: Duration) -> Result<Observer, SettingsError> {
-        let consumer = settings.client_config()?.create_with_context(Quiet);
+        let consumer = settings.client_config()?.create_with_context(Quiet::default());
         let consumer = consumer.map_err(|error| SettingsError::Client(error.to_string()))?;
-        Ok(Observer { consumer, patience })
+        Ok(Observer { consumer, patience, properties: settings.properties.clone() })
     }
 
     /// Who a topic is.
@@ -51,9 +61,25 @@ impl Observer {
     /// # Errors
     /// As [`topic_identity`].
     pub fn identity(&self, topic: &str) -> Result<TopicIdentity, IdentityError> {
-        // Errors of the connection are served by a poll and say nothing that the answer does not.
-        let _ = self.consumer.poll(Duration::ZERO);
-        topic_identity(self.consumer.client(), topic, self.patience)
+        topic_identity(self.consumer.client(), topic, self.patience).map_err(|error| self.because(error))
+    }
+
+    /// An error with its cause, where librdkafka complained of one: the answer itself says only that none came.
+    fn because(&self, error: IdentityError) -> IdentityError {
+        let IdentityError::Away { topic, .. } = &error else { return error };
+        // Complaints wait in the queue until somebody polls.
+        for _ in 0..COMPLAINTS {
+            if self.consumer.poll(Duration::ZERO).is_none() {
+                break;
+            }
+        }
+        match self.consumer.context().complaints.latest() {
+            None => error,
+            Some(reason) if is_refusal(&reason) => {
+                IdentityError::Credentials { topic: topic.clone(), reason: explain(&reason) }
+            }
+            Some(reason) => IdentityError::Away { topic: topic.clone(), reason: diagnose(&reason, &self.properties) },
+        }
     }
 
     /// Bounds and commits of all partitions of a topic that has `partitions` of them.

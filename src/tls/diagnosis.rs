@@ -137,7 +137,8 @@ pub fn examine(section: Section, files: &TlsFiles, host: &str, port: u16, patien
     };
     let name = ServerName::try_from(host.to_owned()).ok()?;
     let mut client = ClientConnection::new(Arc::new(config), name).ok()?;
-    let mut stream = (host, port).to_socket_addrs().ok()?.find_map(|at| TcpStream::connect_timeout(&at, patience).ok())?;
+    let mut stream =
+        (host, port).to_socket_addrs().ok()?.find_map(|at| TcpStream::connect_timeout(&at, patience).ok())?;
     stream.set_read_timeout(Some(patience)).ok()?;
     stream.set_write_timeout(Some(patience)).ok()?;
     let error = client.complete_io(&mut stream).err()?;
