@@ -38,7 +38,7 @@ fetch: ## download the real servers, once
 integration: fetch ## tests against real Kafka and ClickHouse
 	cargo build --workspace
 	cargo test --package devstack --tests
-	cargo test --test clickhouse --test kafka --test delivery -- --test-threads=2
+	cargo test --test clickhouse --test connections --test kafka --test delivery -- --test-threads=2
 
 .PHONY: simulate
 simulate: ## the delivery protocol under random faults: make simulate SCHEDULES=1000000
