@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -15,8 +15,8 @@ use super::identity::{IdentityError, TopicIdentity, topic_identity};
 use super::settings::{ConsumerSettings, SettingsError};
 use crate::ports::{Bounds, LogError, TopicPartition};
 
-/// More complaints than brokers have reasons for.
-const COMPLAINTS: usize = 1_000;
+/// How long complaints are read after a question in vain.
+const COMPLAINTS: Duration = Duration::from_millis(100);
 
 /// A consumer that never subscribes.
 pub struct Observer {
@@ -67,11 +67,10 @@ impl Observer {
     /// An error with its cause, where librdkafka complained of one: the answer itself says only that none came.
     fn because(&self, error: IdentityError) -> IdentityError {
         let IdentityError::Away { topic, .. } = &error else { return error };
-        // Complaints wait in the queue until somebody polls.
-        for _ in 0..COMPLAINTS {
-            if self.consumer.poll(Duration::ZERO).is_none() {
-                break;
-            }
+        // Complaints wait in the queue, behind log lines, until somebody polls.
+        let begun = Instant::now();
+        while begun.elapsed() < COMPLAINTS {
+            let _ = self.consumer.poll(COMPLAINTS);
         }
         match self.consumer.context().complaints.latest() {
             None => error,

@@ -97,7 +97,7 @@ fn certificate(section: Section, error: &CertificateError) -> String {
             "its certificate is signed by no CA that is trusted here; look at {name}.ca_file (where it is not set, the CAs of \
              this system are trusted)"
         ),
-        Bad::BadSignature => format!("its certificate was not signed by the CA of that name in {name}.ca_file"),
+        Bad::BadSignature => format!("its certificate was not signed by the CA of that name that is trusted here; look at {name}.ca_file"),
         Bad::Expired => "its certificate has expired; it must be renewed on the server".to_owned(),
         Bad::ExpiredContext { not_after, .. } => {
             format!("its certificate expired on {}; it must be renewed on the server", date(*not_after))

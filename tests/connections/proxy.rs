@@ -1,5 +1,5 @@
 //! TLS in front of ClickHouse, which this build of it does not speak: one connection behind each connection, and both
-//! close together.
+//! close together. It takes the password out of what it passes on, for the ClickHouse behind it has no users.
 
 use std::sync::{Arc, Mutex};
 
@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use crate::certificates::{Authority, Issued};
+use crate::stack::PASSWORD;
 
 pub struct Proxy {
     pub port: u16,
@@ -72,17 +73,29 @@ fn acceptor(shown: &Issued, clients: Option<&Authority>) -> TlsAcceptor {
 async fn pass(stream: TcpStream, acceptor: TlsAcceptor, behind: String, heads: Arc<Mutex<Vec<String>>>) {
     // A client that does not trust us hangs up here.
     let Ok(mut tls) = acceptor.accept(stream).await else { return };
-    let mut first = vec![0; 65_536];
-    let Ok(read @ 1..) = tls.read(&mut first).await else { return };
-    heads.lock().unwrap().push(String::from_utf8_lossy(&first[..read]).to_lowercase());
     let Ok(mut server) = TcpStream::connect(behind).await else { return };
-    if server.write_all(&first[..read]).await.is_err() {
-        return;
-    }
-    let (mut from_client, mut to_client) = tokio::io::split(tls);
+    let (mut from_client, mut to_client) = tokio::io::split(&mut tls);
     let (mut from_server, mut to_server) = server.split();
+    let forward = async {
+        let (mut buffer, mut is_first) = (vec![0; 65_536], true);
+        while let Ok(read @ 1..) = from_client.read(&mut buffer).await {
+            let bytes = &buffer[..read];
+            if std::mem::take(&mut is_first) {
+                heads.lock().unwrap().push(String::from_utf8_lossy(bytes).to_lowercase());
+            }
+            // A head is written, and so read, in one piece.
+            let found = bytes.windows(PASSWORD.len()).position(|window| window == PASSWORD.as_bytes());
+            let (before, after) = match found {
+                Some(at) => (&bytes[..at], &bytes[at + PASSWORD.len()..]),
+                None => (bytes, &[][..]),
+            };
+            if to_server.write_all(before).await.is_err() || to_server.write_all(after).await.is_err() {
+                return;
+            }
+        }
+    };
     tokio::select! {
-        _ = tokio::io::copy(&mut from_client, &mut to_server) => {}
+        () = forward => {}
         _ = tokio::io::copy(&mut from_server, &mut to_client) => {}
     }
 }

@@ -26,7 +26,7 @@ pub struct Secure {
 impl Secure {
     /// Nothing is set for Kafka beside topics; ClickHouse is reached over https.
     pub fn start() -> Secure {
-        let authority = Authority::new();
+        let authority = Authority::new("ours");
         let (good, expired) = (authority.issue("localhost", 2060), authority.issue("localhost", 2024));
         let elsewhere = authority.issue("elsewhere.example", 2060);
         let users = vec![(USER.to_owned(), PASSWORD.to_owned())];

@@ -37,7 +37,7 @@ fn waits(secure: &Secure, name: &str, parts: &[&str]) {
 fn what_is_wrong_with_kafka_names_its_setting() {
     let mut secure = Secure::start();
     secure.world.done(&["migrate"]);
-    let stranger = Authority::new();
+    let stranger = Authority::new("a stranger");
 
     secure.go_to(SASL_SSL, "sasl_ssl", "SCRAM-SHA-512");
     secure.set("KAFKA__CA_FILE", &stranger.ca_file.display().to_string());
@@ -85,7 +85,7 @@ fn what_is_wrong_with_clickhouse_names_its_setting_and_passes() {
     secure.go_to(SASL_SSL, "sasl_ssl", "SCRAM-SHA-512");
     secure.world.generate(&["--events", "1000"]);
     secure.world.done(&["migrate"]);
-    let stranger = Authority::new();
+    let stranger = Authority::new("a stranger");
     let (port, ca_file) = (secure.proxy.port, secure.ca_file());
 
     secure.set("CLICKHOUSE__CA_FILE", &stranger.ca_file.display().to_string());
