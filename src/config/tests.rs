@@ -322,3 +322,38 @@ fn the_shipped_file_and_the_reference_are_up_to_date() {
     }
     assert_eq!(load(Some(&root.join("highwater.toml")), [], &[]).unwrap(), defaults());
 }
+
+/// Every recipe is a file that loads, once the files that it names are where they are named.
+#[test]
+fn the_recipes_for_connections_load() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("docs/connections.md")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let certificate = rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap().cert.pem();
+    let mut recipes = 0;
+    for section in text.split("\n## ").skip(1) {
+        let recipe: String =
+            section.lines().filter_map(|line| line.strip_prefix("    ")).map(|l| format!("{l}\n")).collect();
+        if recipe.is_empty() {
+            continue;
+        }
+        let here = |file: &str| format!("\"{}\"", folder.path().join(file).display());
+        let recipe = [
+            "/run/secrets/kafka-password",
+            "/run/secrets/clickhouse-password",
+            "/etc/highwater/kafka-ca.pem",
+            "/etc/highwater/tls.crt",
+            "/etc/highwater/tls.key",
+        ]
+        .iter()
+        .fold(recipe, |recipe, path| {
+            let file = path.rsplit('/').next().unwrap();
+            std::fs::write(folder.path().join(file), &certificate).unwrap();
+            recipe.replace(&format!("{path:?}"), &here(file))
+        });
+        let settings = load(Some(file(&recipe).path()), [], &[]).unwrap_or_else(|error| panic!("{recipe}: {error}"));
+        assert!(settings.kafka.security.is_tls() || settings.endpoint().unwrap().https, "{recipe}");
+        recipes += 1;
+    }
+    assert_eq!(recipes, 4);
+}

@@ -6,8 +6,6 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-
 use crate::tls::{self, Section, TlsFiles};
 
 /// How long looking at a broker's certificate may take, a step.
@@ -25,7 +23,13 @@ pub(super) fn is_refusal(reason: &str) -> bool {
 
 /// A complaint in librdkafka's words, without those on its own properties, and with the setting to look at.
 pub(super) fn explain(reason: &str) -> String {
-    let cuts = [" (after ", ": broker certificate could not be verified", " (see ", ": connecting to a PLAINTEXT"];
+    let cuts = [
+        " (after ",
+        ": broker certificate could not be verified",
+        " (see ",
+        ": connecting to a PLAINTEXT",
+        ": requesting ApiVersion",
+    ];
     let end = cuts.iter().filter_map(|cut| reason.find(cut)).min().unwrap_or(reason.len());
     let said = &reason[..end];
     match advice(reason) {
@@ -42,7 +46,7 @@ fn advice(reason: &str) -> Option<&'static str> {
         "it asks for our certificate: set kafka.certificate_file and kafka.key_file"
     } else if has("SSL handshake failed") && has(":SSL alert number") || has("tlsv1 alert") || has("sslv3 alert") {
         "it refuses our certificate; look at kafka.certificate_file and at whom the broker trusts"
-    } else if has("SSL handshake failed") {
+    } else if has("SSL handshake failed") || has("SSL connection closed") {
         "does the broker speak TLS there? Look at kafka.security and at the ports in kafka.brokers"
     } else if has("mechanism handshake failed") {
         "look at kafka.sasl_mechanism"
@@ -69,19 +73,17 @@ pub(super) fn diagnose(reason: &str, properties: &BTreeMap<String, String>) -> S
     found.unwrap_or_else(|| explain(reason))
 }
 
-/// The most telling complaint.
+/// The latest complaint.
 #[derive(Debug, Default)]
 pub(super) struct Complaints(Mutex<Option<String>>);
 
 impl Complaints {
-    /// Keeps what tells more than that all brokers are down.
-    pub(super) fn note(&self, error: &KafkaError, reason: &str) {
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
-        }
+    /// Keeps it in place of the one before.
+    pub(super) fn note(&self, reason: &str) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
     }
 
-    /// The latest.
+    /// It, if there was one.
     pub(super) fn latest(&self) -> Option<String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::bounds::bounds;
 use super::complaint::{Complaints, diagnose, explain, is_refusal};
@@ -35,11 +35,18 @@ struct Quiet {
 impl ClientContext for Quiet {
     fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(target: "librdkafka", "{facility}: {message}");
+        // A connection that is closed without a word is no error to librdkafka, but a line of its log.
+        if facility == "FAIL" {
+            self.complaints.note(message.split_once("]: ").map_or(message, |(_, complaint)| complaint));
+        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(target: "librdkafka", "{error}: {reason}");
-        self.complaints.note(&error, reason);
+        // Which tells less than what each broker is down for.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.complaints.note(reason);
+        }
     }
 }
 
@@ -51,7 +58,8 @@ impl Observer {
     /// # Errors
     /// The settings are refused.
     pub fn new(settings: &ConsumerSettings, patience: Duration) -> Result<Observer, SettingsError> {
-        let consumer = settings.client_config()?.create_with_context(Quiet::default());
+        let mut config = settings.client_config()?;
+        let consumer = config.set("log.connection.close", "true").create_with_context(Quiet::default());
         let consumer = consumer.map_err(|error| SettingsError::Client(error.to_string()))?;
         Ok(Observer { consumer, patience, properties: settings.properties.clone() })
     }

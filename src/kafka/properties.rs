@@ -202,19 +202,23 @@ pub const FREE: &[&str] = &[
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use rdkafka::ClientConfig;
+    use rdkafka::error::KafkaError;
+    use rdkafka::types::RDKafkaConfRes;
 
     use super::*;
 
     /// librdkafka knows every name here: a list of names with a slip of the pen would refuse nothing.
     #[test]
     fn every_name_is_one_of_librdkafkas() {
-        let native = ClientConfig::new().create_native_config().unwrap();
+        let is_known = |name: &str| {
+            let set = ClientConfig::new().set(name, "x").create_native_config();
+            !matches!(set, Err(KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..)))
+        };
         let listed = SETTINGS.iter().chain(FIXED).map(|(name, _)| *name).chain(FREE.iter().copied());
         for name in listed {
-            let known = native.get(name);
-            assert!(known.is_ok(), "{name}: {known:?}");
+            assert!(is_known(name), "{name}");
         }
-        assert!(native.get("no.such.property").is_err());
+        assert!(!is_known("no.such.property"));
     }
 
     #[test]
