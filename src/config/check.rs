@@ -7,7 +7,8 @@ use rdkafka::error::{IsError as _, KafkaError};
 use rdkafka::types::RDKafkaConfRes;
 
 use super::reader::Reader;
-use super::value::{Properties, Property, Protocol};
+use super::value::{Properties, Property};
+use super::words::Protocol;
 use super::{ClickhouseSettings, Settings, nearest, secure, variable};
 use crate::clickhouse::{Endpoint, EndpointError, Retention};
 use crate::kafka::properties::{FREE, Verdict, judge};

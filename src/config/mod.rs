@@ -9,6 +9,7 @@ mod secure;
 mod settings;
 mod suggest;
 mod value;
+mod words;
 
 use std::fmt;
 use std::path::Path;
@@ -23,10 +24,8 @@ pub use self::settings::{
     Settings,
 };
 pub use self::suggest::nearest;
-pub use self::value::{
-    ByteSize, KafkaSecurity, KeepDays, LogFormat, LogLevel, Properties, Property, Protocol, SaslMechanism, Secret,
-    parse_duration,
-};
+pub use self::value::{ByteSize, KeepDays, Properties, Property, Secret, parse_duration};
+pub use self::words::{KafkaSecurity, LogFormat, LogLevel, Protocol, SaslMechanism};
 
 /// The file that is read where none is named, if it is there.
 pub const DEFAULT_FILE: &str = "highwater.toml";

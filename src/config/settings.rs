@@ -6,9 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::reader::Reader;
-use super::value::{
-    ByteSize, KafkaSecurity, KeepDays, LogFormat, LogLevel, Properties, Protocol, SaslMechanism, Secret, Setting as _,
-};
+use super::value::{ByteSize, KeepDays, Properties, Secret, Setting as _};
+use super::words::{KafkaSecurity, LogFormat, LogLevel, Protocol, SaslMechanism};
 
 /// A group of settings, described.
 #[derive(Debug)]

@@ -52,6 +52,9 @@ fn advice(reason: &str) -> Option<&'static str> {
         "look at kafka.sasl_mechanism"
     } else if is_refusal(reason) {
         "look at kafka.username, kafka.password and kafka.sasl_mechanism"
+    } else if has("in state APIVERSION_QUERY") {
+        // A broker that does not understand the first question hangs up: so does one that waits for TLS.
+        "does the broker want TLS there? Look at kafka.security and at the ports in kafka.brokers"
     } else if has("incorrect security.protocol") || has("verify that security.protocol") {
         "look at kafka.security"
     } else {
