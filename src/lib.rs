@@ -39,6 +39,7 @@
 //! | [`worker`] | one consumer's thread, driving partitions between the two |
 //! | [`kafka`] | the log |
 //! | [`clickhouse`] | the store; tables and their migration |
+//! | [`tls`] | certificates, dialing under TLS or without, and what went wrong with it |
 //! | [`telemetry`] | what the process says of itself |
 //! | [`command`] | one file per subcommand |
 //!
@@ -58,4 +59,5 @@ pub mod plan;
 pub mod ports;
 pub mod rollup;
 pub mod telemetry;
+pub mod tls;
 pub mod worker;

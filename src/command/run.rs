@@ -233,7 +233,9 @@ async fn identify(consumer: ConsumerSettings, topic: String) -> Result<TopicIden
     let asked: Result<_> = tokio::task::spawn_blocking(ask).await.unwrap_or_else(|error| Err(error.into()));
     match asked.map_err(Failure::Final)? {
         Ok(found) => Ok(found),
-        Err(error @ IdentityError::Refused { .. }) => Err(Failure::Final(error.into())),
+        Err(error @ (IdentityError::Refused { .. } | IdentityError::Credentials { .. })) => {
+            Err(Failure::Final(error.into()))
+        }
         Err(error) => Err(Failure::Passing(error.to_string())),
     }
 }

@@ -24,7 +24,7 @@ impl Ends {
     pub(super) fn new(settings: &ConsumerSettings) -> Result<Ends, SettingsError> {
         let mut config = settings.client_config()?;
         config.set("isolation.level", "read_uncommitted");
-        let consumer = config.create_with_context(Quiet);
+        let consumer = config.create_with_context(Quiet::default());
         Ok(Ends { consumer: consumer.map_err(|error| SettingsError::Client(error.to_string()))? })
     }
 

@@ -21,7 +21,7 @@ pub async fn keeps(settings: &ConsumerSettings, patience: Duration) -> Result<BT
         config.set(key, value);
     }
     let admin: AdminClient<Quiet> =
-        config.create_with_context(Quiet).context("making a client for the topics' settings")?;
+        config.create_with_context(Quiet::default()).context("making a client for the topics' settings")?;
     let topics: Vec<_> = settings.topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
     let options = AdminOptions::new().request_timeout(Some(patience));
     let answers = admin.describe_configs(&topics, &options).await.context("asking for the topics' settings")?;

@@ -19,7 +19,10 @@ pub struct World {
 
 impl World {
     pub fn new() -> World {
-        let stack = Stack::start().unwrap();
+        World::of(Stack::start().unwrap())
+    }
+
+    pub fn of(stack: Stack) -> World {
         let mut world = World { stack, folder: tempfile::tempdir().unwrap(), settings: BTreeMap::new() };
         world.set("KAFKA__BROKERS", &world.stack.kafka.bootstrap());
         world.set("KAFKA__TOPICS", TOPIC);
