@@ -45,8 +45,8 @@ pub(super) struct Flight {
 enum Step {
     /// Ask for the marks, not before the time.
     Ask { due: Duration },
-    /// Asked for the marks of these keys.
-    Asking { keys: BTreeSet<Key> },
+    /// Asked for the marks of these keys, at that time.
+    Asking { keys: BTreeSet<Key>, asked: Duration },
     /// Send these, last first, not before the time.
     Send { due: Duration, outbox: Vec<Insert> },
     /// The insert under `token` is out, these follow.
@@ -58,6 +58,8 @@ enum Step {
 pub(super) struct Known {
     pub(super) marks: Marks,
     keys: BTreeSet<Key>,
+    /// When they were asked: what was not there by then may have come since.
+    asked: Duration,
 }
 
 /// What an answer means for the flight.
@@ -116,7 +118,7 @@ impl Flight {
                     keys: keys.iter().copied().collect(),
                     recorded: self.recorded,
                 };
-                self.step = Step::Asking { keys };
+                self.step = Step::Asking { keys, asked: terms.now };
                 Some(Action::Ask(question))
             }
             Step::Send { due, outbox } if *due <= terms.now => {
@@ -160,11 +162,11 @@ impl Flight {
 
     /// Puts an answer together with the question that it belongs to.
     pub(super) fn answered(&mut self, marks: Marks) -> Known {
-        let keys = match &mut self.step {
-            Step::Asking { keys } => std::mem::take(keys),
-            Step::Ask { .. } | Step::Send { .. } | Step::Sending { .. } => BTreeSet::new(),
+        let (keys, asked) = match &mut self.step {
+            Step::Asking { keys, asked } => (std::mem::take(keys), *asked),
+            Step::Ask { .. } | Step::Send { .. } | Step::Sending { .. } => (BTreeSet::new(), Duration::ZERO),
         };
-        Known { marks, keys }
+        Known { marks, keys, asked }
     }
 
     /// Decides what the marks mean.
@@ -213,7 +215,7 @@ impl Flight {
                 seen.insert(key, last + 1);
                 continue;
             }
-            let (suffix, again) = self.token(terms, Some(key), mark);
+            let (suffix, again) = self.token(terms, Some(key), mark, known.asked);
             unseen |= again;
             let table = &terms.plan.table(key.table).name;
             outbox.push(Insert {
@@ -223,7 +225,7 @@ impl Flight {
             });
         }
         if outbox.is_empty() {
-            let (suffix, again) = self.token(terms, None, at);
+            let (suffix, again) = self.token(terms, None, at, known.asked);
             unseen |= again;
             self.row_marks = Some(seen.clone());
             outbox.push(self.ledger_insert(terms.plan, connection, at, &suffix, seen));
@@ -260,11 +262,12 @@ impl Flight {
         }
     }
 
-    /// The token on `base`, and whether an insert under it was acknowledged and yet is not seen.
-    fn token(&mut self, terms: Terms<'_>, target: Option<Key>, base: u64) -> (Suffix, bool) {
+    /// The token on `base`, and whether an insert under it was acknowledged and yet was not seen by a question asked at
+    /// `asked`.
+    fn token(&mut self, terms: Terms<'_>, target: Option<Key>, base: u64, asked: Duration) -> (Suffix, bool) {
         let token = self.tokens.entry(target).or_insert(Token::on(base));
         let before = token.suffix();
-        let unseen = token.missed(base, terms.tuning.insert_timeout, terms.now);
+        let unseen = token.missed(base, terms.tuning.insert_timeout, asked);
         if before != token.suffix() {
             let place = target.map_or("ledger", |key| &terms.plan.table(key.table).name);
             tracing::warn!(

@@ -19,6 +19,8 @@ pub(super) struct Locate {
     /// The ledger's end that lay below the log's start when the log was asked: another writer may have moved it between
     /// the two answers, so it is asked once more before anything is called lost.
     doubted: Option<u64>,
+    /// When the ledger was last asked.
+    asked: Duration,
     backoff: Backoff,
 }
 
@@ -67,6 +69,7 @@ impl Locate {
             step: Step::Ledger { due: Duration::ZERO },
             token: Token::on(0),
             doubted: None,
+            asked: Duration::ZERO,
             backoff: Backoff::default(),
         }
     }
@@ -75,6 +78,7 @@ impl Locate {
         match &mut self.step {
             Step::Ledger { due } if *due <= terms.now => {
                 self.step = Step::Waiting;
+                self.asked = terms.now;
                 Some(Action::Ask(Question { source: source.clone(), from: 0, keys: Vec::new(), recorded: true }))
             }
             Step::Bounds { due, connection, ledger } if *due <= terms.now => {
@@ -189,7 +193,7 @@ impl Locate {
                     bounds.start, bounds.end
                 );
             }
-            let unseen = self.token.missed(0, terms.tuning.insert_timeout, terms.now);
+            let unseen = self.token.missed(0, terms.tuning.insert_timeout, self.asked);
             let due = if unseen { self.backoff.after_failure(terms.now) } else { terms.now };
             return Ok(Step::Claim { due, connection, at });
         };
