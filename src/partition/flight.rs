@@ -34,6 +34,9 @@ pub(super) struct Flight {
     step: Step,
     /// Tokens in use, by what they are for; `None` is the ledger's.
     tokens: BTreeMap<Option<Key>, Token>,
+    /// Where those were heard of. What is known of a token is forgotten with its connection: a server that was restored
+    /// from a backup in between may not know the token any more.
+    connection: Option<Connection>,
     /// Whether the ledger's recorded marks are to be asked too: another writer has moved the ledger.
     recorded: bool,
     /// The marks that our ledger row recorded, once it was sent.
@@ -82,6 +85,7 @@ impl Flight {
             batch,
             step: Step::Ask { due: terms.now },
             tokens: BTreeMap::new(),
+            connection: None,
             recorded: false,
             row_marks: None,
             backoff: Backoff::default(),
@@ -201,6 +205,9 @@ impl Flight {
             return;
         }
         let connection = known.marks.connection;
+        if self.connection.replace(connection) != Some(connection) {
+            self.tokens.clear();
+        }
         let mut seen = BTreeMap::new();
         let mut outbox = Vec::new();
         let mut unseen = false;

@@ -14,8 +14,9 @@ use crate::ports::{Bounds, Connection, Insert, LedgerEnd, LogError, Question, Ro
 #[derive(Debug)]
 pub(super) struct Locate {
     step: Step,
-    /// The token of the source's first row.
-    token: Token,
+    /// The token of the source's first row, and the connection that it was last tried on: what is known of it is forgotten
+    /// with that.
+    token: (Token, Option<Connection>),
     /// The ledger's end that lay below the log's start when the log was asked: another writer may have moved it between
     /// the two answers, so it is asked once more before anything is called lost.
     doubted: Option<u64>,
@@ -67,7 +68,7 @@ impl Locate {
     pub(super) fn new() -> Locate {
         Locate {
             step: Step::Ledger { due: Duration::ZERO },
-            token: Token::on(0),
+            token: (Token::on(0), None),
             doubted: None,
             asked: Duration::ZERO,
             backoff: Backoff::default(),
@@ -88,7 +89,7 @@ impl Locate {
             Step::Claim { due, connection, at } if *due <= terms.now => {
                 let insert = Insert {
                     connection: *connection,
-                    token: format!("{source}/ledger/new{}", self.token.suffix()),
+                    token: format!("{source}/ledger/new{}", self.token.0.suffix()),
                     rows: Rows::Ledger(LedgerRow::empty(
                         source.clone(),
                         LedgerKind::Start,
@@ -157,7 +158,7 @@ impl Locate {
             }
             // Whatever became of the first row, the ledger knows.
             (_, Reply::Inserted(Ok(()))) => {
-                self.token.acknowledge(terms.now);
+                self.token.0.acknowledge(terms.now);
                 Step::Ledger { due: terms.now }
             }
             (_, Reply::Marks(Err(StoreError::Refused(error)))) => {
@@ -193,7 +194,10 @@ impl Locate {
                     bounds.start, bounds.end
                 );
             }
-            let unseen = self.token.missed(0, terms.tuning.insert_timeout, self.asked);
+            if self.token.1.replace(connection) != Some(connection) {
+                self.token.0 = Token::on(0);
+            }
+            let unseen = self.token.0.missed(0, terms.tuning.insert_timeout, self.asked);
             let due = if unseen { self.backoff.after_failure(terms.now) } else { terms.now };
             return Ok(Step::Claim { due, connection, at });
         };
