@@ -185,8 +185,10 @@ impl Locate {
         bounds: Bounds,
     ) -> Result<Step, Stop> {
         let Some(end) = ledger.end else {
-            // The one time that a committed offset is believed.
-            let at = bounds.committed.unwrap_or(bounds.start).max(bounds.start).min(bounds.end.max(bounds.start));
+            // The one time that a committed offset is believed; but not of a topic that was made anew: a process that read
+            // the one before may have committed its offset under the same name since.
+            let believed = bounds.committed.filter(|_| source.epoch == 1).unwrap_or(bounds.start);
+            let at = believed.max(bounds.start).min(bounds.end.max(bounds.start));
             if let Some(committed) = bounds.committed.filter(|&committed| committed != at) {
                 tracing::warn!(
                     %source, committed,

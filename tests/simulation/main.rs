@@ -11,6 +11,7 @@
 mod broker;
 mod check;
 mod clickhouse;
+mod directed;
 mod kafka;
 mod log;
 mod mutation;

@@ -58,8 +58,12 @@ impl Body {
 impl Shared {
     /// The client's open connection, or a new one.
     pub fn dial(&mut self, client: u32) -> Connection {
-        if let Some(&(open, _)) = self.connections.get(&client) {
-            return open;
+        if let Some(&(open, boot)) = self.connections.get(&client) {
+            // That the server closed it, a client may see before it sends, or only then.
+            if boot == self.clickhouse.boot || self.chance(128) {
+                return open;
+            }
+            self.hang_up(client);
         }
         self.clickhouse.network.connections += 1;
         let connection = Connection(self.clickhouse.network.connections);
