@@ -31,6 +31,8 @@ use crate::ports::{Connection, Insert, Marks, Question, Rows};
 #[derive(Debug)]
 pub(super) struct Flight {
     batch: Arc<Batch>,
+    /// Where the ledger ended at the last answer: it never goes back.
+    end: u64,
     step: Step,
     /// Tokens in use, by what they are for; `None` is the ledger's.
     tokens: BTreeMap<Option<Key>, Token>,
@@ -82,6 +84,7 @@ impl Flight {
         recorded: &BTreeMap<Key, u64>,
     ) -> Flight {
         let mut flight = Flight {
+            end: batch.from(),
             batch,
             step: Step::Ask { due: terms.now },
             tokens: BTreeMap::new(),
@@ -182,7 +185,9 @@ impl Flight {
     ) -> Result<Landing, Stop> {
         let from = self.batch.from();
         let end = known.marks.ledger.end;
-        let Some(end) = end.filter(|&end| end >= from) else { return Err(Stop::LedgerWentBack { end, from }) };
+        let before = self.end;
+        let Some(end) = end.filter(|&end| end >= before) else { return Err(Stop::LedgerWentBack { end, before }) };
+        self.end = end;
         let ours = self.row_marks.is_some() && end == self.batch.to();
         if end != from && !ours && !self.recorded {
             // Another writer wrote ledger rows that we have not read the marks of.

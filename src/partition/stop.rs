@@ -30,14 +30,14 @@ pub enum Stop {
     OtherTopic(String),
     /// The ledger lost rows that it had.
     #[error(
-        "the ledger now ends at {}, but this batch begins at {from}: rows of the ledger are missing (restored from an \
+        "the ledger now ends at {}, but it ended at {before}: rows of the ledger are missing (restored from an \
          older backup?); run `highwater audit`, then restart", show(.end)
     )]
     LedgerWentBack {
         /// What it says now.
         end: Option<u64>,
-        /// Where the batch begins.
-        from: u64,
+        /// Where it ended before.
+        before: u64,
     },
     /// The server refuses for good.
     #[error("ClickHouse refuses {what} for good: {error}; mend the cause, then restart")]

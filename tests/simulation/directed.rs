@@ -23,7 +23,7 @@ const NOW: Duration = Duration::from_millis(START_MS as u64 + 120_000);
 fn tuning(keep_events: Option<Duration>) -> Tuning {
     Tuning {
         seal_after: Duration::from_secs(1),
-        seal_events: 1,
+        seal_events: 3,
         seal_bytes: 4_000,
         insert_timeout: INSERT_TIMEOUT,
         keep_events,
@@ -94,12 +94,12 @@ impl Bench {
         self.reply(Reply::Started(Ok(())));
     }
 
-    /// Delivers one good event at offset 0, which seals a batch.
-    fn event(&mut self) {
+    /// Delivers a good event.
+    fn event(&mut self, offset: u64) {
         let record = event();
         let payload = record.payload.as_deref();
         let timestamp_ms = record.timestamp_ms;
-        let record = Record { topic: "ticks", partition: 0, offset: 0, timestamp_ms, key: None, payload };
+        let record = Record { topic: "ticks", partition: 0, offset, timestamp_ms, key: None, payload };
         self.partition.record(self.terms(), &record);
     }
 
@@ -139,7 +139,7 @@ fn is_suffixed(token: &str) -> bool {
 fn a_token_is_not_burnt_by_an_answer_that_was_heard_late() {
     let mut bench = Bench::new(1, None);
     bench.begin();
-    bench.event();
+    bench.event(0);
     let first = bench.round(0);
     assert!(first.len() == 2 && !first.iter().any(|token| is_suffixed(token)), "{first:?}");
     // The second question has been asked. Its answer is heard when the insert time-out has long passed: what it did not
@@ -157,7 +157,7 @@ fn a_token_is_not_burnt_by_an_answer_that_was_heard_late() {
 fn what_is_known_of_a_token_is_forgotten_with_its_connection() {
     let mut bench = Bench::new(1, None);
     bench.begin();
-    bench.event();
+    bench.event(0);
     let first = bench.round(0);
     bench.now += INSERT_TIMEOUT * 3;
     bench.nothing_there(Some(0));
@@ -169,10 +169,24 @@ fn what_is_known_of_a_token_is_forgotten_with_its_connection() {
 }
 
 #[test]
+fn a_ledger_that_went_back_is_noticed_even_where_the_batch_begins_at_its_end() {
+    let mut bench = Bench::new(1, None);
+    bench.begin();
+    (0..3).for_each(|offset| bench.event(offset));
+    assert!(matches!(bench.wish(), Action::Ask(_)));
+    // Another writer has written offset 0, and what the ledger recorded of it is asked for and remembered.
+    bench.nothing_there(Some(1));
+    assert!(matches!(bench.wish(), Action::Ask(Question { recorded: true, .. })));
+    // A backup is restored in which the ledger ends where the batch begins: what was recorded since is no longer true.
+    bench.nothing_there(Some(0));
+    assert!(bench.partition.is_stopped());
+}
+
+#[test]
 fn expired_rows_are_sent_before_they_are_not_waited_for() {
     let mut bench = Bench::new(1, Some(Duration::from_secs(1)));
     bench.begin();
-    bench.event();
+    bench.event(0);
     let sent = bench.round(0);
     assert!(sent.iter().any(|token| token.contains("/tick/")), "the token has to be spent for every writer: {sent:?}");
 }
