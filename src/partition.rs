@@ -45,6 +45,17 @@ pub struct Tuning {
     /// How long the store keeps events, from their own time on; `None`: for ever. Rows older than that are gone as soon
     /// as they are there, so nobody waits to see them.
     pub keep_events: Option<Duration>,
+    /// What to do where retention ran over us.
+    pub lost: Lost,
+}
+
+/// What to do where the log deleted offsets before they were read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lost {
+    /// The ledger records them as lost, and reading goes on behind them.
+    Record,
+    /// The partition stops until an operator acts.
+    Stop,
 }
 
 /// What a step is taken under.

@@ -16,10 +16,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::clickhouse::schema::{SchemaError, check_tables};
 use crate::clickhouse::{Catalog, ClaimError, ClickHouseStore, Client, Endpoint, QueryError, claim};
 use crate::command::load;
-use crate::config::Settings;
+use crate::config::{OnLoss, Settings};
 use crate::kafka::identity::IdentityError;
 use crate::kafka::{ConsumerSettings, KafkaLog, Observer, TopicIdentity};
-use crate::partition::Tuning;
+use crate::partition::{Lost, Tuning};
 use crate::plan::Plan;
 use crate::telemetry::Outage;
 use crate::worker::{self, Worker};
@@ -59,6 +59,10 @@ pub async fn run(settings: &Settings) -> Result<()> {
         seal_bytes: usize::try_from(settings.batch.bytes.0)?,
         insert_timeout: settings.clickhouse.insert_timeout,
         keep_events: settings.retention.raw.duration(),
+        lost: match settings.kafka.on_loss {
+            OnLoss::Record => Lost::Record,
+            OnLoss::Stop => Lost::Stop,
+        },
     };
     let memory = usize::try_from(settings.memory.limit.0)? / workers;
     let epochs = claims.iter().map(|(topic, claim)| (Arc::clone(topic), claim.epoch)).collect();
@@ -175,6 +179,16 @@ async fn prepare(settings: &Settings, plan: &Plan, endpoint: &Endpoint) -> Resul
         })
         .await?;
         claims.insert(Arc::from(topic.as_str()), Claim { epoch, identity: found });
+    }
+    let partitions = claims.values().map(|claim| claim.identity.partitions).sum();
+    let (needed, window) = (settings.tokens_needed(partitions), settings.clickhouse.token_window);
+    if needed > window {
+        bail!(
+            "{partitions} partitions sealed every {:?} need tables that remember {needed} tokens, and \
+             clickhouse.token_window is {window}: set it to {needed} and run `highwater migrate`, or make batch.interval \
+             longer",
+            settings.batch.interval
+        );
     }
     Ok(claims)
 }

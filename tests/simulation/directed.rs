@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use highwater::batch::Source;
-use highwater::partition::{Action, Partition, Reply, Terms, Tuning};
+use highwater::partition::{Action, Lost, Partition, Reply, Terms, Tuning};
 use highwater::ports::{
     Answer, Bounds, Connection, Insert, LedgerEnd, Log, LogError, LogEvent, Marks, Question, Record, Rows, Store,
     StoreError, Ticket, TopicPartition,
@@ -26,6 +26,7 @@ fn tuning(keep_events: Option<Duration>) -> Tuning {
         seal_events: 3,
         seal_bytes: 4_000,
         insert_timeout: INSERT_TIMEOUT,
+        lost: Lost::Stop,
         keep_events,
     }
 }

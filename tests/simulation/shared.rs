@@ -29,6 +29,8 @@ pub struct Faults {
     pub retention: bool,
     /// Retention takes what nobody has read.
     pub loss: bool,
+    /// Workers stop where that happened; the operator records the loss. Else they record it themselves.
+    pub stops_at_loss: bool,
     /// The server is restored from an older backup.
     pub restore: bool,
     /// The topic is deleted and made anew.
@@ -47,6 +49,35 @@ pub struct Faults {
     pub seal_events: u64,
     /// Bytes that a worker may hold.
     pub memory: usize,
+}
+
+impl Faults {
+    /// What may happen in one schedule. Some exclude each other: where ids are lost, what a TTL took can't replace them.
+    pub fn random(rng: &mut fastrand::Rng) -> Faults {
+        let mut faults = Faults {
+            stops_at_loss: rng.bool(),
+            expires_at_once: rng.bool(),
+            deaths: [1, 3, 16][rng.usize(0..3)],
+            dead_letters_expire: rng.u8(0..4) == 0,
+            grow: rng.u8(0..6) == 0,
+            second_plan: rng.u8(0..3) == 0,
+            refusals: rng.u8(0..8) == 0,
+            window: if rng.u8(0..3) == 0 { rng.usize(4..20) } else { 10_000 },
+            seal_events: rng.u64(1..12),
+            memory: rng.usize(600..4_000),
+            ..Faults::default()
+        };
+        match rng.u8(0..8) {
+            0 => faults.retention = true,
+            1 => faults.loss = true,
+            2 => faults.restore = true,
+            3 => faults.anew = true,
+            // Events span two minutes and a half around the start; the older of them have expired or do so soon.
+            4 | 5 => faults.keep_events = Some(Duration::from_secs(rng.u64(1..240))),
+            _ => {}
+        }
+        faults
+    }
 }
 
 pub struct Shared {

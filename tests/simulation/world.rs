@@ -6,10 +6,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater::partition::{Partition, Tuning};
+use highwater::partition::{Lost, Partition, Tuning};
 use highwater::worker::{Settings, Worker};
 
-use crate::clickhouse::SourceId;
 use crate::kafka::{Kafka, ModelLog, POLL, TOPIC};
 use crate::log::{self, Repeats};
 use crate::mutation::Mutation;
@@ -40,9 +39,9 @@ pub struct World {
 pub struct Slot {
     pub client: u32,
     pub worker: Option<Worker<ModelLog, ModelStore>>,
-    frozen: bool,
+    pub frozen: bool,
     /// Told to stop: how many more steps it has to write what it read.
-    ending: Option<u32>,
+    pub ending: Option<u32>,
     /// How far its clock is ahead.
     skew: Duration,
     /// The topic's life that it claimed.
@@ -118,7 +117,7 @@ impl World {
 
     fn new(seed: u64, mutation: Mutation, tracing: bool) -> World {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let faults = faults(&mut rng);
+        let faults = Faults::random(&mut rng);
         let mut weights = ACTIONS.map(|(weight, _)| weight);
         weights[FIRST_FAULT..].iter_mut().for_each(|weight| *weight *= [0, 1, 1, 2, 4][rng.usize(0..5)]);
         let repeats = match (faults.loss, faults.retention) {
@@ -158,13 +157,14 @@ impl World {
             seal_events: shared.faults.seal_events,
             seal_bytes: 4_000,
             insert_timeout,
+            lost: if shared.faults.stops_at_loss { Lost::Stop } else { Lost::Record },
             keep_events: shared.faults.keep_events.filter(|_| shared.mutation != Mutation::WaitForExpired),
         };
         let epochs = BTreeMap::from([(Arc::from(TOPIC), shared.kafka.life)]);
         Settings { tuning, memory: shared.faults.memory, epochs }
     }
 
-    fn start(&mut self, index: usize) {
+    pub fn start(&mut self, index: usize) {
         self.clients += 1;
         let client = self.clients;
         let settings = self.settings();
@@ -186,7 +186,7 @@ impl World {
         self.pass(Duration::from_millis(u64::from(wait)));
     }
 
-    fn pass(&mut self, time: Duration) {
+    pub fn pass(&mut self, time: Duration) {
         let shared = &mut *self.shared.borrow_mut();
         shared.now += time;
         shared.settle_parts(false);
@@ -208,7 +208,7 @@ impl World {
         }
     }
 
-    fn step(&mut self, index: usize) {
+    pub fn step(&mut self, index: usize) {
         let now = self.shared.borrow().now;
         let Slot { worker: Some(worker), skew, .. } = &mut self.slots[index] else { return };
         worker.step(now + *skew, Duration::ZERO);
@@ -229,6 +229,7 @@ impl World {
         let shared = &mut *self.shared.borrow_mut();
         for partition in stopped {
             let overtaken = shared.kafka.partitions.get(partition as usize).is_some_and(|log| log.overtaken);
+            let overtaken = overtaken && shared.faults.stops_at_loss;
             let reason = overtaken
                 || shared.refused.contains(&slot.client)
                 || shared.clickhouse.restores > slot.restores
@@ -273,7 +274,7 @@ impl World {
     }
 
     /// A process is gone; its connection goes with it, what it sent stays on its way.
-    fn crash(&mut self, index: usize) {
+    pub fn crash(&mut self, index: usize) {
         if self.slots[index].worker.take().is_some() {
             let client = self.slots[index].client;
             let shared = &mut *self.shared.borrow_mut();
@@ -292,7 +293,7 @@ impl World {
     }
 
     /// The operator looks after a worker of which something stopped: records what is lost, and starts it again.
-    fn operate(&mut self, index: usize) {
+    pub fn operate(&mut self, index: usize) {
         let stopped: Vec<i32> = stopped(&self.slots[index]).collect();
         if stopped.is_empty() && !self.is_outdated(index) {
             return;
@@ -324,7 +325,7 @@ impl World {
         self.shared.borrow_mut().produce(ready);
     }
 
-    fn has_strangers(&self) -> bool {
+    pub fn has_strangers(&self) -> bool {
         let life = self.shared.borrow().kafka.life;
         self.slots.iter().any(|slot| slot.worker.is_some() && slot.life != life)
     }
@@ -350,59 +351,6 @@ impl World {
         let repeats = self.repeats;
         self.shared.borrow_mut().grow(repeats);
     }
-
-    /// Faults end, everything that slept wakes, all is delivered; then the tables are held against the truth.
-    fn finish(&mut self) {
-        self.shared.borrow_mut().calm_down();
-        for index in 0..self.slots.len() {
-            self.slots[index].frozen = false;
-            if self.slots[index].worker.is_none() || self.slots[index].ending.is_some() {
-                self.crash(index);
-                self.start(index);
-            }
-        }
-        for lap in 0..2_000 {
-            for index in 0..self.slots.len() {
-                self.operate(index);
-                self.step(index);
-            }
-            let clients: Vec<u32> = self.slots.iter().map(|slot| slot.client).collect();
-            let ready = !self.has_strangers();
-            {
-                let shared = &mut *self.shared.borrow_mut();
-                shared.share_out(&clients);
-                if ready {
-                    shared.produce_all();
-                }
-                while !shared.clickhouse.network.requests.is_empty() {
-                    shared.deliver();
-                }
-            }
-            self.pass(Duration::from_millis(if lap % 10 == 9 { 11_000 } else { 300 }));
-            if self.shared.borrow().violation.is_some() {
-                return;
-            }
-            if self.is_settled() {
-                break;
-            }
-        }
-        let shared = &mut *self.shared.borrow_mut();
-        if let Err(wrong) = shared.check() {
-            shared.wrong(wrong);
-        }
-    }
-
-    fn is_settled(&self) -> bool {
-        let idle = self.slots.iter().flat_map(|slot| &slot.worker).all(|worker| {
-            let at_rest = |partition: &Partition| partition.is_idle() && partition.done().is_some();
-            !worker.is_waiting() && worker.partitions().all(at_rest)
-        });
-        let shared = self.shared.borrow();
-        let ends = (0..shared.kafka.partitions.len()).map(|partition| shared.kafka.source(partition));
-        idle && ends.into_iter().all(|source: SourceId| {
-            shared.clickhouse.data.end(source).is_some_and(|end| end >= shared.kafka.truths[&source].end)
-        })
-    }
 }
 
 /// Bytes that one message is counted as, at most.
@@ -411,30 +359,4 @@ const MESSAGE: usize = 450;
 fn stopped(slot: &Slot) -> impl Iterator<Item = i32> + '_ {
     let partitions = slot.worker.iter().flat_map(Worker::partitions);
     partitions.filter(|partition| partition.is_stopped()).map(|partition| partition.source().partition)
-}
-
-/// What may happen in one schedule. Some exclude each other: where ids are lost, what a TTL took can't replace them.
-fn faults(rng: &mut fastrand::Rng) -> Faults {
-    let mut faults = Faults {
-        expires_at_once: rng.bool(),
-        deaths: [1, 3, 16][rng.usize(0..3)],
-        dead_letters_expire: rng.u8(0..4) == 0,
-        grow: rng.u8(0..6) == 0,
-        second_plan: rng.u8(0..3) == 0,
-        refusals: rng.u8(0..8) == 0,
-        window: if rng.u8(0..3) == 0 { rng.usize(4..20) } else { 10_000 },
-        seal_events: rng.u64(1..12),
-        memory: rng.usize(600..4_000),
-        ..Faults::default()
-    };
-    match rng.u8(0..8) {
-        0 => faults.retention = true,
-        1 => faults.loss = true,
-        2 => faults.restore = true,
-        3 => faults.anew = true,
-        // Events span two minutes and a half around the start; the older of them have expired or do so soon.
-        4 | 5 => faults.keep_events = Some(Duration::from_secs(rng.u64(1..240))),
-        _ => {}
-    }
-    faults
 }

@@ -148,6 +148,8 @@ impl KafkaLog {
         self.recognised = now;
         let strange = |topic: &&Arc<str>| matches!(self.recognise(topic, PROBE), Err(LogError::OtherTopic(_)));
         let strangers: Vec<Arc<str>> = self.topics.iter().filter(strange).cloned().collect();
+        // What is done of the one would be committed to the other.
+        self.done.retain(|name, _| !strangers.contains(&name.topic));
         for slot in self.slots.iter_mut().filter(|slot| strangers.contains(&slot.partition.topic)) {
             if matches!(slot.stage, Stage::Started { .. }) {
                 slot.stage = Stage::Stopped;
