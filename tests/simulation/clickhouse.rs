@@ -1,10 +1,17 @@
 //! The model of ClickHouse: tables, tokens in a window of parts, and parts and tokens as two steps between which the
 //! server may be killed or take its time.
 //!
-//! What the model takes as given, because highwater's documentation states it as limits: an insert is not delayed for
-//! longer than the token window lasts (the connection is cut before, see `outlived`); a token that is logged has its part
-//! within the insert time-out, unless the server is killed; a part that is there has its token, unless it is killed; no
-//! proxy hides a reconnect; a backup is of one moment.
+//! What the model takes as given, because beyond it the protocol does not hold:
+//! - An insert is not delayed for longer than half a token window lasts: its connection is cut before (`outlived`).
+//! - A token that was logged has its part within the insert time-out and within the other half of the window, unless the
+//!   server is killed; a part that is there has its token, unless it is killed. A longer pause makes the suffix double:
+//!   that corner is open, and widest in a month that a TTL is taking, where it needs no second writer.
+//! - A part that a TTL has emptied leaves its token in the window.
+//! - No proxy hides a reconnect; no power loss; one replica.
+//! - A backup is of one moment and of a time when every source had its first row (before that, the group's commit would be
+//!   believed once more); it comes back by a restart, and workers that have nothing to write are started again, for they
+//!   do not ask and so do not see that the ledger went back.
+//! - The ledger's ends are read before the marks that it recorded, and both before the tables' marks.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{Hash, Hasher};
