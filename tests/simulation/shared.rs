@@ -78,6 +78,19 @@ impl Faults {
         }
         faults
     }
+
+    /// A rule that matters under one fault only is searched for in schedules that have it.
+    pub fn focus(&mut self, mutation: Mutation) {
+        let keep_events = self.keep_events.or(Some(Duration::from_secs(20 * self.seal_events)));
+        let fresh =
+            Faults { retention: false, loss: false, restore: false, anew: false, keep_events: None, ..self.clone() };
+        *self = match mutation {
+            Mutation::ExpiredUnsent | Mutation::NoRecordedMarks => Faults { keep_events, ..fresh },
+            Mutation::LedgerNeverBack => Faults { restore: true, ..fresh },
+            Mutation::NoDoubt | Mutation::ForgetIds => Faults { retention: true, ..fresh },
+            _ => return,
+        };
+    }
 }
 
 pub struct Shared {

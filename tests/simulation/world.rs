@@ -117,7 +117,8 @@ impl World {
 
     fn new(seed: u64, mutation: Mutation, tracing: bool) -> World {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let faults = Faults::random(&mut rng);
+        let mut faults = Faults::random(&mut rng);
+        faults.focus(mutation);
         let mut weights = ACTIONS.map(|(weight, _)| weight);
         weights[FIRST_FAULT..].iter_mut().for_each(|weight| *weight *= [0, 1, 1, 2, 4][rng.usize(0..5)]);
         let repeats = match (faults.loss, faults.retention) {
