@@ -32,9 +32,14 @@ use crate::ports::{Connection, Insert, Marks, Question, Rows};
 #[derive(Debug)]
 pub(super) struct Flight {
     batch: Arc<Batch>,
+    /// Where the ledger ended at the last answer: it never goes back.
+    end: u64,
     step: Step,
     /// Tokens in use, by what they are for; `None` is the ledger's.
     tokens: BTreeMap<Option<Key>, Token>,
+    /// Where those were heard of. What is known of a token is forgotten with its connection: a server that was restored
+    /// from a backup in between may not know the token any more.
+    connection: Option<Connection>,
     /// Whether the ledger's recorded marks are to be asked too: another writer has moved the ledger.
     recorded: bool,
     /// Where our ledger row begins and the marks that it recorded, once it was sent.
@@ -47,8 +52,8 @@ pub(super) struct Flight {
 enum Step {
     /// Ask for the marks, not before the time.
     Ask { due: Duration },
-    /// Asked for the marks of these keys.
-    Asking { keys: BTreeSet<Key> },
+    /// Asked for the marks of these keys, at that time.
+    Asking { keys: BTreeSet<Key>, asked: Duration },
     /// Send these, last first, not before the time.
     Send { due: Duration, outbox: Vec<Insert> },
     /// The insert under `token` is out, these follow.
@@ -60,6 +65,8 @@ enum Step {
 pub(super) struct Known {
     pub(super) marks: Marks,
     keys: BTreeSet<Key>,
+    /// When they were asked: what was not there by then may have come since.
+    asked: Duration,
 }
 
 /// What an answer means for the flight.
@@ -79,9 +86,11 @@ impl Flight {
         recorded: &BTreeMap<Key, u64>,
     ) -> Flight {
         let mut flight = Flight {
+            end: batch.from(),
             batch,
             step: Step::Ask { due: terms.now },
             tokens: BTreeMap::new(),
+            connection: None,
             recorded: false,
             row_marks: None,
             sealed_at: terms.now,
@@ -119,7 +128,7 @@ impl Flight {
                     keys: keys.iter().copied().collect(),
                     recorded: self.recorded,
                 };
-                self.step = Step::Asking { keys };
+                self.step = Step::Asking { keys, asked: terms.now };
                 Some(Action::Ask(question))
             }
             Step::Send { due, outbox } if *due <= terms.now => {
@@ -163,11 +172,11 @@ impl Flight {
 
     /// Puts an answer together with the question that it belongs to.
     pub(super) fn answered(&mut self, marks: Marks) -> Known {
-        let keys = match &mut self.step {
-            Step::Asking { keys } => std::mem::take(keys),
-            Step::Ask { .. } | Step::Send { .. } | Step::Sending { .. } => BTreeSet::new(),
+        let (keys, asked) = match &mut self.step {
+            Step::Asking { keys, asked } => (std::mem::take(keys), *asked),
+            Step::Ask { .. } | Step::Send { .. } | Step::Sending { .. } => (BTreeSet::new(), Duration::ZERO),
         };
-        Known { marks, keys }
+        Known { marks, keys, asked }
     }
 
     /// Decides what the marks mean.
@@ -179,7 +188,9 @@ impl Flight {
     ) -> Result<Landing, Stop> {
         let from = self.batch.from();
         let end = known.marks.ledger.end;
-        let Some(end) = end.filter(|&end| end >= from) else { return Err(Stop::LedgerWentBack { end, from }) };
+        let before = self.end;
+        let Some(end) = end.filter(|&end| end >= before) else { return Err(Stop::LedgerWentBack { end, before }) };
+        self.end = end;
         let ours = self.row_marks.is_some() && end == self.batch.to();
         if end != from && !ours && !self.recorded {
             // Another writer wrote ledger rows that we have not read the marks of.
@@ -208,6 +219,9 @@ impl Flight {
             return;
         }
         let connection = known.marks.connection;
+        if self.connection.replace(connection) != Some(connection) {
+            self.tokens.clear();
+        }
         let mut seen = BTreeMap::new();
         let mut outbox = Vec::new();
         let mut unseen = false;
@@ -222,7 +236,7 @@ impl Flight {
                 seen.insert(key, last + 1);
                 continue;
             }
-            let (suffix, again) = self.token(terms, Some(key), mark);
+            let (suffix, again) = self.token(terms, Some(key), mark, known.asked);
             unseen |= again;
             let table = &terms.plan.table(key.table).name;
             outbox.push(Insert {
@@ -232,7 +246,7 @@ impl Flight {
             });
         }
         if outbox.is_empty() {
-            let (suffix, again) = self.token(terms, None, at);
+            let (suffix, again) = self.token(terms, None, at, known.asked);
             unseen |= again;
             self.row_marks = Some((at, seen.clone()));
             outbox.push(self.ledger_insert(terms.plan, connection, at, &suffix, seen));
@@ -269,11 +283,12 @@ impl Flight {
         }
     }
 
-    /// The token on `base`, and whether an insert under it was acknowledged and yet is not seen.
-    fn token(&mut self, terms: Terms<'_>, target: Option<Key>, base: u64) -> (Suffix, bool) {
+    /// The token on `base`, and whether an insert under it was acknowledged and yet was not seen by a question asked at
+    /// `asked`.
+    fn token(&mut self, terms: Terms<'_>, target: Option<Key>, base: u64, asked: Duration) -> (Suffix, bool) {
         let token = self.tokens.entry(target).or_insert(Token::on(base));
         let burnt = token.burnt();
-        let unseen = token.missed(base, terms.tuning.insert_timeout, terms.now);
+        let unseen = token.missed(base, terms.tuning.insert_timeout, asked);
         if token.burnt() > burnt {
             let table = target.map_or("ledger", |key| &terms.plan.table(key.table).name);
             terms.meter.note(Note::Burnt { table });

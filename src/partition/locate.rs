@@ -23,6 +23,10 @@ pub(super) struct Locate {
     /// The ledger's end that lay below the log's start when the log was asked: another writer may have moved it between
     /// the two answers, so it is asked once more before anything is called lost.
     doubted: Option<u64>,
+    /// When the ledger was last asked.
+    asked: Duration,
+    /// Where the tokens were heard of. What is known of a token is forgotten with its connection.
+    connection: Option<Connection>,
     backoff: Backoff,
 }
 
@@ -83,6 +87,8 @@ impl Locate {
             first: Token::on(0),
             lost: None,
             doubted: None,
+            asked: Duration::ZERO,
+            connection: None,
             backoff: Backoff::default(),
         }
     }
@@ -91,6 +97,7 @@ impl Locate {
         match &mut self.step {
             Step::Ledger { due } if *due <= terms.now => {
                 self.step = Step::Waiting;
+                self.asked = terms.now;
                 Some(Action::Ask(Question { source: source.clone(), from: 0, keys: Vec::new(), recorded: true }))
             }
             Step::Bounds { due, connection, ledger } if *due <= terms.now => {
@@ -200,6 +207,10 @@ impl Locate {
         ledger: LedgerEnd,
         bounds: Bounds,
     ) -> Result<Step, Stop> {
+        if self.connection.replace(connection) != Some(connection) {
+            self.first = Token::on(0);
+            self.lost = self.lost.map(|_| Token::on(0));
+        }
         let Some(end) = ledger.end else {
             // The one time that a committed offset is believed; and not in a later life of the topic, for the commit may
             // well be of the life before.
@@ -213,7 +224,7 @@ impl Locate {
                 );
             }
             let burnt = self.first.burnt();
-            let unseen = self.first.missed(0, terms.tuning.insert_timeout, terms.now);
+            let unseen = self.first.missed(0, terms.tuning.insert_timeout, self.asked);
             if self.first.burnt() > burnt {
                 terms.meter.note(Note::Burnt { table: "ledger" });
             }
@@ -269,7 +280,7 @@ impl Locate {
             terms.meter.note(Note::Lost { source, offsets: lost.end - lost.start });
             Token::on(lost.start)
         });
-        let unseen = token.missed(lost.start, terms.tuning.insert_timeout, terms.now);
+        let unseen = token.missed(lost.start, terms.tuning.insert_timeout, self.asked);
         self.lost = Some(token);
         let due = if unseen { self.backoff.after_failure(terms.now) } else { terms.now };
         Ok(Step::Write { due, connection, row: Gap::Lost { from: lost.start, to: lost.end } })

@@ -31,14 +31,14 @@ pub enum Stop {
     OtherTopic(String),
     /// The ledger lost rows that it had.
     #[error(
-        "the ledger now ends at {}, but this batch begins at {from}: rows of the ledger are missing (restored from an \
+        "the ledger now ends at {}, but it ended at {before}: rows of the ledger are missing (restored from an \
          older backup?); run `highwater audit`, then restart", show(.end)
     )]
     LedgerWentBack {
         /// What it says now.
         end: Option<u64>,
-        /// Where the batch begins.
-        from: u64,
+        /// Where it ended before.
+        before: u64,
     },
     /// The server refuses for good.
     #[error("ClickHouse refuses {what} for good: {error}; mend the cause, then restart")]
@@ -84,7 +84,7 @@ mod tests {
             Stop::LogStartsLater { ledger: 1, start: 2 },
             Stop::LogEndsEarlier { ledger: 2, end: 1 },
             Stop::OtherTopic("the topic t is another one than when it was claimed".to_owned()),
-            Stop::LedgerWentBack { end: None, from: 1 },
+            Stop::LedgerWentBack { end: None, before: 1 },
             Stop::Refused { what: text(), error: text() },
         ];
         for reason in reasons {
