@@ -32,12 +32,14 @@
 //! | [`columns`] | Avro bytes → ClickHouse columns, and the Native block |
 //! | [`rollup`] | packs, histograms, prices; columns → per-minute aggregates |
 //! | [`plan`] | the three above, compiled: what every message is put through |
+//! | [`writers`] | what is known of the schemas that messages were written with |
 //! | [`batch`] | a range of offsets and its blocks; the ledger's row |
 //! | [`partition`] | the delivery protocol of one partition, a pure state machine |
-//! | [`ports`] | what a worker needs of a log and a store |
+//! | [`ports`] | what a worker needs of a log, a store and a schema registry |
 //! | [`worker`] | one consumer's thread, driving partitions between the two |
 //! | [`kafka`] | the log |
 //! | [`clickhouse`] | the store; tables and their migration |
+//! | [`registry`] | the schema registry |
 //! | [`telemetry`] | what the process says of itself |
 //! | [`command`] | one file per subcommand |
 //!
@@ -54,6 +56,8 @@ pub mod kafka;
 pub mod partition;
 pub mod plan;
 pub mod ports;
+pub mod registry;
 pub mod rollup;
 pub mod telemetry;
 pub mod worker;
+pub mod writers;

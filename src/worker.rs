@@ -1,10 +1,10 @@
 //! One worker: drives the partitions that the group gave it, between a [`Log`] and a [`Store`].
 //!
-//! Shared-nothing and single-threaded: each [`Worker::step`] hands over what the log delivered, takes in what the store
-//! answered, and does what the partitions want next. It spawns nothing and reads no clock, so a simulation runs this
+//! Shared-nothing and single-threaded: each [`Worker::step`] hands over what the log delivered, takes in what the store and
+//! the schema registry answered, and does what the partitions want next. It spawns nothing and reads no clock, so a simulation runs this
 //! very code.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ use rustc_hash::FxHashMap;
 use crate::batch::Source;
 use crate::partition::{Action, Partition, Reply, Terms, Tuning};
 use crate::plan::Plan;
-use crate::ports::{Answer, Log, LogEvent, Question, Store, Ticket, TopicPartition};
+use crate::ports::{Answer, Log, LogEvent, NoRegistry, Question, Registry, Store, Ticket, TopicPartition};
+use crate::writers::Writers;
 
 /// Settings of a worker.
 #[derive(Debug, Clone)]
@@ -28,11 +29,13 @@ pub struct Settings {
 
 /// A consumer's thread, without the thread.
 #[derive(Debug)]
-pub struct Worker<L, S> {
+pub struct Worker<L, S, R = NoRegistry> {
     plan: Arc<Plan>,
     settings: Settings,
     log: L,
     store: S,
+    registry: R,
+    writers: Writers,
     /// By topic and partition number, so that a record finds its own without a key being made.
     partitions: BTreeMap<Arc<str>, BTreeMap<i32, Assigned>>,
     /// Counts assignments, so that an answer to an earlier one is not taken for one to a later.
@@ -55,13 +58,22 @@ struct Home {
 }
 
 impl<L: Log, S: Store> Worker<L, S> {
-    /// A worker with no partitions yet.
+    /// A worker with no partitions yet, and no schema registry.
     pub fn new(plan: Arc<Plan>, settings: Settings, log: L, store: S) -> Worker<L, S> {
+        Worker::with_registry(plan, settings, log, store, NoRegistry)
+    }
+}
+
+impl<L: Log, S: Store, R: Registry> Worker<L, S, R> {
+    /// A worker with no partitions yet.
+    pub fn with_registry(plan: Arc<Plan>, settings: Settings, log: L, store: S, registry: R) -> Worker<L, S, R> {
         Worker {
             plan,
             settings,
             log,
             store,
+            registry,
+            writers: Writers::default(),
             partitions: BTreeMap::new(),
             assignments: 0,
             waiting: FxHashMap::default(),
@@ -73,6 +85,7 @@ impl<L: Log, S: Store> Worker<L, S> {
     pub fn step(&mut self, now: Duration, wait: Duration) {
         self.read(now, wait);
         self.hear(now);
+        self.look_up(now);
         self.drive(now);
         self.bound_memory();
     }
@@ -85,9 +98,9 @@ impl<L: Log, S: Store> Worker<L, S> {
         self.partitions().all(Partition::is_idle)
     }
 
-    /// Whether an answer of the store is awaited.
+    /// Whether an answer of the store or the registry is awaited.
     pub fn is_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+        !self.waiting.is_empty() || self.writers.is_waiting()
     }
 
     /// The partitions it has.
@@ -115,8 +128,8 @@ impl<L: Log, S: Store> Worker<L, S> {
     }
 
     fn read(&mut self, now: Duration, wait: Duration) {
-        let Worker { plan, settings, log, partitions, assignments, .. } = self;
-        let terms = Terms { plan, tuning: &settings.tuning, now };
+        let Worker { plan, settings, writers, log, partitions, assignments, .. } = self;
+        let terms = Terms { plan, writers, tuning: &settings.tuning, now };
         log.poll(wait, &mut |event| match event {
             LogEvent::Record(record) => {
                 if let Some(assigned) = find(partitions, record.topic, record.partition) {
@@ -190,11 +203,23 @@ impl<L: Log, S: Store> Worker<L, S> {
         }
     }
 
+    /// Takes in the registry's answers and asks for the schemas that partitions wait for.
+    fn look_up(&mut self, now: Duration) {
+        while let Some((id, answer)) = self.registry.poll() {
+            self.writers.answered(&self.plan, id, answer, now);
+        }
+        let terms = Terms { plan: &self.plan, writers: &self.writers, tuning: &self.settings.tuning, now };
+        let wanted: BTreeSet<u32> = self.partitions().flat_map(|partition| partition.wanted(terms)).collect();
+        for id in self.writers.due(&wanted, now) {
+            self.registry.ask(id);
+        }
+    }
+
     fn reply(&mut self, home: &Home, reply: Reply, now: Duration) {
         if let Some(assigned) = find(&mut self.partitions, &home.name.topic, home.name.partition)
             && assigned.serial == home.serial
         {
-            let terms = Terms { plan: &self.plan, tuning: &self.settings.tuning, now };
+            let terms = Terms { plan: &self.plan, writers: &self.writers, tuning: &self.settings.tuning, now };
             assigned.partition.reply(terms, reply);
         }
     }
@@ -202,8 +227,8 @@ impl<L: Log, S: Store> Worker<L, S> {
     /// Does what the partitions want. What several of them ask goes out as one question.
     fn drive(&mut self, now: Duration) {
         let mut round = Round::default();
-        let Worker { plan, settings, log, store, partitions, waiting, .. } = self;
-        let terms = Terms { plan, tuning: &settings.tuning, now };
+        let Worker { plan, settings, writers, log, store, partitions, waiting, .. } = self;
+        let terms = Terms { plan, writers, tuning: &settings.tuning, now };
         for (topic, numbered) in partitions.iter_mut() {
             for (&number, Assigned { serial, partition }) in numbered.iter_mut() {
                 let name = || TopicPartition { topic: Arc::clone(topic), partition: number };

@@ -21,6 +21,8 @@ use crate::kafka::identity::IdentityError;
 use crate::kafka::{ConsumerSettings, KafkaLog, Observer, TopicIdentity};
 use crate::partition::Tuning;
 use crate::plan::Plan;
+use crate::ports::Registry;
+use crate::registry::SchemaRegistry;
 use crate::telemetry::Outage;
 use crate::worker::{self, Worker};
 
@@ -28,7 +30,7 @@ use crate::worker::{self, Worker};
 const LAST_WRITES: Duration = Duration::from_secs(4);
 /// How long a worker waits for messages while nothing is under way.
 const IDLE_WAIT: Duration = Duration::from_millis(100);
-/// The same while an answer of ClickHouse is awaited.
+/// The same while an answer of ClickHouse or the schema registry is awaited.
 const BUSY_WAIT: Duration = Duration::from_millis(5);
 
 /// Consumes until SIGTERM or Ctrl-C.
@@ -39,6 +41,7 @@ const BUSY_WAIT: Duration = Duration::from_millis(5);
 pub async fn run(settings: &Settings) -> Result<()> {
     let plan = Arc::new(load::plan(settings)?);
     let endpoint = settings.endpoint()?;
+    let registry = settings.registry()?;
     let stop = Stop::listen()?;
     let epochs = tokio::select! {
         epochs = prepare(settings, &plan, &endpoint) => epochs?,
@@ -67,8 +70,15 @@ pub async fn run(settings: &Settings) -> Result<()> {
     for number in 0..workers {
         let log = KafkaLog::new(&settings.consumer(&format!("highwater-{number}")))?;
         let store = ClickHouseStore::new(endpoint.clone(), Arc::clone(&plan), &tokio::runtime::Handle::current());
-        let worker = Worker::new(Arc::clone(&plan), worker_settings.clone(), log, store);
-        threads.push(spawn(number, worker, &stop)?);
+        let (plan, settings) = (Arc::clone(&plan), worker_settings.clone());
+        let thread = match &registry {
+            Some(endpoint) => {
+                let registry = SchemaRegistry::new(endpoint.clone(), &tokio::runtime::Handle::current());
+                spawn(number, Worker::with_registry(plan, settings, log, store, registry), &stop)
+            }
+            None => spawn(number, Worker::new(plan, settings, log, store), &stop),
+        };
+        threads.push(thread?);
     }
     let ended = tokio::task::spawn_blocking(move || threads.into_iter().map(join).collect::<Result<Vec<()>>>());
     ended.await.context("waiting for the workers")??;
@@ -80,7 +90,11 @@ fn types(plan: &Plan) -> String {
     plan.types.iter().map(|planned| planned.event.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
-fn spawn(number: usize, mut worker: Worker<KafkaLog, ClickHouseStore>, stop: &Stop) -> Result<JoinHandle<Result<()>>> {
+fn spawn<R: Registry + Send + 'static>(
+    number: usize,
+    mut worker: Worker<KafkaLog, ClickHouseStore, R>,
+    stop: &Stop,
+) -> Result<JoinHandle<Result<()>>> {
     let stop = stop.clone();
     let work = move || {
         let clock = Clock::new();

@@ -1,17 +1,19 @@
 //! What one setting can't tell alone: addresses, secrets, what must fit together, what librdkafka says.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 use rdkafka::error::KafkaError;
 
 use super::reader::Reader;
 use super::value::{Protocol, Secret};
-use super::{ClickhouseSettings, Settings, variable};
+use super::{ClickhouseSettings, RegistrySettings, Settings, variable};
 use crate::clickhouse::{Endpoint, EndpointError, Retention};
 use crate::kafka::settings::SettingsError;
 use crate::kafka::{ConsumerSettings, GroupProtocol};
 use crate::plan::Limits;
+use crate::registry;
 
 /// Checks the settings as a whole and fetches the password; what is wrong goes to the reader.
 pub(super) fn check(mut settings: Settings, reader: &mut Reader) -> Settings {
@@ -19,6 +21,7 @@ pub(super) fn check(mut settings: Settings, reader: &mut Reader) -> Settings {
     check_properties(&settings, reader);
     check_url(&settings.clickhouse.url, reader);
     check_database(&settings.clickhouse.database, reader);
+    check_registry(&settings, reader);
     if settings.memory.limit.0 < 2 * settings.batch.bytes.0 {
         let message = format!(
             "found {} bytes, and batch.bytes is {}; allowed is at least twice batch.bytes: one batch is written while \
@@ -27,8 +30,13 @@ pub(super) fn check(mut settings: Settings, reader: &mut Reader) -> Settings {
         );
         reader.problem("memory.limit", message);
     }
-    if let Some(password) = password(&settings, reader) {
+    let ClickhouseSettings { password: given, password_file, .. } = &settings.clickhouse;
+    if let Some(password) = password("clickhouse", given, password_file.as_deref(), reader) {
         settings.clickhouse.password = password;
+    }
+    let RegistrySettings { password: given, password_file, .. } = &settings.registry;
+    if let Some(password) = password("registry", given, password_file.as_deref(), reader) {
+        settings.registry.password = password;
     }
     settings
 }
@@ -97,6 +105,24 @@ fn check_url(url: &str, reader: &mut Reader) {
     }
 }
 
+fn check_registry(settings: &Settings, reader: &mut Reader) {
+    if settings.registry().is_err() {
+        // The address is not repeated: it may hold a password.
+        let message = format!(
+            "found something else in {}; allowed is http://host:port or http://host:port/path and no more: user and \
+             password have settings of their own",
+            reader.origin("registry", "url")
+        );
+        reader.problem("registry.url", message);
+    }
+    let nameless = settings.registry.user.is_none();
+    let secret = !settings.registry.password.reveal().is_empty() || settings.registry.password_file.is_some();
+    if nameless && secret {
+        reader
+            .problem("registry.user", "not set, and the registry's password is; allowed is a user with it".to_owned());
+    }
+}
+
 fn check_database(database: &str, reader: &mut Reader) {
     let legal = database.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
         && !database.starts_with(|c: char| c.is_ascii_digit());
@@ -109,30 +135,29 @@ fn check_database(database: &str, reader: &mut Reader) {
     }
 }
 
-/// The password from the environment or from its file.
-fn password(settings: &Settings, reader: &mut Reader) -> Option<Secret> {
-    let clickhouse = &settings.clickhouse;
-    let key = "clickhouse.password";
-    let given = !clickhouse.password.reveal().is_empty();
-    let variable = variable(key);
-    let origin = reader.origin("clickhouse", "password");
-    if given && !origin.contains(&variable) {
+/// The password of a section from the environment or from its file; `given` and `file` are its settings.
+fn password(section: &str, given: &Secret, file: Option<&Path>, reader: &mut Reader) -> Option<Secret> {
+    let key = format!("{section}.password");
+    let is_given = !given.reveal().is_empty();
+    let variable = variable(&key);
+    let origin = reader.origin(section, "password");
+    if is_given && !origin.contains(&variable) {
         let message = format!(
             "found in {origin}, where others can read it; allowed are the environment variable {variable} and \
-             clickhouse.password_file"
+             {section}.password_file"
         );
         reader.problem(key, message);
         return None;
     }
-    let Some(file) = &clickhouse.password_file else { return given.then(|| clickhouse.password.clone()) };
-    if given {
-        reader.problem(key, format!("set as {variable} and by clickhouse.password_file; allowed is one of them"));
+    let Some(file) = file else { return is_given.then(|| given.clone()) };
+    if is_given {
+        reader.problem(key, format!("set as {variable} and by {section}.password_file; allowed is one of them"));
         return None;
     }
     match std::fs::read_to_string(file) {
         Ok(text) => Some(Secret::new(text.trim_end_matches(['\r', '\n']))),
         Err(error) => {
-            reader.problem("clickhouse.password_file", format!("can't read {}: {error}", file.display()));
+            reader.problem(format!("{section}.password_file"), format!("can't read {}: {error}", file.display()));
             None
         }
     }
@@ -165,6 +190,16 @@ impl Settings {
             insert_timeout: self.clickhouse.insert_timeout,
             ..Endpoint::new(url, database, user, password.reveal())?
         })
+    }
+
+    /// Where the schema registry is; `None`: there is none.
+    ///
+    /// # Errors
+    /// Its URL is none that can be used.
+    pub fn registry(&self) -> Result<Option<registry::Endpoint>, registry::EndpointError> {
+        let RegistrySettings { url, user, password, timeout, .. } = &self.registry;
+        let Some(url) = url else { return Ok(None) };
+        registry::Endpoint::new(url, user.as_deref().unwrap_or_default(), password.reveal(), *timeout).map(Some)
     }
 
     /// How long tables keep what they have.

@@ -43,6 +43,15 @@ impl Setting for PathBuf {
     }
 }
 
+/// A text that may be left empty.
+impl Setting for Option<String> {
+    const ALLOWED: &'static str = "a text, or \"\" for none";
+
+    fn read(value: &Value, _: bool) -> Option<Self> {
+        text_of(value).map(|text| (!text.is_empty()).then(|| text.to_owned()))
+    }
+}
+
 /// A path that may be left empty.
 impl Setting for Option<PathBuf> {
     const ALLOWED: &'static str = "a path, or \"\" for none";

@@ -10,7 +10,9 @@ mod error;
 mod parse;
 mod schema;
 pub mod wire;
+mod writer;
 
 pub use error::{Problem, SchemaError};
 pub use parse::RESERVED_TABLES;
 pub use schema::{COST_COLUMN, COST_TYPE, EventType, Field, Kind, Pii, Price, Role, TimeUnit};
+pub use writer::WriterSchema;

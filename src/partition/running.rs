@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::flight::{Flight, Known, Landing};
 use super::{Action, Reply, Stop, Terms, Tuning};
-use crate::batch::{Batch, Key, Progress, Source, Window};
+use crate::batch::{Batch, Key, Progress, Reason, Source, Window};
 use crate::plan::Plan;
 use crate::ports::{Record, StoreError};
+use crate::writers::Content;
 
 /// The state of a partition that reads and writes.
 #[derive(Debug)]
@@ -32,7 +33,6 @@ pub(super) struct Running {
     known: Option<Known>,
     flush: bool,
     throttled: bool,
-    paused: bool,
 }
 
 impl Running {
@@ -57,7 +57,6 @@ impl Running {
             known: None,
             flush: false,
             throttled: false,
-            paused: false,
         }
     }
 
@@ -82,18 +81,20 @@ impl Running {
     }
 
     /// Takes the id of a record that is already written.
-    pub(super) fn remember(&mut self, plan: &Plan, record: &Record<'_>) {
-        self.open.remember(plan, record, &mut self.window);
+    pub(super) fn remember(&mut self, plan: &Plan, record: &Record<'_>, content: Result<Content<'_>, Reason>) {
+        if let Ok(content) = content {
+            self.open.remember(plan, record, &content, &mut self.window);
+        }
     }
 
-    pub(super) fn record(&mut self, terms: Terms<'_>, record: &Record<'_>) {
+    pub(super) fn record(&mut self, terms: Terms<'_>, record: &Record<'_>, content: Result<Content<'_>, Reason>) {
         if record.offset < self.open.to() {
             return; // delivered before a restart of the fetch: taken in already
         }
         if self.open.events() == 0 {
             self.opened_at = terms.now;
         }
-        self.open.push(terms.plan, record, &mut self.window, &mut self.progress);
+        self.open.push(terms.plan, record, content, &mut self.window, &mut self.progress);
     }
 
     pub(super) fn next(&mut self, terms: Terms<'_>) -> Option<Action> {
@@ -106,11 +107,6 @@ impl Running {
                 return Some(action);
             }
         }
-        let hold = self.throttled || (self.flight.is_some() && self.is_full(terms.tuning));
-        if hold != self.paused {
-            self.paused = hold;
-            return Some(if hold { Action::Pause } else { Action::Resume });
-        }
         if self.done > self.committed {
             self.committed = self.done;
             return Some(Action::Commit(self.done));
@@ -118,14 +114,19 @@ impl Running {
         None
     }
 
-    fn is_full(&self, tuning: &Tuning) -> bool {
+    /// Whether it can take no more for now.
+    pub(super) fn is_full(&self, tuning: &Tuning) -> bool {
+        self.throttled || (self.flight.is_some() && self.is_ripe(tuning))
+    }
+
+    fn is_ripe(&self, tuning: &Tuning) -> bool {
         self.open.events() >= tuning.seal_events || self.open.bytes() >= tuning.seal_bytes
     }
 
     fn is_due(&self, terms: Terms<'_>) -> bool {
         self.open.events() > 0
             && (self.flush
-                || self.is_full(terms.tuning)
+                || self.is_ripe(terms.tuning)
                 || terms.now.saturating_sub(self.opened_at) >= terms.tuning.seal_after)
     }
 

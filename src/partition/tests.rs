@@ -17,6 +17,7 @@ const SCHEMA: &str = r#"{"type": "record", "name": "tick", "fields": [
 /// A partition with a ledger and a log that answer at once.
 struct Bench {
     plan: Plan,
+    writers: Writers,
     tuning: Tuning,
     now: Duration,
     partition: Partition,
@@ -46,6 +47,7 @@ impl Bench {
         };
         Bench {
             plan: Plan::compile(&sources, limits).unwrap(),
+            writers: Writers::default(),
             tuning,
             now: second * 1_000,
             partition: Partition::new(Source { epoch: 1, topic: "t".into(), partition: 0 }),
@@ -62,7 +64,7 @@ impl Bench {
 
     fn run(&mut self) {
         for _ in 0..50 {
-            let terms = Terms { plan: &self.plan, tuning: &self.tuning, now: self.now };
+            let terms = Terms { plan: &self.plan, writers: &self.writers, tuning: &self.tuning, now: self.now };
             let Some(action) = self.partition.next(terms) else {
                 self.now += Duration::from_secs(2);
                 continue;
@@ -96,14 +98,14 @@ impl Bench {
                 }
                 Action::Resume | Action::Commit(_) => continue,
             };
-            let terms = Terms { plan: &self.plan, tuning: &self.tuning, now: self.now };
+            let terms = Terms { plan: &self.plan, writers: &self.writers, tuning: &self.tuning, now: self.now };
             self.partition.reply(terms, reply);
         }
     }
 
     fn noise(&mut self, offset: u64) {
         let record = Record { topic: "t", partition: 0, offset, timestamp_ms: 1, key: None, payload: Some(b"noise") };
-        let terms = Terms { plan: &self.plan, tuning: &self.tuning, now: self.now };
+        let terms = Terms { plan: &self.plan, writers: &self.writers, tuning: &self.tuning, now: self.now };
         self.partition.record(terms, &record);
     }
 }

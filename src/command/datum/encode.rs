@@ -1,9 +1,10 @@
-//! Avro's binary encoding, framed as a single object: what a producer sends.
+//! Avro's binary encoding, framed: what a producer sends.
 //!
-//! Avro 1.12, "Binary Encoding" and "Single-object encoding".
+//! Avro 1.12, "Binary Encoding".
 
 use super::Datum;
-use crate::event::{EventType, Field, Kind, wire};
+use crate::event::wire::Writer;
+use crate::event::{EventType, Field, Kind};
 
 /// A value that its field can't hold: a mistake of the caller.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -17,12 +18,12 @@ pub struct EncodeError {
     pub value: String,
 }
 
-/// Appends the framed message of these values, one per field in the schema's order.
+/// Appends the message of these values, one per field in the schema's order, framed as `writer` says.
 ///
 /// # Errors
 /// A value does not suit its field.
-pub fn encode(event: &EventType, values: &[Datum], out: &mut Vec<u8>) -> Result<(), EncodeError> {
-    wire::frame(event.fingerprint, &[], out);
+pub fn encode(event: &EventType, writer: Writer, values: &[Datum], out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    writer.frame(out);
     for (at, field) in event.fields.iter().enumerate() {
         let value = values.get(at).unwrap_or(&Datum::Null);
         put(field, value, out).ok_or_else(|| EncodeError {
@@ -89,6 +90,7 @@ mod tests {
     use apache_avro::types::Value;
 
     use super::*;
+    use crate::event::wire;
 
     const EVERY_KIND: &str = r#"{"type": "record", "name": "every_kind", "doc": "d", "fields": [
         {"name": "event_id", "type": {"type": "string", "logicalType": "uuid"}, "highwater": {"role": "id"}},
@@ -163,9 +165,10 @@ mod tests {
         for _ in 0..2_000 {
             let values: Vec<Datum> = event.fields.iter().map(|field| random(field, &mut rng)).collect();
             let mut message = Vec::new();
-            encode(&event, &values, &mut message).unwrap();
-            let (fingerprint, mut rest) = wire::split(Some(&message)).unwrap();
-            assert_eq!(fingerprint, event.fingerprint);
+            let writer = [Writer::Fingerprint(event.fingerprint), Writer::Id(7)][rng.usize(0..2)];
+            encode(&event, writer, &values, &mut message).unwrap();
+            let (framed, mut rest) = wire::split(Some(&message)).unwrap();
+            assert_eq!(framed, writer);
             let read = apache_avro::reader::datum::GenericDatumReader::builder(&schema)
                 .build()
                 .unwrap()
@@ -210,7 +213,7 @@ mod tests {
         for (name, value) in bad {
             assert_eq!(put(field(name), &value, &mut Vec::new()), None, "{name}");
         }
-        let error = encode(&event, &[], &mut Vec::new()).unwrap_err();
+        let error = encode(&event, Writer::Id(1), &[], &mut Vec::new()).unwrap_err();
         assert_eq!(error.to_string(), "field `event_id` of type uuid can't hold Null");
     }
 }

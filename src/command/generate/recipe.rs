@@ -13,6 +13,7 @@ use fastrand::Rng;
 use uuid::Uuid;
 
 use crate::command::datum::{Datum, defaults, in_unit, parse};
+use crate::event::wire::Writer;
 use crate::event::{EventType, Field, Kind, Price, Role};
 
 /// The standard normal's 99th percentile.
@@ -28,6 +29,7 @@ const SUBJECTS: f64 = 1_000.0;
 #[derive(Debug)]
 pub(super) struct Recipe {
     pub(super) event: EventType,
+    pub(super) writer: Writer,
     fields: Vec<Draw>,
     /// The field that says whether it failed.
     status: Option<usize>,
@@ -71,15 +73,15 @@ fn normal(rng: &mut Rng) -> f64 {
 }
 
 impl Recipe {
-    /// Compiles a schema's annotations.
-    pub(super) fn new(event: EventType) -> Recipe {
+    /// Compiles a schema's annotations; messages name it as `writer` does.
+    pub(super) fn new(event: EventType, writer: Writer) -> Recipe {
         let defaults = defaults(&event);
         let fields: Vec<Draw> =
             event.fields.iter().zip(&defaults).map(|(field, default)| draw(field, default)).collect();
         let named = |name: &str| event.position(name).filter(|at| matches!(fields[*at], Draw::Choice(_)));
         let milliseconds = (0..fields.len()).filter(|at| event.fields[*at].unit.as_deref() == Some("ms"));
         let longest = milliseconds.max_by(|a, b| high(&fields[*a]).total_cmp(&high(&fields[*b])));
-        Recipe { status: named("status").or_else(|| named("outcome")), longest, fields, event }
+        Recipe { status: named("status").or_else(|| named("outcome")), longest, fields, event, writer }
     }
 
     /// Draws an event that happens at this time, in microseconds since 1970.
@@ -262,7 +264,7 @@ mod tests {
 
     fn llm_call() -> Recipe {
         let json = include_str!("../../../schemas/llm_call.avsc");
-        Recipe::new(EventType::parse("llm_call.avsc", json).unwrap())
+        Recipe::new(EventType::parse("llm_call.avsc", json).unwrap(), Writer::Id(1))
     }
 
     fn column(recipe: &Recipe, events: &[Vec<Datum>], name: &str) -> Vec<serde_json::Value> {
