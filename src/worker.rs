@@ -317,3 +317,6 @@ fn find<'a>(
 ) -> Option<&'a mut Assigned> {
     partitions.get_mut(topic)?.get_mut(&partition)
 }
+
+#[cfg(test)]
+mod tests;
