@@ -105,12 +105,23 @@ impl Batch {
         self.to
     }
 
+    /// Whether it answers for no offset: nothing was taken in, and no gap either.
+    pub fn is_empty(&self) -> bool {
+        self.from == self.to
+    }
+
+    /// Takes note that the log has nothing to deliver below `offset`: what lies between is a gap (aborted transactions,
+    /// markers, what compaction took).
+    pub fn extend(&mut self, offset: u64) {
+        self.to = self.to.max(offset);
+    }
+
     /// Messages taken in.
     pub fn events(&self) -> u64 {
         self.events
     }
 
-    /// Memory held, roughly: payloads and a fixed overhead a message.
+    /// Memory held, roughly: keys, payloads, the details of dead letters, and a fixed overhead a message.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -127,7 +138,7 @@ impl Batch {
         debug_assert!(record.offset >= self.to, "offsets ascend");
         self.to = record.offset + 1;
         self.events += 1;
-        self.bytes += record.payload.map_or(0, <[u8]>::len) + ROW_OVERHEAD;
+        self.bytes += record.payload.map_or(0, <[u8]>::len) + record.key.map_or(0, <[u8]>::len) + ROW_OVERHEAD;
         match content.and_then(|content| self.take(plan, record, &content, window, progress)) {
             Ok(Taken::Row { late: false }) => {}
             Ok(Taken::Row { late: true }) => self.late.push(record.offset),
@@ -136,7 +147,7 @@ impl Batch {
                 let month = Month::of(dead_letter::timestamp_ms(record) * 1_000);
                 let key = Key { table: plan.dead_letters, month };
                 let columns = self.tables.entry(key).or_insert_with(dead_letter::new_columns);
-                dead_letter::push(columns, record, &reason);
+                self.bytes += dead_letter::push(columns, record, &reason);
             }
         }
     }
@@ -144,7 +155,7 @@ impl Batch {
     /// Takes note of the id of a message below `from`, which is written already.
     pub fn remember(&mut self, plan: &Plan, record: &Record<'_>, content: &Content<'_>, window: &mut Window) {
         let planned = &plan.types[content.event];
-        let key = Key { table: planned.table, month: Month::of(record.timestamp_ms * 1_000) };
+        let key = Key { table: planned.table, month: Month::of(record.timestamp_ms.saturating_mul(1_000)) };
         let columns = self.tables.entry(key).or_insert_with(|| planned.decoder.new_columns());
         if let Ok(row) = content.decoder.decode(content.body, columns) {
             window.observe(content.event, row.id, record.offset);
@@ -163,7 +174,7 @@ impl Batch {
         let &Content { event, decoder, body } = content;
         let planned = &plan.types[event];
         // The event's month is known only when it is decoded; its record's month is nearly always the same.
-        let guess = Month::of(record.timestamp_ms * 1_000);
+        let guess = Month::of(record.timestamp_ms.saturating_mul(1_000));
         let key = Key { table: planned.table, month: guess };
         let mut columns = self.tables.entry(key).or_insert_with(|| planned.decoder.new_columns());
         let rows = columns.len();
@@ -207,7 +218,7 @@ impl Batch {
         keys
     }
 
-    /// Whether all rows of `key` (raw or dead letters) at or above `at` are of a time before `micros` since 1970.
+    /// Whether all rows of `key` (a raw table's) at or above `at` are of a time before `micros` since 1970.
     pub fn is_older(&self, key: Key, at: u64, micros: i64) -> bool {
         self.tables.get(&key).is_none_or(|columns| {
             let rows = below(&columns.offsets, at)..columns.times.len();

@@ -52,8 +52,17 @@ pub struct Tuning {
     /// How long the store keeps events, from their own time on; `None`: for ever. Rows older than that are gone as soon
     /// as they are there, so nobody waits to see them.
     pub keep_events: Option<Duration>,
-    /// The same of dead letters, from their record's timestamp on.
-    pub keep_dead_letters: Option<Duration>,
+    /// What to do where retention ran over us.
+    pub lost: Lost,
+}
+
+/// What to do where the log deleted offsets before they were read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lost {
+    /// The ledger records them as lost, and reading goes on behind them.
+    Record,
+    /// The partition stops until an operator acts.
+    Stop,
 }
 
 /// What a step is taken under.
@@ -217,7 +226,7 @@ impl Partition {
             }
         }
         if let Some(end) = self.hold.take_end() {
-            self.end_of_log(end);
+            self.end_of_log(terms, end);
         }
     }
 
@@ -232,11 +241,15 @@ impl Partition {
     }
 
     /// The log has been read to its end; the next record will be at `offset` or later.
-    pub fn end_of_log(&mut self, offset: u64) {
+    pub fn end_of_log(&mut self, terms: Terms<'_>, offset: u64) {
         if !self.hold.is_empty() {
-            self.hold.end(offset);
-        } else if matches!(&self.state, State::Warming(running) if offset >= running.done()) {
+            return self.hold.end(offset);
+        }
+        if matches!(&self.state, State::Warming(running) if offset >= running.done()) {
             self.finish_warming();
+        }
+        if let State::Running(running) = &mut self.state {
+            running.end_of_log(terms, offset);
         }
     }
 
@@ -265,6 +278,11 @@ impl Partition {
         if let State::Running(running) = &mut self.state {
             running.throttle(on);
         }
+    }
+
+    /// Whether it is past asking where to begin, and not stopped: it may have something to write.
+    pub fn is_running(&self) -> bool {
+        matches!(self.state, State::Running(_))
     }
 
     /// Whether nothing read is still to be written.

@@ -67,17 +67,24 @@ pub struct Bounds {
     pub committed: Option<u64>,
 }
 
-/// A passing fault of the log; asking again later is right.
+/// Why the log does not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub struct LogError(pub String);
+pub enum LogError {
+    /// A fault that passes; asking again later is right.
+    #[error("{0}")]
+    Passing(String),
+    /// The topic is not the one that was claimed: deleted and made anew, or another cluster answers.
+    #[error("{0}")]
+    OtherTopic(String),
+}
 
 /// A consumer in a group.
 pub trait Log {
     /// Hands over what arrived, waiting at most `wait` for the first of it.
     fn poll(&mut self, wait: Duration, on: &mut dyn FnMut(LogEvent<'_>));
-    /// Asks for bounds and commits of assigned partitions. A few milliseconds, at most some seconds.
-    fn bounds(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Bounds>, LogError>;
+    /// Asks for bounds and commits of assigned partitions; one answer each, in order. A few milliseconds, at most a
+    /// second or two.
+    fn bounds(&mut self, partitions: &[TopicPartition]) -> Vec<Result<Bounds, LogError>>;
     /// Begins (or begins again) to deliver an assigned partition from `offset` on. Nothing below it is delivered.
     fn start(&mut self, partition: &TopicPartition, offset: u64) -> Result<(), LogError>;
     /// Stops delivering for a while.
@@ -119,7 +126,8 @@ pub struct Question {
     pub recorded: bool,
 }
 
-/// The store's answer to a [`Question`]: true at one moment after the connection was opened.
+/// The store's answer to a [`Question`]. Tables are read one after the other, so the answer need not be true at one
+/// moment; each mark was true at some moment after the connection was opened.
 #[derive(Debug, Clone)]
 pub struct Marks {
     /// The connection that was asked. An insert built on these marks goes out on it or not at all.

@@ -92,6 +92,10 @@ impl<L: Log, S: Store, R: Registry> Worker<L, S, R> {
 
     /// Writes what has been read and reads no more; answers whether all is written. To be called until then.
     pub fn drain(&mut self, now: Duration) -> bool {
+        // Who has not begun has nothing to write, and would only ask servers that may be away.
+        self.partitions
+            .values_mut()
+            .for_each(|numbered| numbered.retain(|_, assigned| assigned.partition.is_running()));
         self.each().for_each(Partition::flush);
         self.hear(now);
         self.drive(now);
@@ -138,7 +142,7 @@ impl<L: Log, S: Store, R: Registry> Worker<L, S, R> {
             }
             LogEvent::End(name, offset) => {
                 if let Some(assigned) = find(partitions, &name.topic, name.partition) {
-                    assigned.partition.end_of_log(offset);
+                    assigned.partition.end_of_log(terms, offset);
                 }
             }
             LogEvent::OutOfRange(name) => {
@@ -270,17 +274,8 @@ impl<L: Log, S: Store, R: Registry> Worker<L, S, R> {
             return;
         }
         let names: Vec<TopicPartition> = round.bounds.iter().map(|home| home.name.clone()).collect();
-        match self.log.bounds(&names) {
-            Ok(all) => {
-                for (home, bounds) in round.bounds.iter().zip(all) {
-                    self.reply(home, Reply::Bounds(Ok(bounds)), now);
-                }
-            }
-            Err(error) => {
-                for home in &round.bounds {
-                    self.reply(home, Reply::Bounds(Err(error.clone())), now);
-                }
-            }
+        for (home, bounds) in round.bounds.iter().zip(self.log.bounds(&names)) {
+            self.reply(home, Reply::Bounds(bounds), now);
         }
     }
 

@@ -112,8 +112,8 @@ pub(super) fn timestamp_ms(record: &Record<'_>) -> i64 {
     record.timestamp_ms.clamp(0, YEAR_2106 - 1)
 }
 
-/// Keeps a message whole, with the reason why it could not be read.
-pub(super) fn push(columns: &mut Columns, record: &Record<'_>, reason: &Reason) {
+/// Keeps a message whole, with the reason why it could not be read. Answers how long the words for it are.
+pub(super) fn push(columns: &mut Columns, record: &Record<'_>, reason: &Reason) -> usize {
     let detail = reason.to_string();
     for (column, (name, ..)) in columns.columns.iter_mut().zip(COLUMNS) {
         match (&mut column.values, name) {
@@ -127,4 +127,5 @@ pub(super) fn push(columns: &mut Columns, record: &Record<'_>, reason: &Reason) 
     }
     columns.times.push(timestamp_ms(record) * 1_000);
     columns.offsets.push(record.offset);
+    detail.len()
 }

@@ -69,7 +69,8 @@ impl Client {
     /// # Errors
     /// The server's error, or that it did not answer.
     pub async fn execute(&self, sql: &str) -> Result<(), QueryError> {
-        self.ask(sql, &[]).await.map(drop)
+        // A plan or a view may be longer than queries usually are.
+        self.ask(sql, &[("max_query_size", "100000000")]).await.map(drop)
     }
 
     /// The rows of a query, by the names of its columns.

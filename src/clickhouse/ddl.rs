@@ -5,6 +5,9 @@ use sha2::{Digest, Sha256};
 use super::sql::{ident, literal, table};
 use crate::columns::ColumnDef;
 
+/// The last second that a `DateTime` can hold, in 2106.
+const LAST_SECOND: u32 = u32::MAX;
+
 /// A column as a table declares it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ColumnSql {
@@ -61,7 +64,9 @@ pub struct TableDef {
     pub month_of: Option<String>,
     /// Its sorting key.
     pub order_by: Vec<String>,
-    /// Days that rows are kept, counted from `month_of`; 0: for ever.
+    /// The time column from which on rows are kept; `None`: they never expire.
+    pub kept_from: Option<String>,
+    /// Days that rows are kept; 0: for ever.
     pub keep_days: u32,
     /// Tokens remembered, counted in parts; 0 for tables that take inserts without a token.
     pub token_window: u64,
@@ -78,9 +83,25 @@ impl TableDef {
 
     /// The TTL expression, in the form that ClickHouse shows it in; `None`: rows never expire.
     pub fn ttl(&self) -> Option<String> {
-        let column = self.month_of.as_ref().filter(|_| self.keep_days > 0)?;
-        let all = format!("toDateTime({column}) + toIntervalDay({})", self.keep_days);
+        let column = self.kept_from.as_ref().filter(|_| self.keep_days > 0)?;
+        let seconds = u64::from(self.keep_days) * 86_400;
+        // A sum past what a DateTime can hold (2106) would wrap around and expire at once.
+        let all = format!("toDateTime(least(toUnixTimestamp({column}) + {seconds}, {LAST_SECOND}))");
         Some(if self.keeps_markers { format!("{all} WHERE _source = ''") } else { all })
+    }
+
+    /// Whether a table with the TTL `found` drops rows sooner than this one, or by a rule that is not ours.
+    pub fn keeps_longer_than(&self, found: &str) -> bool {
+        let Some(wanted) = self.ttl() else { return true };
+        let (head, tail) = wanted.split_once(" + ").unwrap_or_default();
+        let (seconds, tail) = tail.split_once(',').unwrap_or_default();
+        let of_ours =
+            found.strip_prefix(head).and_then(|rest| rest.strip_prefix(" + ")?.strip_suffix(tail)?.strip_suffix(','));
+        let parse = |text: &str| text.parse::<u64>().ok();
+        match (of_ours.and_then(parse), parse(seconds)) {
+            (Some(found), Some(wanted)) => found < wanted,
+            _ => true,
+        }
     }
 
     /// The statement that makes it where it is missing.
@@ -153,6 +174,33 @@ mod tests {
             r"`it\`s` UInt64 COMMENT 'what\'s in it' CODEC(ZSTD(1))"
         );
         assert_eq!(column.with("DEFAULT 1").sql(), r"`it\`s` UInt64 DEFAULT 1 COMMENT 'what\'s in it'");
+    }
+
+    #[test]
+    fn a_shorter_or_a_foreign_retention_is_told_from_a_longer() {
+        let table = |kept_from: &str, keep_days, keeps_markers| TableDef {
+            name: "t".into(),
+            comment: String::new(),
+            columns: Vec::new(),
+            extras: Vec::new(),
+            engine: "MergeTree",
+            month_of: None,
+            order_by: Vec::new(),
+            kept_from: Some(kept_from.into()),
+            keep_days,
+            token_window: 0,
+            keeps_markers,
+        };
+        for markers in [false, true] {
+            let wanted = table("at", 30, markers);
+            let found = |name: &str, days| table(name, days, markers).ttl().unwrap();
+            assert!(!wanted.keeps_longer_than(&found("at", 30)) && !wanted.keeps_longer_than(&found("at", 31)));
+            assert!(wanted.keeps_longer_than(&found("at", 29)), "shorter");
+            assert!(wanted.keeps_longer_than(&found("other", 60)), "another column");
+            assert!(wanted.keeps_longer_than("at + toIntervalDay(60)"), "another rule");
+            assert!(table("at", 0, markers).keeps_longer_than(&found("at", 90)), "for ever");
+        }
+        assert!(table("at", 30, true).keeps_longer_than(&table("at", 30, false).ttl().unwrap()), "markers would fall");
     }
 
     #[test]

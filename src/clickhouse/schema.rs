@@ -54,6 +54,19 @@ pub enum Fault {
         /// Tokens that it has to.
         least: u64,
     },
+    /// Rows vanish sooner than the settings say.
+    #[error(
+        "the table {table} drops rows by the TTL {found}, sooner than the settings have it ({wanted}): rows that highwater \
+         waits to see would be gone. Set the TTL with `highwater migrate`, or mend retention.*"
+    )]
+    Retention {
+        /// The table.
+        table: String,
+        /// Its TTL.
+        found: String,
+        /// The TTL that it should have.
+        wanted: String,
+    },
     /// A column is of another type.
     #[error(
         "the column {column} of the table {table} is {found}, but the schema makes it {wanted}. ClickHouse would convert \
@@ -264,7 +277,11 @@ fn faults(existing: &Tables, catalog: &Catalog) -> Vec<Fault> {
         faults.extend(lasting_faults(found, wanted));
         let least = wanted.token_window.max(LEAST_TOKEN_WINDOW);
         if wanted.token_window > 0 && found.token_window() < least && !found.engine.starts_with("Replicated") {
-            faults.push(Fault::TokenWindow { table, found: found.token_window(), least });
+            faults.push(Fault::TokenWindow { table: table.clone(), found: found.token_window(), least });
+        }
+        if let Some(ttl) = found.ttl().filter(|ttl| wanted.keeps_longer_than(ttl)) {
+            let wanted = wanted.ttl().unwrap_or_else(|| "none".to_owned());
+            faults.push(Fault::Retention { table, found: ttl, wanted });
         }
     }
     for view in &catalog.views {

@@ -48,8 +48,9 @@ impl ClickHouseStore {
     pub fn new(endpoint: Endpoint, plan: Arc<Plan>, runtime: &Handle) -> ClickHouseStore {
         let (commands, inbox) = unbounded_channel();
         let (outbox, answers) = channel();
-        let outage = Outage::of(format!("ClickHouse at {endpoint:?}"));
-        let task = Task { endpoint, plan, open: None, outage, pace: Pace::new() };
+        let questions = Outage::of(format!("ClickHouse at {endpoint:?}"));
+        let inserts = Outage::of(format!("ClickHouse at {endpoint:?} to take inserts"));
+        let task = Task { endpoint, plan, open: None, questions, inserts, pace: Pace::new() };
         runtime.spawn(task.run(inbox, outbox));
         ClickHouseStore { commands, answers, ahead: None, next: 0 }
     }
@@ -99,7 +100,10 @@ struct Task {
     endpoint: Endpoint,
     plan: Arc<Plan>,
     open: Option<Open>,
-    outage: Outage,
+    /// The server is away.
+    questions: Outage,
+    /// It is there and takes no inserts: read-only, full, overloaded.
+    inserts: Outage,
     pace: Pace,
 }
 
@@ -121,14 +125,16 @@ impl Task {
 
     /// Says when the server goes and when it is back.
     fn note(&mut self, answer: &Answer) {
-        let error = match answer {
-            Answer::Marks(result) => result.as_ref().err(),
-            Answer::Inserted(result) => result.as_ref().err(),
-            Answer::Ids(result) => result.as_ref().err(),
+        let (outage, error) = match answer {
+            Answer::Marks(result) => (&mut self.questions, result.as_ref().err()),
+            Answer::Ids(result) => (&mut self.questions, result.as_ref().err()),
+            // A connection that broke is the server gone, which the questions will find as well.
+            Answer::Inserted(Err(error @ StoreError::Broken(_))) => (&mut self.questions, Some(error)),
+            Answer::Inserted(result) => (&mut self.inserts, result.as_ref().err()),
         };
         match error {
-            None => self.outage.passed(),
-            Some(error @ (StoreError::Broken(_) | StoreError::Passing(_))) => self.outage.failed(error),
+            None => outage.passed(),
+            Some(error @ (StoreError::Broken(_) | StoreError::Passing(_))) => outage.failed(error),
             // The partition that it stops says so.
             Some(StoreError::Refused(_)) => {}
         }

@@ -109,6 +109,7 @@ fn raw(event: &EventType, keep_days: u32, token_window: u64) -> TableDef {
         engine: "MergeTree",
         month_of: Some(time.to_owned()),
         order_by,
+        kept_from: Some(time.to_owned()),
         keep_days,
         token_window,
         keeps_markers: false,
@@ -120,14 +121,19 @@ fn dead_letters(name: &str, keep_days: u32, token_window: u64) -> TableDef {
         let extra = if name == "payload" { "CODEC(ZSTD(3))" } else { "" };
         ColumnSql::new(name, kind, comment).with(extra)
     };
+    // Old messages and those without a timestamp are to be kept as long as any others.
+    let received =
+        ColumnSql::new("received_at", "DateTime64(3, 'UTC')", "when it was written; it is kept from then on");
+    let received = received.with("DEFAULT now64(3)");
     TableDef {
         name: name.to_owned(),
         comment: "messages that could not be read, whole, with the reason".to_owned(),
-        columns: DEAD_LETTER_COLUMNS.iter().map(column).chain(origin()).collect(),
+        columns: DEAD_LETTER_COLUMNS.iter().map(column).chain(origin()).chain([received]).collect(),
         extras: marks("timestamp"),
         engine: "MergeTree",
         month_of: Some("timestamp".to_owned()),
         order_by: ["reason", "timestamp"].map(str::to_owned).to_vec(),
+        kept_from: Some("received_at".to_owned()),
         keep_days,
         token_window,
         keeps_markers: false,
@@ -148,6 +154,7 @@ fn parts(rollup: &Rollup, name: &str, keep_days: u32, token_window: u64) -> Tabl
         engine: "AggregatingMergeTree",
         month_of: Some("minute".to_owned()),
         order_by,
+        kept_from: Some("minute".to_owned()),
         keep_days,
         token_window,
         keeps_markers: true,
@@ -191,6 +198,7 @@ fn own(name: &str, comment: &str, columns: Vec<ColumnSql>, order_by: &[&str]) ->
         engine: "MergeTree",
         month_of: None,
         order_by: order_by.iter().map(|column| (*column).to_owned()).collect(),
+        kept_from: None,
         keep_days: 0,
         token_window: 0,
         keeps_markers: false,

@@ -16,10 +16,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::clickhouse::schema::{SchemaError, check_tables};
 use crate::clickhouse::{Catalog, ClaimError, ClickHouseStore, Client, Endpoint, QueryError, claim};
 use crate::command::load;
-use crate::config::Settings;
+use crate::config::{OnLoss, Settings};
 use crate::kafka::identity::IdentityError;
 use crate::kafka::{ConsumerSettings, KafkaLog, Observer, TopicIdentity};
-use crate::partition::Tuning;
+use crate::partition::{Lost, Tuning};
 use crate::plan::Plan;
 use crate::ports::Registry;
 use crate::registry::SchemaRegistry;
@@ -43,8 +43,8 @@ pub async fn run(settings: &Settings) -> Result<()> {
     let endpoint = settings.endpoint()?;
     let registry = settings.registry()?;
     let stop = Stop::listen()?;
-    let epochs = tokio::select! {
-        epochs = prepare(settings, &plan, &endpoint) => epochs?,
+    let claims = tokio::select! {
+        claims = prepare(settings, &plan, &endpoint) => claims?,
         () = stop.asked() => return Ok(()),
     };
     let workers = usize::try_from(settings.workers)?;
@@ -62,13 +62,18 @@ pub async fn run(settings: &Settings) -> Result<()> {
         seal_bytes: usize::try_from(settings.batch.bytes.0)?,
         insert_timeout: settings.clickhouse.insert_timeout,
         keep_events: settings.retention.raw.duration(),
-        keep_dead_letters: settings.retention.dead_letters.duration(),
+        lost: match settings.kafka.on_loss {
+            OnLoss::Record => Lost::Record,
+            OnLoss::Stop => Lost::Stop,
+        },
     };
     let memory = usize::try_from(settings.memory.limit.0)? / workers;
+    let epochs = claims.iter().map(|(topic, claim)| (Arc::clone(topic), claim.epoch)).collect();
+    let identities: BTreeMap<_, _> = claims.into_iter().map(|(topic, claim)| (topic, claim.identity)).collect();
     let worker_settings = worker::Settings { tuning, memory, epochs };
     let mut threads = Vec::new();
     for number in 0..workers {
-        let log = KafkaLog::new(&settings.consumer(&format!("highwater-{number}")))?;
+        let log = KafkaLog::new(&settings.consumer(&format!("highwater-{number}")))?.claimed(identities.clone());
         let store = ClickHouseStore::new(endpoint.clone(), Arc::clone(&plan), &tokio::runtime::Handle::current());
         let (plan, settings) = (Arc::clone(&plan), worker_settings.clone());
         let thread = match &registry {
@@ -145,8 +150,16 @@ fn join(thread: JoinHandle<Result<()>>) -> Result<()> {
     }
 }
 
-/// Waits for both servers, checks the tables and claims the topics; answers the epoch of each.
-async fn prepare(settings: &Settings, plan: &Plan, endpoint: &Endpoint) -> Result<BTreeMap<Arc<str>, u32>> {
+/// A topic that is ours to write.
+struct Claim {
+    /// Which of its lives it is in.
+    epoch: u32,
+    /// By which it is recognised.
+    identity: TopicIdentity,
+}
+
+/// Waits for both servers, checks the tables and claims the topics.
+async fn prepare(settings: &Settings, plan: &Plan, endpoint: &Endpoint) -> Result<BTreeMap<Arc<str>, Claim>> {
     let client = Client::new(endpoint.clone());
     let catalog = Catalog::new(plan, &settings.tables(), client.database());
     patiently(&format!("ClickHouse at {endpoint:?}"), || async {
@@ -157,8 +170,14 @@ async fn prepare(settings: &Settings, plan: &Plan, endpoint: &Endpoint) -> Resul
         }
     })
     .await?;
-    client.record_plan(plan).await.context("recording the plan")?;
-    let mut epochs = BTreeMap::new();
+    patiently(&format!("ClickHouse at {endpoint:?}"), || async {
+        match client.record_plan(plan).await {
+            Err(error) if passes(&error) => Err(Failure::Passing(error.to_string())),
+            recorded => recorded.context("recording the plan").map_err(Failure::Final),
+        }
+    })
+    .await?;
+    let mut claims = BTreeMap::new();
     for topic in &settings.kafka.topics {
         let found = patiently(&format!("the topic {topic} at {}", settings.kafka.brokers.join(",")), || {
             identify(settings.consumer("highwater-start"), topic.clone())
@@ -173,9 +192,19 @@ async fn prepare(settings: &Settings, plan: &Plan, endpoint: &Endpoint) -> Resul
             }
         })
         .await?;
-        epochs.insert(Arc::from(topic.as_str()), epoch);
+        claims.insert(Arc::from(topic.as_str()), Claim { epoch, identity: found });
     }
-    Ok(epochs)
+    let partitions = claims.values().map(|claim| claim.identity.partitions).sum();
+    let (needed, window) = (settings.tokens_needed(partitions), settings.clickhouse.token_window);
+    if needed > window {
+        bail!(
+            "{partitions} partitions sealed every {:?} need tables that remember {needed} tokens, and \
+             clickhouse.token_window is {window}: set it to {needed} and run `highwater migrate`, or make batch.interval \
+             longer",
+            settings.batch.interval
+        );
+    }
+    Ok(claims)
 }
 
 fn passes(error: &QueryError) -> bool {

@@ -15,6 +15,9 @@ use crate::kafka::{ConsumerSettings, GroupProtocol};
 use crate::plan::Limits;
 use crate::registry;
 
+/// librdkafka's default for `session.timeout.ms`.
+const SESSION_TIMEOUT_MS: u64 = 45_000;
+
 /// Checks the settings as a whole and fetches the password; what is wrong goes to the reader.
 pub(super) fn check(mut settings: Settings, reader: &mut Reader) -> Settings {
     check_brokers(&settings, reader);
@@ -208,8 +211,17 @@ impl Settings {
             events_days: self.retention.raw.0,
             rollups_days: self.retention.rollups.0,
             dead_letters_days: self.retention.dead_letters.0,
-            ..Retention::default()
+            token_window: self.clickhouse.token_window,
         }
+    }
+
+    /// Tokens that tables have to remember for so many partitions: what can be sealed in ten session time-outs, which is
+    /// as long as a writer that was given up may still have an insert on its way.
+    pub fn tokens_needed(&self, partitions: usize) -> u64 {
+        let session = self.kafka.properties.0.get("session.timeout.ms").and_then(|value| value.trim().parse().ok());
+        let millis = session.unwrap_or(SESSION_TIMEOUT_MS).saturating_mul(10);
+        let seals = u128::from(millis).div_ceil(self.batch.interval.as_millis().max(1));
+        u64::try_from(seals).unwrap_or(u64::MAX).saturating_mul(partitions as u64)
     }
 
     /// What decides which events are kept.

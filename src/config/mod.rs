@@ -22,7 +22,7 @@ pub use self::settings::{
     RetentionSettings, Settings,
 };
 pub use self::suggest::nearest;
-pub use self::value::{ByteSize, KeepDays, LogFormat, LogLevel, Properties, Protocol, Secret, parse_duration};
+pub use self::value::{ByteSize, KeepDays, LogFormat, LogLevel, OnLoss, Properties, Protocol, Secret, parse_duration};
 
 /// The file that is read where none is named, if it is there.
 pub const DEFAULT_FILE: &str = "highwater.toml";

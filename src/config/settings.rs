@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::reader::Reader;
-use super::value::{ByteSize, KeepDays, LogFormat, LogLevel, Properties, Protocol, Secret, Setting as _};
+use super::value::{ByteSize, KeepDays, LogFormat, LogLevel, OnLoss, Properties, Protocol, Secret, Setting as _};
 
 /// A group of settings, described.
 #[derive(Debug)]
@@ -136,6 +136,10 @@ settings! {
         /// How the group divides the partitions: `classic` works with any broker, `consumer` (KIP-848) lets brokers of
         /// Kafka 4.0 and later decide, which is faster with many members.
         protocol: Protocol = "classic";
+        /// What to do where retention deleted events before they were read: `record` writes the range into the ledger as
+        /// lost, says so as an error and goes on with what is left; `stop` stops that partition until somebody decides,
+        /// while retention goes on deleting.
+        on_loss: OnLoss = "record";
         /// Further properties of librdkafka, for TLS, SASL and tuning, by librdkafka's own names, such as
         /// `{ "security.protocol" = "SASL_SSL" }`. In the environment `__` stands for each point:
         /// `HIGHWATER_KAFKA__PROPERTIES__SASL__PASSWORD`. Properties that exactly-once delivery depends on are refused.
@@ -159,6 +163,10 @@ settings! {
         connect_timeout: Duration = "5s" in "100ms" to "5m";
         /// How long an insert may take before its outcome counts as unknown and is asked for.
         insert_timeout: Duration = "2m" in "1s" to "10m";
+        /// Inserts (parts) for which each table remembers tokens, so that a repeated insert is known as such. Many
+        /// partitions or a short `batch.interval` need more; `highwater run` says how many. Set on the tables by
+        /// `highwater migrate`.
+        token_window: u64 = 10000 in 10000 to 10000000;
     }
 
     /// The schema registry, for messages that name their schema by its id there (Confluent's framing).

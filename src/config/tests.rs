@@ -44,6 +44,16 @@ fn each_source_wins_over_the_one_before() {
 }
 
 #[test]
+fn many_partitions_and_short_intervals_need_more_tokens() {
+    // By default librdkafka's session time-out is 45 s, and batches are sealed every 5 s.
+    assert_eq!(defaults().tokens_needed(8), 720);
+    let mut settings = defaults();
+    settings.batch.interval = Duration::from_millis(700);
+    settings.kafka.properties.0.insert("session.timeout.ms".into(), "10000".into());
+    assert_eq!(settings.tokens_needed(256), 256 * 143);
+}
+
+#[test]
 fn all_mistakes_are_told_at_once() {
     let text = "colour = 1\n[kafka]\nbroker = [\"a:1\"]\nprotocol = \"new\"\n[batch]\nrows = \"100\"\ninterval = 5\n\
                 [memory]\nlimit = \"1MB\"\n[clikhouse]\nurl = \"x\"\n";

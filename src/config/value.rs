@@ -301,6 +301,16 @@ words! {
 }
 
 words! {
+    /// What to do where the log deleted events before they were read.
+    OnLoss, "\"record\" or \"stop\"" {
+        /// Say so in the ledger and go on.
+        Record = "record",
+        /// Stop the partition.
+        Stop = "stop",
+    }
+}
+
+words! {
     /// How a log line looks.
     LogFormat, "\"human\" or \"json\"" {
         /// For a terminal.

@@ -1,5 +1,7 @@
 //! Where partitions begin and end, and what a group committed there.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -8,48 +10,78 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::ports::{Bounds, LogError, TopicPartition};
 
-/// Asks for all at once, waiting at most `patience`. The end is that of committed transactions.
-///
-/// # Errors
-/// Kafka did not answer, or not for each.
+/// Asks for all at once, waiting at most `patience` for the lot; one answer each, in order. The end is that of committed
+/// transactions.
 pub(super) fn bounds<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     partitions: &[TopicPartition],
     patience: Duration,
-) -> Result<Vec<Bounds>, LogError> {
+) -> Vec<Result<Bounds, LogError>> {
     let deadline = Instant::now() + patience;
     let left = || deadline.saturating_duration_since(Instant::now());
-    let ask = |offset: Offset| list(partitions.iter().map(|name| (name, offset)));
-    let committed = consumer
-        .committed_offsets(ask(Offset::Invalid), left())
-        .map_err(|error| failed("committed offsets", &error))?;
-    // -2 and -1 in place of a time are the protocol's names for the first offset and the one past the last.
-    let starts =
-        consumer.offsets_for_times(ask(Offset::Beginning), left()).map_err(|error| failed("log starts", &error))?;
-    let ends = consumer.offsets_for_times(ask(Offset::End), left()).map_err(|error| failed("log ends", &error))?;
-    let known = |list: &TopicPartitionList, what: &str, name: &TopicPartition| {
-        answered(list, what, name)?.ok_or_else(|| LogError(format!("Kafka knows no {what} of {name} now")))
+    // One partition without a leader would keep the answers for all the others back.
+    let led = match leaders(consumer, partitions, left()) {
+        Ok(led) => led,
+        Err(error) => return vec![Err(error); partitions.len()],
     };
+    let ready: Vec<&TopicPartition> = partitions.iter().filter(|name| led.contains(name)).collect();
+    let ask = |offset: Offset| list(ready.iter().map(|&name| (name, offset)));
+    let asked = || {
+        let committed = consumer
+            .committed_offsets(ask(Offset::Invalid), left())
+            .map_err(|error| failed("committed offsets", &error))?;
+        // -2 and -1 in place of a time are the protocol's names for the first offset and the one past the last.
+        let starts =
+            consumer.offsets_for_times(ask(Offset::Beginning), left()).map_err(|error| failed("log starts", &error))?;
+        let ends = consumer.offsets_for_times(ask(Offset::End), left()).map_err(|error| failed("log ends", &error))?;
+        Ok((committed, starts, ends))
+    };
+    let asked = if ready.is_empty() { Ok(Default::default()) } else { asked() };
     let of = |name: &TopicPartition| {
+        if !led.contains(name) {
+            return Err(LogError::Passing(format!("{name} has no leader now; asked again later")));
+        }
+        let (committed, starts, ends) = asked.as_ref().map_err(LogError::clone)?;
         Ok(Bounds {
-            start: known(&starts, "log start", name)?,
-            end: known(&ends, "log end", name)?,
-            committed: answered(&committed, "committed offset", name)?,
+            start: known(starts, "log start", name)?,
+            end: known(ends, "log end", name)?,
+            committed: answered(committed, "committed offset", name)?,
         })
     };
     partitions.iter().map(of).collect()
 }
 
+/// Those of `partitions` that have a leader.
+fn leaders<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    partitions: &[TopicPartition],
+    patience: Duration,
+) -> Result<BTreeSet<TopicPartition>, LogError> {
+    let topics: BTreeSet<&Arc<str>> = partitions.iter().map(|name| &name.topic).collect();
+    let mut led = BTreeSet::new();
+    for topic in topics {
+        let metadata = consumer.fetch_metadata(Some(topic), patience).map_err(|error| failed("its brokers", &error))?;
+        let found = metadata.topics().iter().flat_map(|topic| topic.partitions());
+        let with = found.filter(|partition| partition.leader() >= 0);
+        led.extend(with.map(|found| TopicPartition { topic: Arc::clone(topic), partition: found.id() }));
+    }
+    Ok(led)
+}
+
+fn known(list: &TopicPartitionList, what: &str, name: &TopicPartition) -> Result<u64, LogError> {
+    answered(list, what, name)?.ok_or_else(|| LogError::Passing(format!("Kafka knows no {what} of {name} now")))
+}
+
 fn answered(list: &TopicPartitionList, what: &str, name: &TopicPartition) -> Result<Option<u64>, LogError> {
     let element = list
         .find_partition(&name.topic, name.partition)
-        .ok_or_else(|| LogError(format!("Kafka did not answer with {what} of {name}")))?;
+        .ok_or_else(|| LogError::Passing(format!("Kafka did not answer with {what} of {name}")))?;
     element.error().map_err(|error| failed(&format!("{what} of {name}"), &error))?;
     Ok(raw(element.offset()))
 }
 
 fn failed(what: &str, error: &KafkaError) -> LogError {
-    LogError(format!("cannot ask Kafka for {what}: {error}; asked again later"))
+    LogError::Passing(format!("cannot ask Kafka for {what}: {error}; asked again later"))
 }
 
 pub(super) fn list<'a>(offsets: impl IntoIterator<Item = (&'a TopicPartition, Offset)>) -> TopicPartitionList {

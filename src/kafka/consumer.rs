@@ -8,7 +8,7 @@
 mod membership;
 mod trouble;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,8 +28,8 @@ use crate::ports::{Bounds, Log, LogError, LogEvent, Record, TopicPartition};
 
 /// Events handed over by one [`Log::poll`], so that a caller with a full log still gets to its other work.
 const POLL_EVENTS: usize = 4_096;
-/// Bounds of every question to the broker.
-const ASK: Duration = Duration::from_secs(5);
+/// How long the thread that polls may wait for where partitions begin and end; what has no answer is asked again.
+const ASK: Duration = Duration::from_secs(1);
 /// How long a seek may take: it is answered by librdkafka's own thread.
 const SEEK: Duration = Duration::from_secs(2);
 
@@ -37,6 +37,10 @@ const SEEK: Duration = Duration::from_secs(2);
 pub struct KafkaLog {
     consumer: Arc<BaseConsumer<Context>>,
     topics: Vec<Arc<str>>,
+    /// Who the topics were when they were claimed.
+    claimed: BTreeMap<Arc<str>, TopicIdentity>,
+    /// When it was last looked whether they are still the same.
+    recognised: Instant,
     slots: Slots,
     /// What is done and not yet known to be committed.
     done: BTreeMap<TopicPartition, u64>,
@@ -67,6 +71,8 @@ impl KafkaLog {
             _leave: Leave(Some(Arc::clone(&consumer))),
             consumer,
             topics: names.iter().copied().map(Arc::from).collect(),
+            claimed: BTreeMap::new(),
+            recognised: now,
             slots: Slots::default(),
             done: BTreeMap::new(),
             brokers: Reach::new(format!("Kafka at {}", settings.brokers)),
@@ -78,6 +84,13 @@ impl KafkaLog {
             stopped: false,
             fatal: None,
         })
+    }
+
+    /// Says who the topics are that may be read: under the name of another one nothing is delivered.
+    #[must_use]
+    pub fn claimed(mut self, topics: BTreeMap<Arc<str>, TopicIdentity>) -> Self {
+        self.claimed = topics;
+        self
     }
 
     /// Why this consumer will never deliver again, if so: a refused permission or an identity taken over. The process
@@ -104,7 +117,7 @@ impl KafkaLog {
 
 impl Log for KafkaLog {
     fn poll(&mut self, wait: Duration, on: &mut dyn FnMut(LogEvent<'_>)) {
-        self.tend();
+        self.tend(on);
         let mut wait = wait;
         for _ in 0..POLL_EVENTS {
             if self.stopped {
@@ -139,13 +152,21 @@ impl Log for KafkaLog {
         }
     }
 
-    fn bounds(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Bounds>, LogError> {
-        bounds(&*self.consumer, partitions, ASK)
+    fn bounds(&mut self, partitions: &[TopicPartition]) -> Vec<Result<Bounds, LogError>> {
+        let topics: BTreeSet<&Arc<str>> = partitions.iter().map(|name| &name.topic).collect();
+        let strange: BTreeMap<Arc<str>, LogError> = topics
+            .into_iter()
+            .filter_map(|topic| Some((Arc::clone(topic), self.recognise(topic, ASK).err()?)))
+            .collect();
+        let found = bounds(&*self.consumer, partitions, ASK);
+        let of =
+            |(name, found): (&TopicPartition, _)| strange.get(&name.topic).map_or(found, |error| Err(error.clone()));
+        partitions.iter().zip(found).map(of).collect()
     }
 
     fn start(&mut self, partition: &TopicPartition, offset: u64) -> Result<(), LogError> {
         let failed = |error: &dyn std::fmt::Display| {
-            LogError(format!("cannot start {partition} at {offset}: {error}; tried again later"))
+            LogError::Passing(format!("cannot start {partition} at {offset}: {error}; tried again later"))
         };
         let Some(slot) = self.slots.get(&partition.topic, partition.partition) else {
             return Err(failed(&"it is not assigned to this consumer"));

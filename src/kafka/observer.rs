@@ -64,7 +64,7 @@ impl Observer {
         let topic: Arc<str> = Arc::from(topic);
         let numbers = 0..i32::try_from(partitions).unwrap_or(i32::MAX);
         let names: Vec<_> = numbers.map(|partition| TopicPartition { topic: Arc::clone(&topic), partition }).collect();
-        let found = bounds(&self.consumer, &names, self.patience)?;
-        Ok(names.into_iter().zip(found).collect())
+        let found = bounds(&self.consumer, &names, self.patience);
+        names.into_iter().zip(found).map(|(name, found)| Ok((name, found?))).collect()
     }
 }

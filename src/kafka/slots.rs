@@ -63,6 +63,11 @@ impl Slots {
         self.list.iter()
     }
 
+    /// All of them, to be changed.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
+        self.list.iter_mut()
+    }
+
     /// Hands a record over if its partition is started and the record is due.
     pub(super) fn deliver(&mut self, record: Record<'_>, on: &mut dyn FnMut(LogEvent<'_>)) {
         let Some(slot) = self.get(record.topic, record.partition) else {

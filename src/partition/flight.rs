@@ -237,8 +237,8 @@ impl Flight {
     fn is_expired(&self, terms: Terms<'_>, key: Key, at: u64, mark: u64) -> bool {
         let keep = match terms.plan.table(key.table).kind {
             TableKind::Raw(_) => terms.tuning.keep_events,
-            TableKind::DeadLetters => terms.tuning.keep_dead_letters,
-            TableKind::Rollup(_) => None,
+            // Dead letters are kept from when they were written, markers of a rollup for ever.
+            TableKind::DeadLetters | TableKind::Rollup(_) => None,
         };
         let Some(horizon) = keep.and_then(|keep| terms.now.checked_sub(keep)) else { return false };
         let inserted = self.tokens.get(&Some(key)).is_some_and(|token| token.is_acknowledged(mark));
@@ -263,7 +263,16 @@ impl Flight {
     /// The token on `base`, and whether an insert under it was acknowledged and yet is not seen.
     fn token(&mut self, terms: Terms<'_>, target: Option<Key>, base: u64) -> (Suffix, bool) {
         let token = self.tokens.entry(target).or_insert(Token::on(base));
+        let before = token.suffix();
         let unseen = token.missed(base, terms.tuning.insert_timeout, terms.now);
+        if before != token.suffix() {
+            let place = target.map_or("ledger", |key| &terms.plan.table(key.table).name);
+            tracing::warn!(
+                source = %self.batch.source(),
+                "ClickHouse acknowledged an insert into {place} on the mark {base} and yet does not have it: the same rows go \
+                 out under another token. Once after its crash this is right; again and again, it drops what it is given"
+            );
+        }
         (token.suffix(), unseen)
     }
 }

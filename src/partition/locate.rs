@@ -1,21 +1,24 @@
 //! Where a partition begins: at the ledger's end, whatever the group committed.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use super::running::Running;
 use super::token::Token;
-use super::{Action, Backoff, Reply, Stop, Terms};
+use super::{Action, Backoff, Lost, Reply, Stop, Terms};
 use crate::batch::{Key, LedgerKind, LedgerRow, Source, Window};
 use crate::plan::Plan;
-use crate::ports::{Bounds, Connection, Insert, LedgerEnd, Question, Rows, StoreError};
+use crate::ports::{Bounds, Connection, Insert, LedgerEnd, LogError, Question, Rows, StoreError};
 
 /// The steps from assignment to the first record.
 #[derive(Debug)]
 pub(super) struct Locate {
     step: Step,
     /// The token of the source's first row.
-    token: Token,
+    first: Token,
+    /// The token of the row that says what the log lost, once there is something to say.
+    lost: Option<Token>,
     /// The ledger's end that lay below the log's start when the log was asked: another writer may have moved it between
     /// the two answers, so it is asked once more before anything is called lost.
     doubted: Option<u64>,
@@ -26,20 +29,31 @@ pub(super) struct Locate {
 enum Step {
     /// Ask the ledger for its end, not before the time.
     Ledger { due: Duration },
-    /// The ledger was asked, or a start row is on its way; the answer leads on.
+    /// The ledger was asked; the answer leads on.
     Waiting,
+    /// A row is on its way; whatever becomes of it, the ledger knows.
+    Writing { row: Gap },
     /// The ledger has answered; ask the log.
     Bounds { due: Duration, connection: Connection, ledger: LedgerEnd },
     /// The log was asked; its answer is held against this.
     Comparing { connection: Connection, ledger: LedgerEnd },
-    /// The ledger had no row: write the first, then ask again.
-    Claim { due: Duration, connection: Connection, at: u64 },
+    /// The ledger had no row, or the log no longer has what follows it: write a row that says so, then ask again.
+    Write { due: Duration, connection: Connection, row: Gap },
     /// The log no longer has all offsets of the duplicates window: ask the raw rows for the ids.
     Ids { due: Duration, place: Place },
     /// Tell the log where to begin.
     Start { due: Duration, place: Place },
     /// Nothing to do until `reply`, which needs this.
     Pending(Place),
+}
+
+/// A row of the ledger that stands for no event.
+#[derive(Debug, Clone, Copy)]
+enum Gap {
+    /// The source begins here.
+    Start { at: u64 },
+    /// The log deleted this range before it was read.
+    Lost { from: u64, to: u64 },
 }
 
 /// What is known of the place to begin at.
@@ -65,7 +79,8 @@ impl Locate {
     pub(super) fn new() -> Locate {
         Locate {
             step: Step::Ledger { due: Duration::ZERO },
-            token: Token::on(0),
+            first: Token::on(0),
+            lost: None,
             doubted: None,
             backoff: Backoff::default(),
         }
@@ -81,20 +96,10 @@ impl Locate {
                 self.step = Step::Comparing { connection: *connection, ledger: std::mem::take(ledger) };
                 Some(Action::Bounds)
             }
-            Step::Claim { due, connection, at } if *due <= terms.now => {
-                let insert = Insert {
-                    connection: *connection,
-                    token: format!("{source}/ledger/new{}", self.token.suffix()),
-                    rows: Rows::Ledger(LedgerRow::empty(
-                        source.clone(),
-                        LedgerKind::Start,
-                        *at,
-                        *at,
-                        terms.plan.hash.clone(),
-                    )),
-                };
-                self.step = Step::Waiting;
-                Some(Action::Insert(insert))
+            Step::Write { due, connection, row } if *due <= terms.now => {
+                let (connection, row) = (*connection, *row);
+                self.step = Step::Writing { row };
+                Some(Action::Insert(self.insert(source, terms.plan, connection, row)))
             }
             Step::Ids { due, place } if *due <= terms.now => {
                 let action =
@@ -111,6 +116,18 @@ impl Locate {
         }
     }
 
+    fn insert(&self, source: &Source, plan: &Plan, connection: Connection, row: Gap) -> Insert {
+        let (token, kind, from, to) = match row {
+            Gap::Start { at } => (format!("{source}/ledger/new{}", self.first.suffix()), LedgerKind::Start, at, at),
+            Gap::Lost { from, to } => {
+                let token = self.lost.unwrap_or(Token::on(from));
+                (format!("{source}/ledger/{from}{}", token.suffix()), LedgerKind::Lost, from, to)
+            }
+        };
+        let row = LedgerRow::empty(source.clone(), kind, from, to, plan.hash.clone());
+        Insert { connection, token, rows: Rows::Ledger(row) }
+    }
+
     pub(super) fn reply(&mut self, source: &Source, terms: Terms<'_>, reply: Reply) -> Result<Option<Located>, Stop> {
         let step = std::mem::replace(&mut self.step, Step::Waiting);
         self.step = match (step, reply) {
@@ -120,7 +137,10 @@ impl Locate {
             (Step::Comparing { connection, ledger }, Reply::Bounds(Ok(bounds))) => {
                 self.place(source, terms, connection, ledger, bounds)?
             }
-            (Step::Comparing { connection, ledger }, Reply::Bounds(Err(_))) => {
+            (Step::Comparing { .. }, Reply::Bounds(Err(LogError::OtherTopic(error)))) => {
+                return Err(Stop::OtherTopic(error));
+            }
+            (Step::Comparing { connection, ledger }, Reply::Bounds(Err(LogError::Passing(_)))) => {
                 Step::Bounds { due: self.backoff.after_failure(terms.now), connection, ledger }
             }
             (Step::Pending(mut place), Reply::Ids(Ok(ids))) => {
@@ -128,6 +148,12 @@ impl Locate {
                     place.window.observe(kind, id, offset);
                 }
                 Step::Start { due: terms.now, place }
+            }
+            (_, Reply::Ids(Err(StoreError::Refused(error)))) => {
+                return Err(Stop::Refused {
+                    what: "the question for the ids before the ledger's end".to_owned(),
+                    error,
+                });
             }
             (Step::Pending(place), Reply::Ids(Err(_))) => {
                 Step::Ids { due: self.backoff.after_failure(terms.now), place }
@@ -142,21 +168,23 @@ impl Locate {
             (Step::Pending(place), Reply::Started(Err(_))) => {
                 Step::Start { due: self.backoff.after_failure(terms.now), place }
             }
-            // Whatever became of the first row, the ledger knows.
-            (_, Reply::Inserted(Ok(()))) => {
-                self.token.acknowledge(terms.now);
+            (Step::Writing { row }, Reply::Inserted(Ok(()))) => {
+                match row {
+                    Gap::Start { .. } => self.first.acknowledge(terms.now),
+                    Gap::Lost { from, .. } => self.lost.get_or_insert(Token::on(from)).acknowledge(terms.now),
+                }
                 Step::Ledger { due: terms.now }
             }
             (_, Reply::Marks(Err(StoreError::Refused(error)))) => {
                 return Err(Stop::Refused { what: "the question for the ledger's end".to_owned(), error });
             }
             (_, Reply::Inserted(Err(StoreError::Refused(error)))) => {
-                return Err(Stop::Refused { what: "the ledger's first row".to_owned(), error });
+                return Err(Stop::Refused { what: "a row of the ledger".to_owned(), error });
             }
             (_, Reply::Marks(Err(_)) | Reply::Inserted(Err(_))) => {
                 Step::Ledger { due: self.backoff.after_failure(terms.now) }
             }
-            (step, Reply::Bounds(_) | Reply::Ids(_) | Reply::Started(_)) => step,
+            (step, Reply::Bounds(_) | Reply::Ids(_) | Reply::Started(_) | Reply::Inserted(Ok(()))) => step,
         };
         Ok(None)
     }
@@ -171,11 +199,20 @@ impl Locate {
         bounds: Bounds,
     ) -> Result<Step, Stop> {
         let Some(end) = ledger.end else {
-            // The one time that a committed offset is believed.
-            let at = bounds.committed.unwrap_or(bounds.start).clamp(bounds.start, bounds.end);
-            let unseen = self.token.missed(0, terms.tuning.insert_timeout, terms.now);
+            // The one time that a committed offset is believed; and not in a later life of the topic, for the commit may
+            // well be of the life before.
+            let committed = bounds.committed.filter(|_| source.epoch <= 1);
+            let at = committed.unwrap_or(bounds.start).max(bounds.start).min(bounds.end.max(bounds.start));
+            if let Some(committed) = committed.filter(|&committed| committed != at) {
+                tracing::warn!(
+                    %source, committed,
+                    "the first start is at {at}: the group had committed {committed}, and the log has offsets {}..{}",
+                    bounds.start, bounds.end
+                );
+            }
+            let unseen = self.first.missed(0, terms.tuning.insert_timeout, terms.now);
             let due = if unseen { self.backoff.after_failure(terms.now) } else { terms.now };
-            return Ok(Step::Claim { due, connection, at });
+            return Ok(Step::Write { due, connection, row: Gap::Start { at } });
         };
         if bounds.end < end {
             return Err(Stop::LogEndsEarlier { ledger: end, end: bounds.end });
@@ -184,12 +221,13 @@ impl Locate {
             if self.doubted.replace(end) != Some(end) {
                 return Ok(Step::Ledger { due: terms.now });
             }
-            return Err(Stop::LogStartsLater { ledger: end, start: bounds.start });
+            return self.lose(source, terms, connection, end..bounds.start);
         }
         if let Some(committed) = bounds.committed.filter(|&committed| committed > end) {
             tracing::warn!(
                 source = %source, committed, ledger = end,
-                "the committed offset is ahead of the ledger; the ledger decides: reading again from {end}"
+                "the committed offset is ahead of the ledger; the ledger decides: reading from {end} (to \
+                 leave events out on purpose, delete them from the topic with kafka-delete-records)"
             );
         }
         let read_from = end.saturating_sub(terms.plan.limits.horizon).max(bounds.start);
@@ -200,6 +238,34 @@ impl Locate {
         } else {
             Step::Start { due: terms.now, place }
         })
+    }
+}
+
+impl Locate {
+    /// The log deleted offsets before they were read: says so in the ledger, or stops, as the settings have it.
+    fn lose(
+        &mut self,
+        source: &Source,
+        terms: Terms<'_>,
+        connection: Connection,
+        lost: Range<u64>,
+    ) -> Result<Step, Stop> {
+        if terms.tuning.lost == Lost::Stop {
+            return Err(Stop::LogStartsLater { ledger: lost.start, start: lost.end });
+        }
+        let mut token = self.lost.unwrap_or_else(|| {
+            tracing::error!(
+                %source,
+                "offsets {}..{} were deleted from the log before they were read: those events are gone. The ledger records \
+                 them as lost and reading goes on at {}; raise the topic's retention",
+                lost.start, lost.end, lost.end
+            );
+            Token::on(lost.start)
+        });
+        let unseen = token.missed(lost.start, terms.tuning.insert_timeout, terms.now);
+        self.lost = Some(token);
+        let due = if unseen { self.backoff.after_failure(terms.now) } else { terms.now };
+        Ok(Step::Write { due, connection, row: Gap::Lost { from: lost.start, to: lost.end } })
     }
 }
 

@@ -69,11 +69,11 @@ impl Running {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.flight.is_none() && self.open.events() == 0
+        self.flight.is_none() && self.open.is_empty()
     }
 
     pub(super) fn flush(&mut self) {
-        self.flush = self.open.events() > 0;
+        self.flush = !self.open.is_empty();
     }
 
     pub(super) fn throttle(&mut self, on: bool) {
@@ -91,10 +91,19 @@ impl Running {
         if record.offset < self.open.to() {
             return; // delivered before a restart of the fetch: taken in already
         }
-        if self.open.events() == 0 {
+        if self.open.is_empty() {
             self.opened_at = terms.now;
         }
         self.open.push(terms.plan, record, content, &mut self.window, &mut self.progress);
+    }
+
+    /// The log delivers nothing below `offset` any more: the ledger follows over the gap. Else retention, which takes
+    /// gaps as it takes records, would seem to have taken what was never read.
+    pub(super) fn end_of_log(&mut self, terms: Terms<'_>, offset: u64) {
+        if self.open.is_empty() {
+            self.opened_at = terms.now;
+        }
+        self.open.extend(offset);
     }
 
     pub(super) fn next(&mut self, terms: Terms<'_>) -> Option<Action> {
@@ -124,7 +133,7 @@ impl Running {
     }
 
     fn is_due(&self, terms: Terms<'_>) -> bool {
-        self.open.events() > 0
+        !self.open.is_empty()
             && (self.flush
                 || self.is_ripe(terms.tuning)
                 || terms.now.saturating_sub(self.opened_at) >= terms.tuning.seal_after)

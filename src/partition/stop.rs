@@ -6,7 +6,8 @@ pub enum Stop {
     /// The log's retention ran over us.
     #[error(
         "offsets {ledger}..{start} were deleted from the log before they were read (the ledger ends at {ledger}, the log \
-         begins at {start}); those events are gone: raise the topic's retention, then record the loss"
+         begins at {start}); those events are gone: raise the topic's retention, then restart with kafka.on_loss=record, which \
+         records the loss and goes on"
     )]
     LogStartsLater {
         /// End of the ledger.
@@ -25,6 +26,9 @@ pub enum Stop {
         /// End of the log.
         end: u64,
     },
+    /// The topic was made anew while it was read.
+    #[error("{0}; restart, which says how to begin a new epoch for it")]
+    OtherTopic(String),
     /// The ledger lost rows that it had.
     #[error(
         "the ledger now ends at {}, but this batch begins at {from}: rows of the ledger are missing (restored from an \

@@ -52,6 +52,7 @@ impl Token {
 }
 
 /// `/n`, or nothing for the first.
+#[derive(PartialEq, Eq)]
 pub(super) struct Suffix(u32);
 
 impl fmt::Display for Suffix {

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use super::*;
 use crate::batch::{Key, LedgerRow};
 use crate::event::wire::Writer;
+use crate::partition::Lost;
 use crate::plan::{Limits, Sources, TableKind};
 use crate::ports::{
     Bounds, Connection, Insert, LedgerEnd, LogError, Marks, Record, Registered, RegistryError, Rows, StoreError,
@@ -69,9 +70,9 @@ impl Log for ModelLog {
         }
     }
 
-    fn bounds(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Bounds>, LogError> {
+    fn bounds(&mut self, partitions: &[TopicPartition]) -> Vec<Result<Bounds, LogError>> {
         let ends = |name: &TopicPartition| self.0.borrow().logs[name.partition as usize].len() as u64;
-        Ok(partitions.iter().map(|name| Bounds { start: 0, end: ends(name), committed: None }).collect())
+        partitions.iter().map(|name| Ok(Bounds { start: 0, end: ends(name), committed: None })).collect()
     }
 
     fn start(&mut self, partition: &TopicPartition, offset: u64) -> Result<(), LogError> {
@@ -250,7 +251,7 @@ fn worker(shared: &World) -> Worker<ModelLog, ModelStore, ModelRegistry> {
         seal_bytes: 1 << 20,
         insert_timeout: second,
         keep_events: None,
-        keep_dead_letters: None,
+        lost: Lost::Stop,
     };
     let settings = Settings { tuning, memory: 1 << 20, epochs: BTreeMap::from([("t".into(), 1)]) };
     let log = ModelLog(Rc::clone(shared));

@@ -88,3 +88,38 @@ async fn a_table_that_forgets_tokens_is_refused_and_mended() {
     assert_eq!(migrate(&db.client, &db.catalog, false).await.unwrap().len(), 2);
     schema::check_tables(&db.client, &db.catalog).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_expires_rows_sooner_than_it_should_is_refused_and_mended() {
+    let db = Db::new("sooner").await;
+    let kept = |events_days| Retention { events_days, rollups_days: 0, dead_letters_days: 0, token_window: 10_000 };
+    let [month, year] = [30, 365].map(|days| Catalog::new(&db.plan, &kept(days), "sooner"));
+    migrate(&db.client, &month, false).await.unwrap();
+    schema::check_tables(&db.client, &month).await.unwrap();
+    for longer in [&year, &db.catalog] {
+        let error = schema::check_tables(&db.client, longer).await.unwrap_err().to_string();
+        assert!(
+            error.contains("the table probe drops rows by the TTL") && error.contains("highwater migrate"),
+            "{error}"
+        );
+    }
+    migrate(&db.client, &year, false).await.unwrap();
+    // Whoever has not heard of the longer retention yet may go on.
+    schema::check_tables(&db.client, &month).await.unwrap();
+    db.run("ALTER TABLE sooner.probe MODIFY TTL occurred_at + INTERVAL 10 YEAR").await;
+    assert!(schema::check_tables(&db.client, &year).await.is_err(), "a rule that is not ours");
+}
+
+/// A sum past the greatest date would wrap around, and what should be kept longest would go first.
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_beyond_all_dates_keeps_rows_and_dead_letters_live_from_when_they_came() {
+    let db = Db::new("beyond").await;
+    let kept = Retention { events_days: 36_500, rollups_days: 36_500, dead_letters_days: 30, token_window: 10_000 };
+    migrate(&db.client, &Catalog::new(&db.plan, &kept, "beyond"), false).await.unwrap();
+    db.run("INSERT INTO beyond.probe (event_id, occurred_at, app, _source, _offset) VALUES ('00000000-0000-0000-0000-000000000001', '2026-01-01 00:00:00', 'a', '1/t/0', 1)").await;
+    db.run("INSERT INTO beyond.dead_letters (timestamp, reason, _source, _offset) VALUES ('1970-01-01 00:00:00', 'not_framed', '1/t/0', 2)").await;
+    for table in ["probe", "dead_letters"] {
+        db.run(&format!("OPTIMIZE TABLE beyond.{table} FINAL")).await;
+        assert_eq!(db.number(&format!("(SELECT count() FROM beyond.{table})")).await, 1, "{table}");
+    }
+}

@@ -52,7 +52,7 @@ fn a_broker_that_is_killed_is_mentioned_once_and_awaited() {
         let group = format!("{protocol:?}");
         let mut log = consumer(&brokers, "killed", &group, protocol);
         let names = join(&mut log, 4);
-        let ends = log.bounds(&names).unwrap();
+        let ends: Vec<_> = log.bounds(&names).into_iter().map(Result::unwrap).collect();
         for name in &names {
             start(&mut log, name, 50);
         }
@@ -66,8 +66,8 @@ fn a_broker_that_is_killed_is_mentioned_once_and_awaited() {
         let said = lines.take();
         assert!(said.len() == 1 && said[0].contains("WARN") && said[0].contains(&brokers), "{said:?}");
         let begun = Instant::now();
-        assert!(log.bounds(&names).is_err());
-        assert!(begun.elapsed() < Duration::from_secs(7));
+        assert!(log.bounds(&names).iter().all(Result::is_err));
+        assert!(begun.elapsed() < Duration::from_secs(4));
 
         kafka.restart().unwrap();
         fill(&brokers, "killed", 4, 20);

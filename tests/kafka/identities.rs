@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use highwater::kafka::identity::{IdentityError, topic_identity};
 use highwater::kafka::{GroupProtocol, TopicIdentity};
+use highwater::ports::{Log, LogError};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
@@ -39,6 +40,29 @@ fn a_topic_made_anew_is_another() {
     let second = topic_identity(admin.inner(), "anew", PATIENCE).unwrap();
     assert_eq!(second.cluster_id, first.cluster_id);
     assert_ne!(second.topic_id, first.topic_id);
+}
+
+/// The new log is longer than what was read of the old, so that no position tells them apart.
+#[test]
+fn a_topic_made_anew_while_it_is_read_is_noticed_and_not_read_on() {
+    let brokers = broker();
+    topic(&brokers, "anew-live", 1);
+    fill(&brokers, "anew-live", 1, 5);
+    let log = consumer(&brokers, "anew-live", "anew-live", GroupProtocol::Classic);
+    let identity = log.identity("anew-live", PATIENCE).unwrap();
+    let mut log = log.claimed([("anew-live".into(), identity)].into());
+    let names = join(&mut log, 1);
+    start(&mut log, &names[0], 0);
+    poll_until(&mut log, |told| ended(told, 0) == Some(5));
+    assert!(log.bounds(&names)[0].is_ok());
+
+    futures::executor::block_on(admin(&brokers).delete_topics(&["anew-live"], &AdminOptions::new())).unwrap();
+    topic(&brokers, "anew-live", 1);
+    fill(&brokers, "anew-live", 1, 50);
+    let again = |told: &[Told]| told.iter().any(|told| matches!(told, Told::OutOfRange(_) | Told::Assigned(_)));
+    poll_until(&mut log, again);
+    let bounds = log.bounds(&names).remove(0);
+    assert!(matches!(&bounds, Err(LogError::OtherTopic(why)) if why.contains("anew-live")), "{bounds:?}");
 }
 
 #[test]

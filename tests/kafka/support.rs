@@ -28,7 +28,7 @@ pub(crate) fn cluster_id() -> String {
 
 /// One past the last offset of one partition.
 pub(crate) fn log_end(log: &mut KafkaLog, names: &[TopicPartition]) -> u64 {
-    log.bounds(names).unwrap()[0].end
+    log.bounds(names)[0].as_ref().unwrap().end
 }
 
 pub(crate) fn none() -> BTreeMap<String, String> {

@@ -124,23 +124,23 @@ impl Log for ModelLog {
         }
     }
 
-    fn bounds(&mut self, partitions: &[TopicPartition]) -> Result<Vec<Bounds>, LogError> {
+    fn bounds(&mut self, partitions: &[TopicPartition]) -> Vec<Result<Bounds, LogError>> {
         let shared = &mut *self.shared.borrow_mut();
         if !shared.calm && shared.rng.u8(..) < 10 {
-            return Err(LogError("the broker did not answer".to_owned()));
+            return vec![Err(LogError::Passing("the broker did not answer".to_owned())); partitions.len()];
         }
         let kafka = &shared.kafka;
         let bounds = |name: &TopicPartition| {
             let partition = name.partition as usize;
             Bounds { start: kafka.starts[partition], end: kafka.ends[partition], committed: kafka.committed[partition] }
         };
-        Ok(partitions.iter().map(bounds).collect())
+        partitions.iter().map(|name| Ok(bounds(name))).collect()
     }
 
     fn start(&mut self, partition: &TopicPartition, offset: u64) -> Result<(), LogError> {
         let shared = &mut *self.shared.borrow_mut();
         if !shared.calm && shared.rng.u8(..) < 10 {
-            return Err(LogError("not yet".to_owned()));
+            return Err(LogError::Passing("not yet".to_owned()));
         }
         shared.say(|| format!("member {} starts {partition} at {offset}", self.member));
         if let Some(held) = self.held.get_mut(&partition.partition) {

@@ -134,13 +134,13 @@ pub struct Truth {
     pub duplicates: Vec<u64>,
     /// Event time of each raw row, microseconds since 1970.
     pub times: BTreeMap<u64, i64>,
-    /// One past the last message.
+    /// End of the log: the ledger follows over gaps as well.
     pub end: u64,
 }
 
 /// Computes it by looking back from each event.
 pub fn truth(log: &[Record]) -> Truth {
-    let mut truth = Truth::default();
+    let mut truth = Truth { end: log.len() as u64, ..Truth::default() };
     for (offset, record) in log.iter().enumerate() {
         let at = offset as u64;
         match &record.entry {
@@ -162,7 +162,6 @@ pub fn truth(log: &[Record]) -> Truth {
                 }
             }
         }
-        truth.end = at + 1;
     }
     truth
 }

@@ -109,6 +109,9 @@ impl Audit<'_> {
         };
         let expiring = match self.keep_days(&table.name) {
             0 => "false".to_owned(),
+            days if table.kind == TableKind::DeadLetters => {
+                format!("CAST(written_at < now() - INTERVAL {days} DAY, 'Bool')")
+            }
             days => {
                 format!("CAST(least(ifNull(min_time, written_at), written_at) < now() - INTERVAL {days} DAY, 'Bool')")
             }

@@ -1,5 +1,6 @@
 //! Ends and errors: what librdkafka reports beside records, and what becomes of it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer;
@@ -7,10 +8,12 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::super::slots::Stage;
 use super::{KafkaLog, SEEK, list, position, raw};
-use crate::ports::{LogEvent, TopicPartition};
+use crate::ports::{LogError, LogEvent, TopicPartition};
 
 /// How long a probe of the brokers may hold up the thread that polls.
 const PROBE: Duration = Duration::from_millis(300);
+/// How often it is looked whether the topics are still those that were claimed.
+const RECOGNISE: Duration = Duration::from_secs(10);
 
 impl KafkaLog {
     /// Sorts an error: an end, a position that does not exist, brokers or topics away, or the end of this consumer.
@@ -122,9 +125,43 @@ impl KafkaLog {
         }
     }
 
+    /// Whether a topic is still the one that was claimed.
+    pub(super) fn recognise(&self, topic: &Arc<str>, patience: Duration) -> Result<(), LogError> {
+        let Some(claimed) = self.claimed.get(topic) else { return Ok(()) };
+        let found = self.identity(topic, patience).map_err(|error| LogError::Passing(error.to_string()))?;
+        if (&found.cluster_id, &found.topic_id) == (&claimed.cluster_id, &claimed.topic_id) {
+            return Ok(());
+        }
+        Err(LogError::OtherTopic(format!(
+            "the topic {topic} is another one than when it was claimed: it was topic id {} in cluster {}, now it is topic \
+             id {} in cluster {}",
+            claimed.topic_id, claimed.cluster_id, found.topic_id, found.cluster_id
+        )))
+    }
+
+    /// Looks now and then whether a topic was made anew: its partitions have to be located again, which says so and
+    /// stops them. librdkafka tells only if the new log happens to be shorter than what was read of the old.
+    fn find_strangers(&mut self, now: Instant, on: &mut dyn FnMut(LogEvent<'_>)) {
+        if now.duration_since(self.recognised) < RECOGNISE || self.brokers.is_away() {
+            return;
+        }
+        self.recognised = now;
+        let strange = |topic: &&Arc<str>| matches!(self.recognise(topic, PROBE), Err(LogError::OtherTopic(_)));
+        let strangers: Vec<Arc<str>> = self.topics.iter().filter(strange).cloned().collect();
+        // What is done of the one would be committed to the other.
+        self.done.retain(|name, _| !strangers.contains(&name.topic));
+        for slot in self.slots.iter_mut().filter(|slot| strangers.contains(&slot.partition.topic)) {
+            if matches!(slot.stage, Stage::Started { .. }) {
+                slot.stage = Stage::Stopped;
+                on(LogEvent::OutOfRange(slot.partition.clone()));
+            }
+        }
+    }
+
     /// While brokers or topics are away: looks whether they are back.
-    pub(super) fn tend(&mut self) {
+    pub(super) fn tend(&mut self, on: &mut dyn FnMut(LogEvent<'_>)) {
         let now = Instant::now();
+        self.find_strangers(now, on);
         let brokers = self.brokers.wants_probe(now);
         let mut answers = true;
         for (topic, reach) in self.topics.iter().zip(&mut self.missing) {
