@@ -124,7 +124,7 @@ impl Scene {
     fn wait_for(&self, topic: &str) {
         let (begun, sent) = (Instant::now(), self.sent.messages[topic]);
         while self.done(topic) < sent {
-            assert!(begun.elapsed() < MINUTE, "{} of {sent} messages of {topic} done", self.done(topic));
+            assert!(begun.elapsed() < 3 * MINUTE, "{} of {sent} messages of {topic} done", self.done(topic));
             std::thread::sleep(Duration::from_millis(100));
         }
     }
