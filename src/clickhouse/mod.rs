@@ -17,6 +17,7 @@ mod error;
 mod insert;
 mod marks;
 mod pace;
+pub mod rebuild;
 pub mod schema;
 pub mod sql;
 mod store;

@@ -18,7 +18,7 @@ use rdkafka::message::Message;
 use rdkafka::topic_partition_list::Offset;
 
 use self::membership::Leave;
-use super::bounds::{bounds, list, raw};
+use super::bounds::{bounds, list, position, raw};
 use super::context::Context;
 use super::identity::{self, IdentityError, TopicIdentity};
 use super::reach::{Limiter, Reach};
@@ -233,9 +233,4 @@ impl Log for KafkaLog {
             );
         }
     }
-}
-
-/// An offset as librdkafka takes it; those beyond its range do not exist.
-fn position(offset: u64) -> Offset {
-    Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX))
 }

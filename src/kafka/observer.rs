@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::KafkaError;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::Offset;
 
-use super::bounds::bounds;
+use super::bounds::{bounds, list, position, raw};
 use super::identity::{IdentityError, TopicIdentity, topic_identity};
 use super::settings::{ConsumerSettings, SettingsError};
 use crate::ports::{Bounds, LogError, TopicPartition};
@@ -54,6 +55,37 @@ impl Observer {
         // Errors of the connection are served by a poll and say nothing that the answer does not.
         let _ = self.consumer.poll(Duration::ZERO);
         topic_identity(self.consumer.client(), topic, self.patience)
+    }
+
+    /// The first offset of a partition whose record's timestamp is at or after a time, in milliseconds since 1970; `None`:
+    /// none is.
+    ///
+    /// # Errors
+    /// Kafka did not answer.
+    pub fn offset_at(&self, name: &TopicPartition, millis: i64) -> Result<Option<u64>, LogError> {
+        let asked = list([(name, Offset::Offset(millis))]);
+        let failed =
+            |error: KafkaError| LogError::Passing(format!("cannot ask Kafka for an offset of {name}: {error}"));
+        let found = self.consumer.offsets_for_times(asked, self.patience).map_err(failed)?;
+        let element = found.find_partition(&name.topic, name.partition);
+        element.as_ref().map_or(Ok(()), |element| element.error()).map_err(failed)?;
+        Ok(element.and_then(|element| raw(element.offset())))
+    }
+
+    /// Commits offsets for the group, which Kafka allows to somebody outside of it only while it has no member.
+    ///
+    /// # Errors
+    /// The group has members, or Kafka did not answer.
+    pub fn commit_alone(&self, offsets: &[(TopicPartition, u64)]) -> Result<(), LogError> {
+        let list = list(offsets.iter().map(|(name, offset)| (name, position(*offset))));
+        self.consumer.commit(&list, CommitMode::Sync).map_err(|error| {
+            LogError::Passing(match error.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::UnknownMemberId | RDKafkaErrorCode::IllegalGeneration) => {
+                    "the consumer group has members: stop all replicas first".to_owned()
+                }
+                _ => format!("cannot commit to Kafka: {error}"),
+            })
+        })
     }
 
     /// Bounds and commits of all partitions of a topic that has `partitions` of them.

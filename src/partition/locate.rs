@@ -226,8 +226,8 @@ impl Locate {
         if let Some(committed) = bounds.committed.filter(|&committed| committed > end) {
             tracing::warn!(
                 source = %source, committed, ledger = end,
-                "the committed offset is ahead of the ledger; the ledger decides: reading from {end} (to \
-                 leave events out on purpose, delete them from the topic with kafka-delete-records)"
+                "the committed offset is ahead of the ledger; the ledger decides: reading from {end}. To \
+                 leave events out on purpose, delete them from the topic (kafka-delete-records); to read some again, `highwater rewind`"
             );
         }
         let read_from = end.saturating_sub(terms.plan.limits.horizon).max(bounds.start);

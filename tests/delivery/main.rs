@@ -3,6 +3,7 @@
 
 mod guards;
 mod registry;
+mod rewind;
 mod support;
 mod truth;
 
