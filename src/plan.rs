@@ -229,9 +229,10 @@ impl Plan {
         self.by_fingerprint.get(&fingerprint).copied()
     }
 
-    /// The event type of a record's name, as its schema has it, without namespace.
-    pub fn type_named(&self, name: &str) -> Option<usize> {
-        self.types.iter().position(|planned| planned.event.name == name)
+    /// The event type that a writer's record of that full name is of: by the name without its namespace, or by an alias.
+    pub fn type_written_as(&self, full_name: &str) -> Option<usize> {
+        let reads = |event: &EventType| event.schema.record().is_some_and(|(record, _)| record.answers_to(full_name));
+        self.types.iter().position(|planned| reads(&planned.event))
     }
 
     /// A table by its id.

@@ -19,10 +19,10 @@ use rustc_hash::FxHashMap;
 
 use crate::batch::Reason;
 use crate::columns::Decoder;
+use crate::event::avro::Schema;
 use crate::event::wire::{self, FrameError, Writer};
-use crate::event::{EventType, WriterSchema};
 use crate::partition::Backoff;
-use crate::plan::{Plan, PlannedType};
+use crate::plan::Plan;
 use crate::ports::{Record, Registered, RegistryError};
 
 /// Age from which on a message's id is believed to be missing.
@@ -168,23 +168,21 @@ fn dated(record: &Record<'_>) -> Duration {
     Duration::from_millis(u64::try_from(record.timestamp_ms).unwrap_or(0))
 }
 
-/// The type that a registered schema is of, and how its messages are read.
+/// The type that a registered schema is of, and how its messages are read: by Avro's schema resolution.
 fn read(plan: &Plan, id: u32, text: &str) -> Result<(usize, Decoder), Reason> {
-    let schema = WriterSchema::parse(text).map_err(|problem| Reason::Unresolvable { id, problem })?;
-    let Some(event) = plan.type_named(&schema.name) else {
-        return Err(Reason::UnknownType { id, name: schema.full_name });
+    let unresolvable = |problem: String| Reason::Unresolvable { id, problem };
+    let schema =
+        Schema::parse(text).map_err(|problem| unresolvable(format!("it is not a valid Avro schema: {problem}")))?;
+    let Some((record, _)) = schema.record() else {
+        let kind = schema.name(&schema.root);
+        return Err(unresolvable(format!("it is an Avro {kind}, and an event is a record")));
     };
-    let decoder = decoder(&schema, &plan.types[event]).map_err(|problem| Reason::Unresolvable { id, problem })?;
-    Ok((event, decoder))
-}
-
-/// How messages of a writer's schema are read as a type of the plan.
-fn decoder(writer: &WriterSchema, reader: &PlannedType) -> Result<Decoder, String> {
-    let EventType { name, fingerprint, .. } = &reader.event;
-    if writer.is_that_of(&reader.event) {
-        Ok(reader.decoder.clone())
-    } else {
-        Err(format!("it is of `{}`, and not the schema of {name} in the plan ({fingerprint:016x})", writer.full_name))
+    let Some(event) = plan.type_written_as(&record.name) else {
+        return Err(Reason::UnknownType { id, name: record.name.clone() });
+    };
+    match Decoder::resolve(text, &plan.types[event].event) {
+        Ok(decoder) => Ok((event, decoder)),
+        Err(error) => Err(unresolvable(error.to_string())),
     }
 }
 

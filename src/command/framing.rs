@@ -5,8 +5,8 @@ use anyhow::{Context as _, Result};
 use super::UsageError;
 use super::outlet::Target;
 use crate::config::Settings;
+use crate::event::EventType;
 use crate::event::wire::Writer;
-use crate::event::{EventType, WriterSchema};
 use crate::registry::Client;
 
 /// How a message names its schema.
@@ -33,8 +33,8 @@ pub(super) async fn writer(settings: &Settings, target: &Target, event: &EventTy
             UsageError("--framing confluent needs the address of a schema registry: registry.url".into()).into()
         );
     };
-    let full_name = WriterSchema::parse(&event.json).map_err(anyhow::Error::msg)?.full_name;
-    let subject = subject(&target.topic, &full_name);
+    let full_name = event.schema.record().map_or(event.name.as_str(), |(record, _)| record.name.as_str());
+    let subject = subject(&target.topic, full_name);
     let id = Client::new(endpoint).register(&subject, &event.json).await;
     let id = id.with_context(|| format!("registering the schema of {} under the subject {subject}", event.name))?;
     eprintln!("the schema of {} has the id {id}, under the subject {subject}", event.name);

@@ -177,10 +177,10 @@ fn a_record_without_a_timestamp_or_from_the_future_does_not_wait_for_ever() {
 fn what_will_never_be_readable_is_said_with_its_reason() {
     let (plan, mut writers) = (plan(true), Writers::default());
     let elsewhere = TICK.replace(r#""tick""#, r#""com.example.tack""#);
-    let wider = TICK.replace(r#""app", "type": "string""#, r#""app", "type": "bytes""#);
+    let other = TICK.replace(r#""app", "type": "string""#, r#""app", "type": "boolean""#);
     let cases = [
         (avro(&elsewhere), "unknown_schema", "`com.example.tack`"),
-        (avro(&wider), "unresolvable_schema", "`tick`"),
+        (avro(&other), "unresolvable_schema", "app"),
         (avro("nonsense"), "unresolvable_schema", "not a valid Avro schema"),
         (avro(r#"{"type": "map", "values": "int"}"#), "unresolvable_schema", "map"),
         (Ok(Registered::Unusable("it is a JSON schema".into())), "unresolvable_schema", "it is a JSON schema"),
@@ -192,6 +192,25 @@ fn what_will_never_be_readable_is_said_with_its_reason() {
         assert!(found.contains(&format!("the id {id} ")), "{found}");
     }
     assert!(!writers.is_waiting());
+}
+
+/// The name decides which type it is, whatever its namespace, and Avro's resolution how it is read.
+#[test]
+fn a_schema_of_another_version_is_read_as_ours() {
+    let (plan, mut writers) = (plan(true), Writers::default());
+    let more = r#"{"name": "more", "type": "long"}, {"name": "app""#;
+    let version = TICK.replace(r#""tick""#, r#""com.example.tick""#);
+    let version = version.replace(r#"{"name": "app""#, more);
+    writers.answered(&plan, 5, avro(&version), NOW);
+    let mut message = Vec::new();
+    Writer::Id(5).frame(&mut message);
+    // An id of one letter, a time, the field that we don't have, and two more of one letter.
+    message.extend_from_slice(&[2, b'A', 0xA0, 0x9C, 0x01, 0x54, 2, b'a', 2, b't']);
+    let record = record(&message);
+    let Opened::Known(Ok(content)) = writers.open(&plan, &record, NOW) else { panic!("not readable") };
+    let mut columns = plan.types[0].decoder.new_columns();
+    let row = content.decoder.decode(content.body, &mut columns).unwrap();
+    assert_eq!((content.event, row.time), (0, 10_000_000));
 }
 
 #[test]

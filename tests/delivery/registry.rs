@@ -174,7 +174,7 @@ impl Scene {
     fn check_strays(&self, strays: &[(u32, &str, &str)]) {
         let rows = self.world.query(
             "SELECT reason, detail FROM highwater.dead_letters WHERE payload LIKE '%body' \
-             ORDER BY _offset FORMAT TSVRaw",
+             ORDER BY _offset FORMAT TSV",
         );
         assert_eq!(rows.lines().count(), strays.len(), "{rows}");
         for (row, (_, reason, detail)) in rows.lines().zip(strays) {
