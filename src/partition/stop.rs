@@ -53,3 +53,38 @@ pub enum Stop {
 fn show(end: &Option<u64>) -> String {
     end.map_or_else(|| "nothing".to_owned(), |end| end.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_runbook_has_every_reason() {
+        let runbook = include_str!("../../docs/runbook.md");
+        let headings: Vec<&str> = runbook
+            .lines()
+            .filter(|line| line.starts_with("###"))
+            .flat_map(|line| line.split('`').skip(1).step_by(2))
+            .collect();
+        let text = || "it".to_owned();
+        let reasons = [
+            Stop::LogStartsLater { ledger: 1, start: 2 },
+            Stop::LogEndsEarlier { ledger: 2, end: 1 },
+            Stop::OtherTopic("the topic t is another one than when it was claimed".to_owned()),
+            Stop::LedgerWentBack { end: None, from: 1 },
+            Stop::Refused { what: text(), error: text() },
+        ];
+        for reason in reasons {
+            // A reason that is added here has to be added to the list above.
+            match reason {
+                Stop::LogStartsLater { .. }
+                | Stop::LogEndsEarlier { .. }
+                | Stop::OtherTopic(_)
+                | Stop::LedgerWentBack { .. }
+                | Stop::Refused { .. } => {}
+            }
+            let said = reason.to_string();
+            assert!(headings.iter().any(|heading| said.contains(heading)), "{said}");
+        }
+    }
+}
