@@ -47,7 +47,8 @@ const REASONED: [&str; 6] = [
 
 /// Whether a reason to refuse is one of ours. Digits in text are not a decimal's bytes, nor the other way round.
 fn reasoned(mismatch: &Mismatch) -> bool {
-    let text_and_decimal = mismatch.reason.contains("decimal(") && mismatch.reason.contains("string");
+    let text = ["string", "uuid"].iter().any(|text| mismatch.reason.contains(text));
+    let text_and_decimal = text && mismatch.reason.contains("decimal(");
     text_and_decimal || REASONED.iter().any(|reason| mismatch.reason.contains(reason))
 }
 

@@ -14,7 +14,7 @@ use super::scalar::{self, Target};
 use super::skip::{Skipper, Skips};
 use super::step::{Op, Step, Steps, run};
 use super::{Column, Row, empty_columns};
-use crate::event::avro::{Definition, Primitive, RecordField, Schema, Shape, Type};
+use crate::event::avro::{Definition, Logical, Primitive, RecordField, Schema, Shape, Type};
 use crate::event::{EventType, Kind, without_null};
 
 /// Compiles the steps that read what `writer` wrote into the columns of `event`, and tells everything that can't be
@@ -92,6 +92,9 @@ impl<'a> Resolver<'a> {
             }
             (Type::Primitive(written, writer_logical), Type::Primitive(read, reader_logical)) => {
                 let target = place.targets.get(place.column).copied();
+                let is_text = *read == Primitive::String;
+                // A decimal's bytes are no text.
+                let target = target.filter(|_| !(is_text && matches!(writer_logical, Some(Logical::Decimal { .. }))));
                 match target.and_then(|target| scalar::primitive(*written, *read, target)) {
                     None => self.types_differ(writer, reader, place),
                     Some(read) => match scalar::logical_types_differ(*writer_logical, *reader_logical) {
