@@ -17,9 +17,9 @@ mod window;
 use std::collections::BTreeMap;
 
 use crate::columns::Columns;
-use crate::event::wire;
 use crate::plan::{Plan, TableKind};
 use crate::ports::Record;
+use crate::writers::Content;
 
 pub use block::{Block, Encoded};
 pub use dead_letter::{COLUMNS as DEAD_LETTER_COLUMNS, Reason};
@@ -163,7 +163,14 @@ impl Batch {
     }
 
     /// Takes in the next message: it becomes a row, a dead letter or a counted duplicate, never nothing.
-    pub fn push(&mut self, plan: &Plan, record: &Record<'_>, window: &mut Window, progress: &mut Progress) {
+    pub fn push(
+        &mut self,
+        plan: &Plan,
+        record: &Record<'_>,
+        content: Result<Content<'_>, Reason>,
+        window: &mut Window,
+        progress: &mut Progress,
+    ) {
         debug_assert!(record.offset >= self.to, "offsets ascend");
         self.to = record.offset + 1;
         self.events += 1;
@@ -174,7 +181,7 @@ impl Batch {
             let (least, greatest) = self.stamps.unwrap_or((record.timestamp_ms, record.timestamp_ms));
             self.stamps = Some((least.min(record.timestamp_ms), greatest.max(record.timestamp_ms)));
         }
-        match self.take(plan, record, window, progress) {
+        match content.and_then(|content| self.take(plan, record, &content, window, progress)) {
             Ok(Taken::Row { late: false }) => {}
             Ok(Taken::Row { late: true }) => self.late.push(record.offset),
             Ok(Taken::Duplicate) => self.duplicates.push(record.offset),
@@ -188,14 +195,12 @@ impl Batch {
     }
 
     /// Takes note of the id of a message below `from`, which is written already.
-    pub fn remember(&mut self, plan: &Plan, record: &Record<'_>, window: &mut Window) {
-        let Ok((fingerprint, body)) = wire::split(record.payload) else { return };
-        let Some(index) = plan.type_of(fingerprint) else { return };
-        let planned = &plan.types[index];
+    pub fn remember(&mut self, plan: &Plan, record: &Record<'_>, content: &Content<'_>, window: &mut Window) {
+        let planned = &plan.types[content.event];
         let key = Key { table: planned.table, month: Month::of(record.timestamp_ms.saturating_mul(1_000)) };
         let columns = self.tables.entry(key).or_insert_with(|| planned.decoder.new_columns());
-        if let Ok(row) = planned.decoder.decode(body, columns) {
-            window.observe(index, row.id, record.offset);
+        if let Ok(row) = content.decoder.decode(content.body, columns) {
+            window.observe(content.event, row.id, record.offset);
             columns.truncate(0);
         }
     }
@@ -204,20 +209,20 @@ impl Batch {
         &mut self,
         plan: &Plan,
         record: &Record<'_>,
+        content: &Content<'_>,
         window: &mut Window,
         progress: &mut Progress,
     ) -> Result<Taken, Reason> {
-        let (fingerprint, body) = wire::split(record.payload)?;
-        let index = plan.type_of(fingerprint).ok_or(Reason::UnknownSchema(fingerprint))?;
-        let planned = &plan.types[index];
+        let &Content { event, decoder, body } = content;
+        let planned = &plan.types[event];
         // The event's month is known only when it is decoded; its record's month is nearly always the same.
         let guess = Month::of(record.timestamp_ms.saturating_mul(1_000));
         let key = Key { table: planned.table, month: guess };
         let mut columns = self.tables.entry(key).or_insert_with(|| planned.decoder.new_columns());
         let rows = columns.len();
         let decode_error = |error| Reason::Decode { event: planned.event.name.clone(), error };
-        let row = planned.decoder.decode(body, columns).map_err(decode_error)?;
-        let duplicate = window.observe(index, row.id, record.offset);
+        let row = decoder.decode(body, columns).map_err(decode_error)?;
+        let duplicate = window.observe(event, row.id, record.offset);
         let judged = plan.limits.judge(row.time, record.timestamp_ms);
         let month = Month::of(row.time);
         if duplicate || judged.is_err() || month != guess {
@@ -230,7 +235,7 @@ impl Batch {
         if month != guess {
             let key = Key { table: planned.table, month };
             columns = self.tables.entry(key).or_insert_with(|| planned.decoder.new_columns());
-            planned.decoder.decode(body, columns).map_err(decode_error)?;
+            decoder.decode(body, columns).map_err(decode_error)?;
         }
         if let Some(pricer) = &planned.pricer {
             pricer.push_cost(columns, row.time);

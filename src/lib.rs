@@ -32,13 +32,15 @@
 //! | [`columns`] | Avro bytes → ClickHouse columns, and the Native block |
 //! | [`rollup`] | packs, histograms, prices; columns → per-minute aggregates |
 //! | [`plan`] | the three above, compiled: what every message is put through |
+//! | [`writers`] | what is known of the schemas that messages were written with |
 //! | [`batch`] | a range of offsets and its blocks; the ledger's row |
 //! | [`partition`] | the delivery protocol of one partition, a pure state machine |
-//! | [`ports`] | what a worker needs of a log and a store |
+//! | [`ports`] | what a worker needs of a log, a store and a schema registry |
 //! | [`meter`] | what a worker tells of its work |
 //! | [`worker`] | one consumer's thread, driving partitions between the two |
 //! | [`kafka`] | the log |
 //! | [`clickhouse`] | the store; tables and their migration |
+//! | [`registry`] | the schema registry |
 //! | [`tls`] | certificates, dialing under TLS or without, and what went wrong with it |
 //! | [`telemetry`] | what the process says of itself |
 //! | [`command`] | one file per subcommand |
@@ -57,7 +59,9 @@ pub mod meter;
 pub mod partition;
 pub mod plan;
 pub mod ports;
+pub mod registry;
 pub mod rollup;
 pub mod telemetry;
 pub mod tls;
 pub mod worker;
+pub mod writers;

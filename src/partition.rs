@@ -1,7 +1,8 @@
 //! The delivery protocol of one partition, as a state machine.
 //!
 //! It holds no connection and reads no clock: [`Partition::next`] says what it wants done, the worker does it and brings
-//! the [`Reply`]. Records come in by [`Partition::record`].
+//! the [`Reply`]. Records come in by [`Partition::record`]; one whose schema is not known yet, and all behind it, wait in
+//! the module `hold` while delivery is paused.
 //!
 //! ```text
 //! Locating ──▶ Warming ──▶ Running ──▶ (revoked: dropped)
@@ -15,6 +16,7 @@
 //! the mark says that it is there. So any number of these machines, asleep or awake, may work on one partition at once.
 
 mod flight;
+mod hold;
 mod locate;
 mod running;
 mod status;
@@ -28,11 +30,16 @@ use crate::batch::Source;
 use crate::meter::Meter;
 use crate::plan::Plan;
 use crate::ports::{Bounds, Insert, LogError, Marks, Question, Record, StoreError};
+use crate::writers::{Opened, Writers};
 
+use hold::Hold;
 use locate::{Locate, Located};
 use running::Running;
 pub use status::Status;
 pub use stop::Stop;
+
+/// Parked records whose schemas are asked for at once.
+const LOOK_AHEAD: usize = 64;
 
 /// When a batch is sealed, and how patient its delivery is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +74,8 @@ pub enum Lost {
 pub struct Terms<'a> {
     /// What every message is put through.
     pub plan: &'a Plan,
+    /// The schemas that messages were written with, as far as they are known.
+    pub writers: &'a Writers,
     /// When to seal, how long to wait.
     pub tuning: &'a Tuning,
     /// Time since 1970; it never goes back.
@@ -125,6 +134,9 @@ pub struct Partition {
     end: u64,
     /// How it stood when it was stopped.
     last: Option<Status>,
+    hold: Hold,
+    /// Whether the log was told to deliver nothing for now.
+    paused: bool,
 }
 
 #[derive(Debug)]
@@ -142,7 +154,14 @@ enum State {
 impl Partition {
     /// A partition that was just assigned.
     pub fn new(source: Source) -> Partition {
-        Partition { source, state: State::Locating(Locate::new()), end: 0, last: None }
+        Partition {
+            source,
+            state: State::Locating(Locate::new()),
+            end: 0,
+            last: None,
+            hold: Hold::default(),
+            paused: false,
+        }
     }
 
     /// Whose machine this is.
@@ -152,12 +171,22 @@ impl Partition {
 
     /// What to do next, if anything. Call again until it answers `None`.
     pub fn next(&mut self, terms: Terms<'_>) -> Option<Action> {
-        match &mut self.state {
-            State::Locating(locate) => locate.next(&self.source, terms),
+        self.release(terms);
+        let action = match &mut self.state {
+            State::Locating(locate) => return locate.next(&self.source, terms),
+            State::Stopped { silent } => return (!std::mem::replace(silent, true)).then_some(Action::Pause),
             State::Warming(_) => None,
             State::Running(running) => running.next(terms),
-            State::Stopped { silent } => (!std::mem::replace(silent, true)).then_some(Action::Pause),
-        }
+        };
+        action.or_else(|| {
+            let full = matches!(&self.state, State::Running(running) if running.is_full(terms.tuning));
+            let pause = full || !self.hold.is_empty();
+            (std::mem::replace(&mut self.paused, pause) != pause).then_some(if pause {
+                Action::Pause
+            } else {
+                Action::Resume
+            })
+        })
     }
 
     /// Takes in what came of an action.
@@ -178,19 +207,61 @@ impl Partition {
 
     /// Takes in the next record of the log.
     pub fn record(&mut self, terms: Terms<'_>, record: &Record<'_>) {
+        if !self.hold.is_empty() || !self.take(terms, record, terms.now) {
+            self.hold.park(record, terms.now);
+        }
+    }
+
+    /// Takes in a record that was first seen at that time; answers false, and does nothing, while its schema is unknown.
+    fn take(&mut self, terms: Terms<'_>, record: &Record<'_>, seen: Duration) -> bool {
+        if matches!(self.state, State::Locating(_) | State::Stopped { .. }) {
+            return true; // neither is delivered anything
+        }
+        let Opened::Known(content) = terms.writers.open(terms.plan, record, seen) else { return false };
         if let State::Warming(running) = &mut self.state {
             if record.offset < running.done() {
-                return running.remember(terms.plan, record);
+                running.remember(terms.plan, record, content);
+                return true;
             }
             self.finish_warming();
         }
         if let State::Running(running) = &mut self.state {
-            running.record(terms, record);
+            running.record(terms, record, content);
         }
+        true
+    }
+
+    /// Takes in what waited, as far as its schemas are known by now.
+    fn release(&mut self, terms: Terms<'_>) {
+        if self.hold.is_empty() {
+            return;
+        }
+        let source = self.source.clone();
+        while let Some(parked) = self.hold.pop() {
+            if !self.take(terms, &parked.record(&source), parked.seen) {
+                return self.hold.put_back(parked);
+            }
+        }
+        if let Some(end) = self.hold.take_end() {
+            self.end_of_log(terms, end);
+        }
+    }
+
+    /// Ids of a schema registry that it waits for, or will when those before are known.
+    pub fn wanted(&self, terms: Terms<'_>) -> impl Iterator<Item = u32> {
+        self.hold.iter().take(LOOK_AHEAD).filter_map(move |parked| {
+            match terms.writers.open(terms.plan, &parked.record(&self.source), parked.seen) {
+                Opened::Unknown(id) => Some(id),
+                Opened::Known(_) => None,
+            }
+        })
     }
 
     /// The log has been read to its end; the next record will be at `offset` or later.
     pub fn end_of_log(&mut self, terms: Terms<'_>, offset: u64) {
+        if !self.hold.is_empty() {
+            return self.hold.end(offset);
+        }
         self.end = offset;
         if matches!(&self.state, State::Warming(running) if offset >= running.done()) {
             self.finish_warming();
@@ -203,7 +274,7 @@ impl Partition {
     /// Whether it has come to the log's end and written all of it; whoever knows the log's high watermark then, open
     /// transactions included, should tell it by [`Partition::quiet`].
     pub fn is_quiet(&self) -> bool {
-        matches!(&self.state, State::Running(running) if running.is_quiet())
+        self.hold.is_empty() && matches!(&self.state, State::Running(running) if running.is_quiet())
     }
 
     /// The log's high watermark is `high`; it was asked for at `terms.now`, or later.
@@ -234,6 +305,7 @@ impl Partition {
         tracing::error!(%topic, partition, offset = self.done(), "partition stopped: {stop}");
         self.last = Some(Status { bytes: 0, paused: true, stopped: Some(stop.name()), ..self.status() });
         self.state = State::Stopped { silent: false };
+        self.hold = Hold::default();
     }
 
     /// Seals what is open as soon as nothing is in flight, whatever its age: to end, or to free memory.
@@ -279,7 +351,9 @@ impl Partition {
     /// How it stands.
     pub fn status(&self) -> Status {
         match (&self.state, &self.last) {
-            (State::Warming(running) | State::Running(running), _) => running.status(self.end),
+            (State::Warming(running) | State::Running(running), _) => {
+                Status { bytes: self.bytes(), paused: self.paused, ..running.status(self.end) }
+            }
             (State::Stopped { .. }, Some(last)) => last.clone(),
             (State::Locating(_) | State::Stopped { .. }, _) => Status::default(),
         }
@@ -287,22 +361,23 @@ impl Partition {
 
     /// Memory held, roughly.
     pub fn bytes(&self) -> usize {
-        match &self.state {
+        let batches = match &self.state {
             State::Running(running) => running.bytes(),
             State::Locating(_) | State::Warming(_) | State::Stopped { .. } => 0,
-        }
+        };
+        batches + self.hold.bytes()
     }
 }
 
 /// Waits between attempts: doubling from 50 ms to 5 s.
 #[derive(Debug, Clone, Copy, Default)]
-struct Backoff {
+pub(crate) struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
     /// When to try again after one more failure.
-    fn after_failure(&mut self, now: Duration) -> Duration {
+    pub(crate) fn after_failure(&mut self, now: Duration) -> Duration {
         let wait = Duration::from_millis(50 << self.failures.min(7)).min(Duration::from_secs(5));
         self.failures += 1;
         now + wait

@@ -86,7 +86,7 @@ impl Limits {
 /// A file's name and text.
 pub type Text = (String, String);
 
-/// The texts that a plan is made of.
+/// What a plan is made of.
 #[derive(Debug, Clone, Default, serde::Serialize)]
 pub struct Sources {
     /// `schemas/*.avsc`.
@@ -95,6 +95,8 @@ pub struct Sources {
     pub packs: Vec<Text>,
     /// `prices.toml`, if there is one.
     pub prices: Option<Text>,
+    /// Whether messages may name their schema by an id of a schema registry.
+    pub registry: bool,
 }
 
 /// Everything that decides what is written for an event.
@@ -114,7 +116,7 @@ pub struct Plan {
     pub dead_letters: TableId,
     /// Limits.
     pub limits: Limits,
-    /// SHA-256 over schemas, packs, prices and limits, hexadecimal, first 16 digits.
+    /// SHA-256 over schemas, packs, prices, limits and whether there is a registry, hexadecimal, first 16 digits.
     pub hash: String,
     /// What it was compiled from.
     pub sources: Sources,
@@ -228,6 +230,12 @@ impl Plan {
         self.by_fingerprint.get(&fingerprint).copied()
     }
 
+    /// The event type that a writer's record of that full name is of: by the name without its namespace, or by an alias.
+    pub fn type_written_as(&self, full_name: &str) -> Option<usize> {
+        let reads = |event: &EventType| event.schema.record().is_some_and(|(record, _)| record.answers_to(full_name));
+        self.types.iter().position(|planned| reads(&planned.event))
+    }
+
     /// A table by its id.
     pub fn table(&self, id: TableId) -> &Table {
         &self.tables[usize::from(id.0)]
@@ -266,5 +274,8 @@ fn hash(sources: &Sources, limits: &Limits) -> String {
         hasher.update(format!("prices {}\n{text}\n", text.len()));
     }
     hasher.update(format!("{limits:?}"));
+    if sources.registry {
+        hasher.update("registry");
+    }
     hasher.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,6 +1,7 @@
-//! What the worker needs of the outside: a [`Log`] to read (Kafka) and a [`Store`] to write (ClickHouse).
+//! What the worker needs of the outside: a [`Log`] to read (Kafka), a [`Store`] to write (ClickHouse) and a [`Registry`]
+//! of schemas.
 //!
-//! Both are asked and answer later, so that one thread drives them all and a simulation can stand in their place. No call
+//! All are asked and answer later, so that one thread drives them all and a simulation can stand in their place. No call
 //! here waits for a server longer than it says.
 
 use std::collections::BTreeMap;
@@ -197,4 +198,40 @@ pub trait Store {
     fn report(&mut self, watermarks: Vec<(Source, i64)>) -> Ticket;
     /// The next answer, if one is there.
     fn poll(&mut self) -> Option<(Ticket, Answer)>;
+}
+
+/// What a schema registry says of an id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Registered {
+    /// An Avro schema: its text, whole.
+    Avro(String),
+    /// Something that no event can be read with, and why not.
+    Unusable(String),
+    /// It has no such id.
+    Missing,
+}
+
+/// A passing fault of the registry (away, overloaded, access refused): nothing is known, and asking again later is right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct RegistryError(pub String);
+
+/// A schema registry.
+pub trait Registry {
+    /// Asks what an id means.
+    fn ask(&mut self, id: u32);
+    /// The next answer, if one is there. Each question gets one.
+    fn poll(&mut self) -> Option<(u32, Result<Registered, RegistryError>)>;
+}
+
+/// The registry of those who have none: never asked, since no message of theirs gets as far.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoRegistry;
+
+impl Registry for NoRegistry {
+    fn ask(&mut self, _id: u32) {}
+
+    fn poll(&mut self) -> Option<(u32, Result<Registered, RegistryError>)> {
+        None
+    }
 }

@@ -1,12 +1,12 @@
 //! One worker: drives the partitions that the group gave it, between a [`Log`] and a [`Store`].
 //!
-//! Shared-nothing and single-threaded: each [`Worker::step`] hands over what the log delivered, takes in what the store
-//! answered, and does what the partitions want next. It spawns nothing and reads no clock, so a simulation runs this
+//! Shared-nothing and single-threaded: each [`Worker::step`] hands over what the log delivered, takes in what the store and
+//! the schema registry answered, and does what the partitions want next. It spawns nothing and reads no clock, so a simulation runs this
 //! very code.
 
 mod watermarks;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,8 @@ use crate::batch::Source;
 use crate::meter::{Errand, Meter, Note};
 use crate::partition::{Action, Partition, Reply, Terms, Tuning};
 use crate::plan::Plan;
-use crate::ports::{Answer, Log, LogEvent, Question, Store, StoreError, Ticket, TopicPartition};
+use crate::ports::{Answer, Log, LogEvent, NoRegistry, Question, Registry, Store, StoreError, Ticket, TopicPartition};
+use crate::writers::Writers;
 use watermarks::Reports;
 
 /// Settings of a worker.
@@ -32,12 +33,14 @@ pub struct Settings {
 
 /// A consumer's thread, without the thread.
 #[derive(Debug)]
-pub struct Worker<L, S> {
+pub struct Worker<L, S, R = NoRegistry> {
     plan: Arc<Plan>,
     settings: Settings,
     log: L,
     store: S,
     meter: Arc<dyn Meter>,
+    registry: R,
+    writers: Writers,
     /// By topic and partition number, so that a record finds its own without a key being made.
     partitions: BTreeMap<Arc<str>, BTreeMap<i32, Assigned>>,
     /// Counts assignments, so that an answer to an earlier one is not taken for one to a later.
@@ -63,14 +66,23 @@ struct Home {
 }
 
 impl<L: Log, S: Store> Worker<L, S> {
-    /// A worker with no partitions yet.
+    /// A worker with no partitions yet, and no schema registry.
     pub fn new(plan: Arc<Plan>, settings: Settings, log: L, store: S) -> Worker<L, S> {
+        Worker::with_registry(plan, settings, log, store, NoRegistry)
+    }
+}
+
+impl<L: Log, S: Store, R: Registry> Worker<L, S, R> {
+    /// A worker with no partitions yet.
+    pub fn with_registry(plan: Arc<Plan>, settings: Settings, log: L, store: S, registry: R) -> Worker<L, S, R> {
         Worker {
             plan,
             settings,
             log,
             store,
             meter: Arc::new(()),
+            registry,
+            writers: Writers::default(),
             partitions: BTreeMap::new(),
             assignments: 0,
             waiting: FxHashMap::default(),
@@ -81,7 +93,7 @@ impl<L: Log, S: Store> Worker<L, S> {
 
     /// Tells `meter` what happens from here on.
     #[must_use]
-    pub fn told_to(mut self, meter: Arc<dyn Meter>) -> Worker<L, S> {
+    pub fn told_to(mut self, meter: Arc<dyn Meter>) -> Self {
         self.meter = meter;
         self
     }
@@ -90,6 +102,7 @@ impl<L: Log, S: Store> Worker<L, S> {
     pub fn step(&mut self, now: Duration, wait: Duration) {
         self.read(now, wait);
         self.hear(now);
+        self.look_up(now);
         self.drive(now);
         self.bound_memory();
         self.report(now);
@@ -107,9 +120,9 @@ impl<L: Log, S: Store> Worker<L, S> {
         self.partitions().all(Partition::is_idle)
     }
 
-    /// Whether an answer of the store is awaited.
+    /// Whether an answer of the store or the registry is awaited.
     pub fn is_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+        !self.waiting.is_empty() || self.writers.is_waiting()
     }
 
     /// The partitions it has.
@@ -137,8 +150,8 @@ impl<L: Log, S: Store> Worker<L, S> {
     }
 
     fn read(&mut self, now: Duration, wait: Duration) {
-        let Worker { plan, settings, log, partitions, assignments, meter, .. } = self;
-        let terms = Terms { plan, tuning: &settings.tuning, now, meter: &**meter };
+        let Worker { plan, settings, writers, log, partitions, assignments, meter, .. } = self;
+        let terms = Terms { plan, writers, tuning: &settings.tuning, now, meter: &**meter };
         log.poll(wait, &mut |event| match event {
             LogEvent::Record(record) => {
                 if let Some(assigned) = find(partitions, record.topic, record.partition) {
@@ -216,11 +229,30 @@ impl<L: Log, S: Store> Worker<L, S> {
         }
     }
 
+    /// Takes in the registry's answers and asks for the schemas that partitions wait for.
+    fn look_up(&mut self, now: Duration) {
+        while let Some((id, answer)) = self.registry.poll() {
+            self.writers.answered(&self.plan, id, answer, now);
+        }
+        let Worker { plan, writers, settings, meter, .. } = &*self;
+        let terms = Terms { plan, writers, tuning: &settings.tuning, now, meter: &**meter };
+        let wanted: BTreeSet<u32> = self.partitions().flat_map(|partition| partition.wanted(terms)).collect();
+        for id in self.writers.due(&wanted, now) {
+            self.registry.ask(id);
+        }
+    }
+
     fn reply(&mut self, home: &Home, reply: Reply, now: Duration) {
         if let Some(assigned) = find(&mut self.partitions, &home.name.topic, home.name.partition)
             && assigned.serial == home.serial
         {
-            let terms = Terms { plan: &self.plan, tuning: &self.settings.tuning, now, meter: &*self.meter };
+            let terms = Terms {
+                plan: &self.plan,
+                writers: &self.writers,
+                tuning: &self.settings.tuning,
+                now,
+                meter: &*self.meter,
+            };
             if let Some(errand) = failed(&reply) {
                 self.meter.note(Note::Retry(errand));
             }
@@ -231,8 +263,8 @@ impl<L: Log, S: Store> Worker<L, S> {
     /// Does what the partitions want. What several of them ask goes out as one question.
     fn drive(&mut self, now: Duration) {
         let mut round = Round::default();
-        let Worker { plan, settings, log, store, partitions, waiting, meter, .. } = self;
-        let terms = Terms { plan, tuning: &settings.tuning, now, meter: &**meter };
+        let Worker { plan, settings, writers, log, store, partitions, waiting, meter, .. } = self;
+        let terms = Terms { plan, writers, tuning: &settings.tuning, now, meter: &**meter };
         for (topic, numbered) in partitions.iter_mut() {
             for (&number, Assigned { serial, partition, .. }) in numbered.iter_mut() {
                 let name = || TopicPartition { topic: Arc::clone(topic), partition: number };
@@ -325,3 +357,6 @@ fn find<'a>(
 ) -> Option<&'a mut Assigned> {
     partitions.get_mut(topic)?.get_mut(&partition)
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,27 @@ pub enum Reason {
     /// Framed with a schema that is not among ours.
     #[error("no schema in the plan has the fingerprint {0:016x}; add its .avsc to the schemas and redrive")]
     UnknownSchema(u64),
+    /// Framed with an id that the schema registry does not have.
+    #[error("the schema registry has no schema of the id {0}; register it, or correct the producer, and redrive")]
+    UnknownId(u32),
+    /// Written as an event type that is not among ours.
+    #[error(
+        "the schema of the id {id} is of `{name}`, and no schema in the plan describes it; add its .avsc and redrive"
+    )]
+    UnknownType {
+        /// The id in the schema registry.
+        id: u32,
+        /// The record's full name.
+        name: String,
+    },
+    /// Its writer's schema can't be read with ours.
+    #[error("the schema of the id {id} can't be read: {problem}")]
+    Unresolvable {
+        /// The id in the schema registry.
+        id: u32,
+        /// Why not.
+        problem: String,
+    },
     /// The body is not what the schema says.
     #[error("{event}: {error}")]
     Decode {
@@ -48,7 +69,8 @@ impl Reason {
     pub fn name(&self) -> &'static str {
         match self {
             Reason::Frame(_) => "not_framed",
-            Reason::UnknownSchema(_) => "unknown_schema",
+            Reason::UnknownSchema(_) | Reason::UnknownId(_) | Reason::UnknownType { .. } => "unknown_schema",
+            Reason::Unresolvable { .. } => "unresolvable_schema",
             Reason::Decode { error, .. } => error.name(),
             Reason::Future { .. } => "in_the_future",
             Reason::TooOld { .. } => "too_old",

@@ -1,10 +1,14 @@
 //! Batches, held against what was pushed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
+use crate::event::wire;
 use crate::plan::{Limits, Sources, TableId};
+use crate::writers::{Opened, Writers};
 
 const SCHEMA: &str = r#"{"type": "record", "name": "tick", "fields": [
     {"name": "event_id", "type": "string", "highwater": {"role": "id"}},
@@ -53,7 +57,11 @@ impl Bench {
 
     fn push(&mut self, offset: u64, timestamp_ms: i64, payload: Option<&[u8]>) {
         let record = Record { topic: "t", partition: 0, offset, timestamp_ms, key: Some(b"key"), payload };
-        self.batch.push(&self.plan, &record, &mut self.window, &mut self.progress);
+        let writers = Writers::default();
+        let Opened::Known(content) = writers.open(&self.plan, &record, Duration::ZERO) else {
+            panic!("asks a registry")
+        };
+        self.batch.push(&self.plan, &record, content, &mut self.window, &mut self.progress);
     }
 
     fn event(&mut self, offset: u64, timestamp_ms: i64, id: &str, time_ms: i64) {

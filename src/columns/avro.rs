@@ -8,17 +8,18 @@ use super::Fault;
 pub(super) struct Input<'a>(pub(super) &'a [u8]);
 
 impl<'a> Input<'a> {
-    /// Exactly `count` bytes.
+    /// Exactly `count` bytes: `fixed`.
     #[inline]
-    fn take(&mut self, count: usize) -> Result<&'a [u8], Fault> {
+    pub(super) fn take(&mut self, count: usize) -> Result<&'a [u8], Fault> {
         let (taken, left) =
             self.0.split_at_checked(count).ok_or(Fault::Truncated { needed: count as u64, left: self.0.len() })?;
         self.0 = left;
         Ok(taken)
     }
 
+    /// As many bytes as the array has.
     #[inline]
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
         let (taken, left) =
             self.0.split_first_chunk::<N>().ok_or(Fault::Truncated { needed: N as u64, left: self.0.len() })?;
         self.0 = left;
@@ -97,28 +98,25 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// `bytes` with logical type `decimal`: two's complement, greatest byte first, of any length; none is zero.
+    /// `enum`: the position of one of so many symbols.
     #[inline]
-    pub(super) fn decimal(&mut self, precision: u8) -> Result<i128, Fault> {
-        let too_wide = Fault::DecimalTooWide { precision };
-        let bytes = self.bytes()?;
-        let sign = match bytes.first() {
-            Some(first) if *first >= 0x80 => 0xff,
-            _ => 0,
-        };
-        // Java writes no more bytes than needed; others pad with the sign.
-        let (padding, low) = bytes.split_at(bytes.len().saturating_sub(16));
-        let mut wide = [sign; 16];
-        wide.iter_mut().rev().zip(low.iter().rev()).for_each(|(to, from)| *to = *from);
-        let value = i128::from_be_bytes(wide);
-        let sign_kept = (value < 0) == (sign == 0xff);
-        if padding.iter().any(|&byte| byte != sign) || !sign_kept {
-            return Err(too_wide);
+    pub(super) fn symbol(&mut self, symbols: u32) -> Result<u32, Fault> {
+        let index = i64::from(self.int()?);
+        match u32::try_from(index) {
+            Ok(symbol) if symbol < symbols => Ok(symbol),
+            _ => Err(Fault::UnknownSymbol { index, symbols }),
         }
-        match 10u128.checked_pow(u32::from(precision)) {
-            Some(limit) if value.unsigned_abs() < limit => Ok(value),
-            _ => Err(too_wide),
+    }
+
+    /// How many items the next block of an array or a map has; 0: there is none. A negative count has the block's size
+    /// in bytes behind it, which says nothing that the items do not say.
+    pub(super) fn block(&mut self) -> Result<u64, Fault> {
+        let count = self.long()?;
+        if count < 0 {
+            let size = self.long()?;
+            u64::try_from(size).map_err(|_| Fault::BadLength(size))?;
         }
+        Ok(count.unsigned_abs())
     }
 }
 
@@ -160,26 +158,22 @@ mod tests {
     }
 
     #[test]
-    fn decimals_up_to_their_precision() {
-        let decimal = |bytes: &[u8], precision| {
-            let message = [&[bytes.len() as u8 * 2], bytes].concat();
-            Input(&message).decimal(precision)
-        };
-        assert_eq!(decimal(&[], 1), Ok(0));
-        assert_eq!(decimal(&[9], 1), Ok(9));
-        assert_eq!(decimal(&[0xf7], 1), Ok(-9));
-        assert_eq!(decimal(&[10], 1), Err(Fault::DecimalTooWide { precision: 1 }));
-        assert_eq!(decimal(&[0xf6], 1), Err(Fault::DecimalTooWide { precision: 1 }));
-        assert_eq!(decimal(&[0x00, 0xff], 3), Ok(255));
-        assert_eq!(decimal(&[&[0xff; 20][..], &[0x85]].concat(), 3), Ok(-123));
-        assert_eq!(decimal(&[&[0; 20][..], &[0x7b]].concat(), 3), Ok(123));
-        assert_eq!(decimal(&[&[1][..], &[0; 16]].concat(), 38), Err(Fault::DecimalTooWide { precision: 38 }));
-        // A sign that only the padding knows.
-        assert_eq!(decimal(&[&[0][..], &[0xff; 16]].concat(), 38), Err(Fault::DecimalTooWide { precision: 38 }));
-        let most = 10i128.pow(38) - 1;
-        assert_eq!(decimal(&most.to_be_bytes(), 38), Ok(most));
-        assert_eq!(decimal(&(-most).to_be_bytes(), 38), Ok(-most));
-        assert!(decimal(&(most + 1).to_be_bytes(), 38).is_err());
+    fn blocks_have_counts_and_perhaps_sizes() {
+        assert_eq!(Input(&[0]).block(), Ok(0));
+        assert_eq!(Input(&[6]).block(), Ok(3));
+        let mut sized = Input(&[5, 8, 9]);
+        assert_eq!((sized.block(), sized.0), (Ok(3), &[9][..]));
+        assert_eq!(Input(&[5, 1]).block(), Err(Fault::BadLength(-1)));
+        assert_eq!(Input(&[5]).block(), Err(Fault::Truncated { needed: 1, left: 0 }));
+        let least = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0];
+        assert_eq!(Input(&least).block(), Ok(1 << 63));
+    }
+
+    #[test]
+    fn symbols_are_within_the_enum() {
+        assert_eq!(Input(&[4]).symbol(3), Ok(2));
+        assert_eq!(Input(&[6]).symbol(3), Err(Fault::UnknownSymbol { index: 3, symbols: 3 }));
+        assert_eq!(Input(&[1]).symbol(3), Err(Fault::UnknownSymbol { index: -1, symbols: 3 }));
     }
 
     #[test]

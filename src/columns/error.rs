@@ -66,9 +66,26 @@ pub enum Fault {
         /// How many symbols there are.
         symbols: u32,
     },
-    /// A union's branch beyond its two.
-    #[error("branch {0} of a union of 2; it was written with another schema than its header names")]
-    UnknownBranch(i64),
+    /// A symbol that the writer's schema has and the reader's has not.
+    #[error("symbol {0} of its writer's schema is unknown here; add it to the enum, or give the enum a default")]
+    UnreadableSymbol(u32),
+    /// A branch beyond those of its union.
+    #[error("branch {branch} of a union of {branches}; it was written with another schema than its header names")]
+    UnknownBranch {
+        /// The branch.
+        branch: i64,
+        /// How many there are.
+        branches: usize,
+    },
+    /// A branch of the writer's union that the reader has no type for.
+    #[error("branch {0} of its writer's union can't be read; let the field be of that type or null too")]
+    UnreadableBranch(usize),
+    /// A map that has a key twice.
+    #[error("a key stands twice in a map; send each key once")]
+    DuplicateKey,
+    /// Records within each other without end.
+    #[error("more than {0} values are nested within each other; send fewer")]
+    TooDeep(u32),
     /// A UUID in another form than its 36 characters.
     #[error("it is not a UUID; write it as 36 characters, like 0198c1f2-6a4e-7d10-8f3b-2c5d9e7a1b04")]
     BadUuid,
@@ -110,7 +127,11 @@ impl Fault {
             Fault::BadBoolean(_) => "bad_boolean",
             Fault::BadUtf8 => "bad_utf8",
             Fault::UnknownSymbol { .. } => "unknown_symbol",
-            Fault::UnknownBranch(_) => "unknown_branch",
+            Fault::UnreadableSymbol(_) => "unreadable_symbol",
+            Fault::UnknownBranch { .. } => "unknown_branch",
+            Fault::UnreadableBranch(_) => "unreadable_branch",
+            Fault::DuplicateKey => "duplicate_key",
+            Fault::TooDeep(_) => "too_deep",
             Fault::BadUuid => "bad_uuid",
             Fault::DecimalTooWide { .. } => "decimal_too_wide",
             Fault::DateOutOfRange(_) => "date_out_of_range",

@@ -6,11 +6,13 @@ mod decoder;
 mod error;
 mod low_cardinality;
 pub mod native;
+mod nested;
 mod values;
 
-pub use decoder::{Decoder, Row};
+pub use decoder::{Decoder, Mismatch, ResolveError, Row};
 pub use error::{DecodeError, Fault};
 pub use low_cardinality::LowCardinality;
+pub use nested::Nested;
 pub use values::{Column, Distributions, Strings, Values};
 
 /// A column of a table: what DDL and documentation need to know.

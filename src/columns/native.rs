@@ -9,7 +9,7 @@
 use std::ops::Range;
 
 use super::values::start;
-use super::{Column, Distributions, LowCardinality, Strings, Values};
+use super::{Column, Distributions, LowCardinality, Nested, Strings, Values};
 
 /// Version of `LowCardinality`'s serialization: dictionaries per block.
 const LOW_CARDINALITY_VERSION: u64 = 1;
@@ -33,11 +33,25 @@ pub fn encode(columns: &[&Column], rows: Range<usize>, out: &mut Vec<u8>) {
         if rows.is_empty() {
             continue;
         }
-        if let Some(nulls) = &column.nulls {
-            out.extend_from_slice(&nulls[rows.clone()]);
-        }
-        write_values(&column.values, &column.clickhouse_type, rows.clone(), out);
+        write_prefix(&column.values, out);
+        write_data(column, rows.clone(), out);
     }
+}
+
+/// What stands before all data of a column, those of its items included.
+fn write_prefix(values: &Values, out: &mut Vec<u8>) {
+    match values {
+        Values::LowCardinality(_) => out.extend_from_slice(&LOW_CARDINALITY_VERSION.to_le_bytes()),
+        Values::Nested(nested) => nested.columns.iter().for_each(|column| write_prefix(&column.values, out)),
+        _ => {}
+    }
+}
+
+fn write_data(column: &Column, rows: Range<usize>, out: &mut Vec<u8>) {
+    if let Some(nulls) = &column.nulls {
+        out.extend_from_slice(&nulls[rows.clone()]);
+    }
+    write_values(&column.values, &column.clickhouse_type, rows, out);
 }
 
 fn write_values(values: &Values, clickhouse_type: &str, rows: Range<usize>, out: &mut Vec<u8>) {
@@ -60,6 +74,7 @@ fn write_values(values: &Values, clickhouse_type: &str, rows: Range<usize>, out:
         Values::String(values) => write_strings(values, rows, out),
         Values::LowCardinality(values) => write_low_cardinality(values, rows, out),
         Values::Distributions(values) => write_distributions(values, rows, out),
+        Values::Nested(values) => write_nested(values, rows, out),
     }
 }
 
@@ -97,20 +112,34 @@ fn write_strings(values: &Strings, rows: Range<usize>, out: &mut Vec<u8>) {
     }
 }
 
+/// Where the arrays of these rows end, counted from the first of their elements; answers which elements they are.
+fn write_ends(ends: &[usize], rows: Range<usize>, out: &mut Vec<u8>) -> Range<usize> {
+    let from = start(ends, rows.start);
+    let ends = &ends[rows];
+    write_numbers(ends, out, |end| ((end - from) as u64).to_le_bytes());
+    from..ends.last().copied().unwrap_or(from)
+}
+
 fn write_distributions(values: &Distributions, rows: Range<usize>, out: &mut Vec<u8>) {
-    let from = start(&values.ends, rows.start);
-    let ends = &values.ends[rows];
-    let buckets = from..ends.last().copied().unwrap_or(from);
-    let write_ends = |out: &mut Vec<u8>| write_numbers(ends, out, |end| ((end - from) as u64).to_le_bytes());
     // A tuple's elements one after the other, each an array: where its rows end, then all elements.
-    write_ends(out);
-    write_numbers(&values.values[buckets.clone()], out, f64::to_le_bytes);
-    write_ends(out);
+    let buckets = write_ends(&values.ends, rows.clone(), out);
+    write_numbers(&values.values[buckets], out, f64::to_le_bytes);
+    let buckets = write_ends(&values.ends, rows, out);
     write_numbers(&values.counts[buckets], out, u64::to_le_bytes);
+}
+
+/// An array: where its rows end, then all items. A map is an array of pairs, all keys before all values.
+fn write_nested(values: &Nested, rows: Range<usize>, out: &mut Vec<u8>) {
+    let items = write_ends(&values.ends, rows, out);
+    values.columns.iter().for_each(|column| write_data(column, items.clone(), out));
 }
 
 fn write_low_cardinality(values: &LowCardinality, rows: Range<usize>, out: &mut Vec<u8>) {
     let index = &values.index[rows];
+    // Without items ClickHouse expects no dictionary either.
+    if index.is_empty() {
+        return;
+    }
     if index.len() >= values.dictionary_len() {
         return write_dictionary(values.dictionary(), index.iter().copied(), out);
     }
@@ -140,7 +169,7 @@ fn write_dictionary<'a>(
         0x101..=0x1_0000 => 1,
         _ => 2,
     };
-    for number in [LOW_CARDINALITY_VERSION, LOW_CARDINALITY_FLAGS | width, entries as u64] {
+    for number in [LOW_CARDINALITY_FLAGS | width, entries as u64] {
         out.extend_from_slice(&number.to_le_bytes());
     }
     dictionary.for_each(|entry| write_string(entry.as_bytes(), out));

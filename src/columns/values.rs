@@ -1,6 +1,6 @@
 //! Column buffers.
 
-use super::LowCardinality;
+use super::{LowCardinality, Nested};
 
 /// One column: name, ClickHouse type, values, and which of them are null.
 #[derive(Debug, Clone)]
@@ -85,6 +85,8 @@ pub enum Values {
     LowCardinality(LowCardinality),
     /// `Tuple(Array(Float64), Array(UInt64))`: a distribution a row
     Distributions(Distributions),
+    /// `Array(…)` or `Map(String, …)`
+    Nested(Nested),
 }
 
 /// Evaluates `$body` with `$values` bound to the vector or buffer inside, whatever its type.
@@ -103,6 +105,7 @@ macro_rules! each {
             Values::String($values) => $body,
             Values::LowCardinality($values) => $body,
             Values::Distributions($values) => $body,
+            Values::Nested($values) => $body,
         }
     };
 }
@@ -129,6 +132,7 @@ impl Values {
             Values::String(values) => values.size(),
             Values::LowCardinality(values) => values.bytes(),
             Values::Distributions(values) => values.bytes(),
+            Values::Nested(values) => values.bytes(),
             Values::UInt8(values) => size_of_val(values.as_slice()),
             Values::UInt32(values) => size_of_val(values.as_slice()),
             Values::UInt64(values) => size_of_val(values.as_slice()),
@@ -141,7 +145,7 @@ impl Values {
         }
     }
 
-    /// Appends the zero of the type (0, '', an empty distribution): what stands in the place of a null.
+    /// Appends the zero of the type (0, '', an empty distribution or array): what stands in the place of a null.
     pub fn push_zero(&mut self) {
         match self {
             Values::UInt8(values) => values.push(0),
@@ -156,6 +160,7 @@ impl Values {
             Values::String(values) => values.push(b""),
             Values::LowCardinality(values) => values.index.push(0),
             Values::Distributions(values) => values.push(&[]),
+            Values::Nested(values) => values.end_row(),
         }
     }
 }
@@ -323,6 +328,7 @@ mod tests {
             Values::String(Strings::default()),
             Values::LowCardinality(LowCardinality::default()),
             Values::Distributions(Distributions::default()),
+            Values::Nested(Nested::default()),
         ];
         for mut values in all {
             let empty = values.bytes();

@@ -14,7 +14,7 @@ use crate::plan::{Plan, Sources, Text};
 /// # Errors
 /// A file can't be read; or everything that is wrong with schemas, packs and prices.
 pub fn plan(settings: &Settings) -> Result<Plan> {
-    let sources = inputs(&settings.events)?;
+    let sources = Sources { registry: settings.registry.url.is_some(), ..inputs(&settings.events)? };
     Plan::compile(&sources, settings.limits()).map_err(|errors| {
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
         anyhow!("{}", lines.join("\n"))
@@ -31,6 +31,7 @@ pub fn inputs(events: &EventSettings) -> Result<Sources> {
         schemas: schemas(&events.schemas)?,
         packs: directory(&events.packs, "toml").context("setting events.packs")?,
         prices: prices.map(text).transpose().context("setting events.prices (\"\" for none)")?,
+        registry: false,
     })
 }
 

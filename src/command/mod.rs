@@ -2,6 +2,7 @@
 
 pub mod audit;
 mod datum;
+mod framing;
 pub mod generate;
 pub mod load;
 pub mod migrate;

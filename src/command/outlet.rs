@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use super::UsageError;
+use super::framing::Framing;
 use crate::config::Settings;
 use crate::kafka::identity::IdentityError;
 use crate::kafka::producer::{Outgoing, create_topic};
@@ -28,6 +29,9 @@ pub struct Target {
     /// timestamps.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub partitions: Option<u16>,
+    /// How messages name their schema.
+    #[arg(long, value_enum, default_value_t = Framing::SingleObject)]
+    pub framing: Framing,
 }
 
 /// A topic to send to.

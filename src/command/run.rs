@@ -23,6 +23,8 @@ use crate::kafka::{ConsumerSettings, KafkaLog, Observer, TopicIdentity};
 use crate::meter::Meter;
 use crate::partition::{Lost, Tuning};
 use crate::plan::Plan;
+use crate::ports::Registry;
+use crate::registry::SchemaRegistry;
 use crate::telemetry::{self, Board, Counters, Outage, Reporter};
 use crate::worker::{self, Worker};
 
@@ -32,7 +34,7 @@ use threads::{Stop, join, watched};
 const LAST_WRITES: Duration = Duration::from_secs(4);
 /// How long a worker waits for messages while nothing is under way.
 const IDLE_WAIT: Duration = Duration::from_millis(100);
-/// The same while an answer of ClickHouse is awaited.
+/// The same while an answer of ClickHouse or the schema registry is awaited.
 const BUSY_WAIT: Duration = Duration::from_millis(5);
 
 /// Consumes until SIGTERM or Ctrl-C.
@@ -43,6 +45,7 @@ const BUSY_WAIT: Duration = Duration::from_millis(5);
 pub async fn run(settings: &Settings) -> Result<()> {
     let plan = Arc::new(load::plan(settings)?);
     let endpoint = settings.endpoint()?;
+    let registry = settings.registry()?;
     let stop = Stop::listen()?;
     let workers = usize::try_from(settings.workers)?;
     let board = Board::new(workers, settings.memory.limit.0);
@@ -89,8 +92,17 @@ pub async fn run(settings: &Settings) -> Result<()> {
     for number in 0..workers {
         let log = KafkaLog::new(&settings.consumer(&format!("highwater-{number}")))?.claimed(identities.clone());
         let store = ClickHouseStore::new(endpoint.clone(), Arc::clone(&plan), &runtime, meter());
-        let worker = Worker::new(Arc::clone(&plan), worker_settings.clone(), log, store).told_to(meter());
-        threads.push(spawn(number, worker, Reporter::new(Arc::clone(&board), number), &stop)?);
+        let (plan, settings) = (Arc::clone(&plan), worker_settings.clone());
+        let reporter = Reporter::new(Arc::clone(&board), number);
+        let thread = match &registry {
+            Some(endpoint) => {
+                let registry = SchemaRegistry::new(endpoint.clone(), &runtime);
+                let worker = Worker::with_registry(plan, settings, log, store, registry);
+                spawn(number, worker.told_to(meter()), reporter, &stop)
+            }
+            None => spawn(number, Worker::new(plan, settings, log, store).told_to(meter()), reporter, &stop),
+        };
+        threads.push(thread?);
     }
     let ended = tokio::task::spawn_blocking(move || join(threads));
     let ended = ended.await.context("waiting for the workers")?;
@@ -104,9 +116,9 @@ fn types(plan: &Plan) -> String {
     plan.types.iter().map(|planned| planned.event.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
-fn spawn(
+fn spawn<R: Registry + Send + 'static>(
     number: usize,
-    mut worker: Worker<KafkaLog, ClickHouseStore>,
+    mut worker: Worker<KafkaLog, ClickHouseStore, R>,
     mut reporter: Reporter,
     stop: &Stop,
 ) -> Result<JoinHandle<Result<()>>> {

@@ -9,11 +9,12 @@ use rdkafka::types::RDKafkaConfRes;
 use super::reader::Reader;
 use super::value::{Properties, Property};
 use super::words::Protocol;
-use super::{ClickhouseSettings, Settings, nearest, secure, variable};
+use super::{ClickhouseSettings, RegistrySettings, Settings, nearest, secure, variable};
 use crate::clickhouse::{Endpoint, EndpointError, Retention};
 use crate::kafka::properties::{FREE, Verdict, judge};
 use crate::kafka::{ConsumerSettings, GroupProtocol};
 use crate::plan::Limits;
+use crate::registry;
 use crate::tls::TlsFiles;
 
 /// librdkafka's default for `session.timeout.ms`.
@@ -26,6 +27,7 @@ pub(super) fn check(mut settings: Settings, reader: &mut Reader) -> Settings {
     secure::check_kafka(&settings.kafka, reader);
     secure::check_clickhouse(&settings, reader);
     check_database(&settings.clickhouse.database, reader);
+    check_registry(&settings, reader);
     if settings.memory.limit.0 < 2 * settings.batch.bytes.0 {
         let message = format!(
             "found {} bytes, and batch.bytes is {}; allowed is at least twice batch.bytes: one batch is written while \
@@ -121,6 +123,24 @@ fn property_problem(settings: &Settings, name: &str, property: &Property) -> Opt
     }
 }
 
+fn check_registry(settings: &Settings, reader: &mut Reader) {
+    if settings.registry().is_err() {
+        // The address is not repeated: it may hold a password.
+        let message = format!(
+            "found something else in {}; allowed is http://host:port or http://host:port/path and no more: user and \
+             password have settings of their own",
+            reader.origin("registry", "url")
+        );
+        reader.problem("registry.url", message);
+    }
+    let nameless = settings.registry.user.is_none();
+    let secret = !settings.registry.password.reveal().is_empty() || settings.registry.password_file.is_some();
+    if nameless && secret {
+        reader
+            .problem("registry.user", "not set, and the registry's password is; allowed is a user with it".to_owned());
+    }
+}
+
 fn check_database(database: &str, reader: &mut Reader) {
     let legal = database.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
         && !database.starts_with(|c: char| c.is_ascii_digit());
@@ -177,6 +197,16 @@ impl Settings {
             insert_timeout: self.clickhouse.insert_timeout,
             ..Endpoint::open(url, database, user, password.reveal(), &self.clickhouse.files())?
         })
+    }
+
+    /// Where the schema registry is; `None`: there is none.
+    ///
+    /// # Errors
+    /// Its URL is none that can be used.
+    pub fn registry(&self) -> Result<Option<registry::Endpoint>, registry::EndpointError> {
+        let RegistrySettings { url, user, password, timeout, .. } = &self.registry;
+        let Some(url) = url else { return Ok(None) };
+        registry::Endpoint::new(url, user.as_deref().unwrap_or_default(), password.reveal(), *timeout).map(Some)
     }
 
     /// How long tables keep what they have.

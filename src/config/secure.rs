@@ -10,11 +10,12 @@ use crate::tls;
 
 /// Takes every secret from the environment or from its file.
 pub(super) fn fetch(settings: &mut Settings, reader: &mut Reader) {
-    let Settings { kafka, clickhouse, .. } = settings;
+    let Settings { kafka, clickhouse, registry, .. } = settings;
     let secrets = [
         ("kafka", "password", &mut kafka.password, &kafka.password_file),
         ("kafka", "key_password", &mut kafka.key_password, &kafka.key_password_file),
         ("clickhouse", "password", &mut clickhouse.password, &clickhouse.password_file),
+        ("registry", "password", &mut registry.password, &registry.password_file),
     ];
     for (section, key, secret, file) in secrets {
         if let Some(found) = secret_of(section, key, secret, file.as_deref(), reader) {

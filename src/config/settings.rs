@@ -199,6 +199,21 @@ settings! {
         token_window: u64 = 10000 in 10000 to 10000000;
     }
 
+    /// The schema registry, for messages that name their schema by its id there (Confluent's framing).
+    registry: RegistrySettings {
+        /// Address of Confluent's API, `http://host:port` or `http://host:port/path` (Apicurio has it under
+        /// `/apis/ccompat/v7`); "" for none: only Avro single-object encoding is understood then.
+        url: Option<String> = "";
+        /// User for basic authentication; "" for none.
+        user: Option<String> = "";
+        /// The user's password.
+        password: Secret = "";
+        /// A file with the password and nothing else (a mounted secret), instead of `password`.
+        password_file: Option<PathBuf> = "";
+        /// How long an answer may take. An unanswered question is repeated; the partitions that need the answer wait.
+        timeout: Duration = "10s" in "100ms" to "5m";
+    }
+
     /// When a batch is sealed and written: at the first of these three.
     batch: BatchSettings {
         /// Greatest age. Shorter shows numbers sooner and costs ClickHouse more parts.

@@ -131,6 +131,9 @@ fn bad_values_are_told_with_their_key() {
         ("[clickhouse]\ndatabase = \"a`b\"", "clickhouse.database", "letters"),
         ("[clickhouse]\npassword_file = \"/does/not/exist\"", "clickhouse.password_file", "/does/not/exist"),
         ("[clickhouse]\ninsert_timeout = \"0s\"", "clickhouse.insert_timeout", "from \"1s\" to \"10m\""),
+        ("[registry]\nurl = \"sr:8081\"", "registry.url", "http://host:port/path"),
+        ("[registry]\nurl = \"http://sr/?x=1\"", "registry.url", "http://host:port/path"),
+        ("[registry]\nurl = \"http://sr\"\ntimeout = \"0s\"", "registry.timeout", "from \"100ms\""),
         ("[memory]\nlimit = \"100MiB\"", "memory.limit", "twice batch.bytes"),
         ("[retention]\nraw = \"two years\"", "retention.raw", "\"0\" to keep it for ever"),
         ("[retention]\nraw = 0", "retention.raw", "\"0\" to keep it for ever"),
@@ -250,6 +253,23 @@ fn what_secures_kafka_must_fit_together() {
         assert_eq!(found.len(), 1, "{text}: {found:#?}");
         assert_eq!(found[0].key, key, "{text}: {found:#?}");
         assert!(found[0].message.contains(part) && !found[0].message.contains("hunter2"), "{text}: {found:#?}");
+    }
+}
+
+#[test]
+fn the_registrys_password_goes_the_same_ways() {
+    assert!(defaults().registry().unwrap().is_none());
+    let text = "[registry]\nurl = \"http://sr:8081\"\nuser = \"me\"\n";
+    let secret = [("HIGHWATER_REGISTRY__PASSWORD", "hunter2")];
+    let settings = load(Some(file(text).path()), variables(&secret), &[]).unwrap();
+    assert_eq!(settings.registry.password.reveal(), "hunter2");
+    assert!(!format!("{settings:?} {:?}", settings.registry().unwrap()).contains("hunter2"));
+
+    let in_file = problems(&format!("{text}password = \"hunter2\"\n"), &[], &[]);
+    let url = problems("[registry]\nurl = \"http://me:hunter2@sr:8081\"\n", &[], &[]);
+    let nameless = problems("[registry]\nurl = \"http://sr:8081\"\n", &secret, &[]);
+    for (found, key) in [(in_file, "registry.password"), (url, "registry.url"), (nameless, "registry.user")] {
+        assert!(found[0].key == key && !format!("{found:?}").contains("hunter2"), "{found:?}");
     }
 }
 

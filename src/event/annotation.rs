@@ -20,8 +20,8 @@ pub(super) struct Annotation {
 }
 
 /// The members of a JSON object as they stand, doubles included; or any other JSON.
-#[derive(Debug)]
-pub(super) enum Members {
+#[derive(Debug, Clone)]
+pub(crate) enum Members {
     Object(Vec<(String, Value)>),
     Other,
 }

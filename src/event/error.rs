@@ -7,7 +7,7 @@ use crate::config::nearest;
 pub struct SchemaError {
     /// The file, as the caller named it.
     pub file: String,
-    /// The field, where it is about one.
+    /// The field, where it is about one; that of a nested record behind the record's name and a point.
     pub field: Option<String>,
     /// The line, from 1, that the field begins in.
     pub line: Option<u32>,
@@ -72,18 +72,47 @@ pub enum Problem {
     },
     /// An Avro type without a column.
     #[error(
-        "its type `{0}` is not supported; use boolean, int, long, float, double, string, bytes, an enum, \
-         string + uuid, int + date, long + timestamp-millis or timestamp-micros, or bytes + decimal"
+        "its type `{0}` has no column; use a primitive type, an enum, a fixed of at least one byte, an array or a map \
+         of those, a record, or one of the logical types uuid, date, time, timestamp, local-timestamp and decimal"
     )]
     Type(String),
+    /// An array or a map of something that has no column in it.
+    #[error(
+        "an array or a map of `{0}` has no column; its items may be of a primitive type, an enum, a fixed or a logical \
+         type. Write one array for each field of a record, or publish each item as an event of its own"
+    )]
+    Item(String),
+    /// Months, days and milliseconds, which can't be added up.
+    #[error(
+        "a duration of months, days and milliseconds is no amount of time that can be compared or summed; \
+         use a long with the unit ms"
+    )]
+    Duration,
     /// A union of something else than null and one type.
-    #[error("a union may only be of null and one other type; write [\"null\", …] with exactly one type beside null")]
+    #[error("a union may be of one type, or of null and one type; write [\"null\", …] with one type beside null")]
     Union,
+    /// A record within itself.
+    #[error(
+        "the record `{0}` contains itself, so it has no fixed number of columns; \
+         take it out, or publish what is nested as events that name each other"
+    )]
+    Recursive(String),
+    /// Too many columns or too deep.
+    #[error("with it the event has more than {0}; split it into several event types")]
+    TooLarge(&'static str),
+    /// Two fields with one column.
+    #[error("its column `{column}` is that of the field `{other}` too; rename one of them")]
+    Clash {
+        /// The column.
+        column: String,
+        /// The path of the field that has it already.
+        other: String,
+    },
     /// A logical type that Avro would ignore in silence.
     #[error(
-        "the logical type `{0}` does not stand here, or not with these attributes; \
-         supported are string + uuid, int + date, long + timestamp-millis or timestamp-micros, \
-         and bytes + decimal with precision and scale"
+        "the logical type `{0}` does not stand here, or not with these attributes; supported are uuid on string or \
+         fixed of 16, date and time-millis on int, time-micros and (local-)timestamp-millis, -micros and -nanos on \
+         long, and decimal on bytes or fixed with precision and scale"
     )]
     LogicalType(String),
     /// A logical type beside the type, where Avro ignores it.
@@ -124,6 +153,9 @@ pub enum Problem {
         /// Types it can stand on.
         needed: &'static str,
     },
+    /// An annotation on a nested record.
+    #[error("`highwater` stands on a record, which has no column of its own; annotate the record's fields")]
+    AnnotatedRecord,
     /// Null in a field that every event needs.
     #[error("an id or a time is never null; take null out of its type")]
     Nullable,

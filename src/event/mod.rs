@@ -5,12 +5,17 @@
 //! derived from it.
 
 mod annotation;
+pub(crate) mod avro;
+pub(crate) mod binary;
 mod canonical;
 mod error;
+mod kind;
 mod parse;
 mod schema;
 pub mod wire;
 
 pub use error::{Problem, SchemaError};
+pub(crate) use kind::without_null;
+pub use kind::{Item, Kind, TimeUnit};
 pub use parse::RESERVED_TABLES;
-pub use schema::{COST_COLUMN, COST_TYPE, EventType, Field, Kind, Pii, Price, Role, TimeUnit};
+pub use schema::{COST_COLUMN, COST_TYPE, EventType, Field, Pii, Price, Role};

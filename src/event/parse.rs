@@ -1,17 +1,13 @@
 //! From a schema's text to an [`EventType`].
-//!
-//! The Avro library judges what Avro asks for. Beside that the JSON is read once more for what the library forgives
-//! (logical types that it ignores in silence) and for the annotations.
 
-use apache_avro::Schema;
-use apache_avro::schema::{InnerDecimalSchema, Name, RecordField, UuidSchema};
-use serde::Deserialize;
 use serde_json::Value;
 
-use super::annotation::{Annotation, Members};
+use super::annotation::Annotation;
+use super::avro::{Primitive, RecordField, Schema, Shape, Type};
 use super::canonical::fingerprint;
 use super::error::{Problem, SchemaError};
-use super::schema::{COST_COLUMN, EventType, Field, Kind, Price, Role, TimeUnit};
+use super::kind::{Kind, without_null};
+use super::schema::{COST_COLUMN, EventType, Field, Price, Role};
 
 /// Tables that are no event type's.
 pub const RESERVED_TABLES: [&str; 7] =
@@ -37,21 +33,11 @@ const REQUIRED: [(&str, Role, &str); 4] = [
     ),
 ];
 
-/// The parts of the JSON that the Avro library does not pass on.
-#[derive(Deserialize)]
-struct RawRecord {
-    #[serde(default)]
-    fields: Vec<RawField>,
-}
+/// Most columns, and most nested records, that an event may have.
+const MOST_COLUMNS: usize = 1_000;
 
-#[derive(Deserialize)]
-struct RawField {
-    #[serde(rename = "type")]
-    avro: Value,
-    #[serde(rename = "logicalType")]
-    logical: Option<Value>,
-    highwater: Option<Members>,
-}
+/// Most records within records.
+const DEEPEST: usize = 32;
 
 impl EventType {
     /// Reads a schema. `file` is how errors call it.
@@ -82,105 +68,112 @@ type Located<T> = Result<T, (Option<String>, Problem)>;
 fn parse(json: &str) -> Located<EventType> {
     let whole = |problem| (None, problem);
     serde_json::from_str::<Value>(json).map_err(|error| whole(Problem::Json(error.to_string())))?;
-    let schema = Schema::parse_str(json).map_err(|error| whole(Problem::Avro(error.to_string())))?;
-    let Schema::Record(record) = &schema else { return Err(whole(Problem::NotARecord(schema.to_string()))) };
-    let raw: RawRecord = serde_json::from_str(json).map_err(|error| whole(Problem::Avro(error.to_string())))?;
-    let name = record.name.name().to_owned();
+    let schema = Schema::parse(json).map_err(|error| whole(Problem::Avro(error)))?;
+    let Some((record, members)) = schema.record() else {
+        return Err(whole(Problem::NotARecord(schema.name(&schema.root))));
+    };
+    let name = record.unqualified().to_owned();
     if RESERVED_TABLES.contains(&name.as_str()) {
         return Err(whole(Problem::ReservedName(name)));
     }
-    let mut enums = Vec::new();
-    let mut fields = Vec::with_capacity(record.fields.len());
-    for (avro, raw) in record.fields.iter().zip(&raw.fields) {
-        fields.push(field(avro, raw, &mut enums).map_err(|problem| (Some(avro.name.clone()), problem))?);
-    }
+    let mut walk = Walk { schema: &schema, within: vec![&record.name], records: 0, fields: Vec::new() };
+    walk.record(members, None)?;
+    let fields = walk.fields;
     let [id, time, ..] = required(&fields)?;
     prices(&fields)?;
-    let event = EventType {
-        name,
-        doc: record.doc.clone().unwrap_or_default(),
-        fingerprint: fingerprint(record).ok_or_else(|| whole(Problem::Type(schema.to_string())))?,
-        fields,
-        id,
-        time,
-        json: json.to_owned(),
-    };
+    let doc = record.doc.clone().unwrap_or_default();
+    let fingerprint = fingerprint(&schema);
+    let event = EventType { name, doc, fingerprint, fields, id, time, json: json.to_owned(), schema };
     // Only a type that has the cost column can collide with it.
     match event.position(COST_COLUMN) {
-        Some(_) if event.is_priced() => Err((Some(COST_COLUMN.to_owned()), Problem::ReservedColumn)),
+        Some(at) if event.is_priced() => Err((Some(event.fields[at].path.clone()), Problem::ReservedColumn)),
         _ => Ok(event),
     }
 }
 
-/// One field, judged by itself.
-fn field(avro: &RecordField, raw: &RawField, enums: &mut Vec<(Name, Vec<String>)>) -> Result<Field, Problem> {
-    if avro.name.starts_with('_') {
-        return Err(Problem::ReservedColumn);
-    }
-    if raw.logical.is_some() {
-        return Err(Problem::MisplacedLogicalType);
-    }
-    let (inner, raw_inner, null_branch) = without_null(&avro.schema, &raw.avro)?;
-    let kind = kind(inner, enums)?;
-    if let Some(stray) = logical_types(raw_inner).find(|&logical| Some(logical) != kind.logical_type()) {
-        return Err(Problem::LogicalType(stray.to_owned()));
-    }
-    let annotation = raw.highwater.as_ref().map(Annotation::read).transpose()?.unwrap_or_default();
-    judge(&avro.name, &kind, null_branch.is_some(), &annotation)?;
-    let Annotation { role, unit, pii, price, examples, range, otel } = annotation;
-    let doc = avro.doc.clone().unwrap_or_default();
-    Ok(Field { name: avro.name.clone(), doc, kind, null_branch, role, unit, pii, price, examples, range, otel })
+/// The way through a schema, record by record, that gathers the fields with a column.
+struct Walk<'a> {
+    schema: &'a Schema,
+    /// Full names of the records around.
+    within: Vec<&'a str>,
+    /// Records seen, as often as they stand somewhere.
+    records: usize,
+    fields: Vec<Field>,
 }
 
-/// The type beside null, in the library's words and in JSON, and the position of null.
-fn without_null<'a>(avro: &'a Schema, raw: &'a Value) -> Result<(&'a Schema, &'a Value, Option<u8>), Problem> {
-    let Schema::Union(union) = avro else { return Ok((avro, raw, None)) };
-    // A union may be wrapped as {"type": [...]}.
-    let mut raw = raw;
-    while let Some(inner) = raw.get("type") {
-        raw = inner;
-    }
-    match (union.variants(), raw.as_array().map(Vec::as_slice)) {
-        ([Schema::Null, inner], Some([_, raw])) => Ok((inner, raw, Some(0))),
-        ([inner, Schema::Null], Some([raw, _])) => Ok((inner, raw, Some(1))),
-        _ => Err(Problem::Union),
-    }
-}
-
-fn kind(avro: &Schema, enums: &mut Vec<(Name, Vec<String>)>) -> Result<Kind, Problem> {
-    Ok(match avro {
-        Schema::Boolean => Kind::Boolean,
-        Schema::Int => Kind::Int,
-        Schema::Long => Kind::Long,
-        Schema::Float => Kind::Float,
-        Schema::Double => Kind::Double,
-        Schema::String => Kind::String,
-        Schema::Bytes => Kind::Bytes,
-        Schema::Enum(symbols) => {
-            enums.push((symbols.name.clone(), symbols.symbols.clone()));
-            Kind::Enum(symbols.symbols.clone())
+impl<'a> Walk<'a> {
+    /// The fields of a record; `outer` is the nested record: its path, its column prefix, and whether it may be null.
+    fn record(&mut self, members: &'a [RecordField], outer: Option<(&str, &str, bool)>) -> Located<()> {
+        for member in members {
+            let (path, column) = match outer {
+                Some((path, column, _)) => (format!("{path}.{}", member.name), format!("{column}_{}", member.name)),
+                None => (member.name.clone(), member.name.clone()),
+            };
+            let nullable = outer.is_some_and(|(.., nullable)| nullable);
+            self.field(member, &path, &column, nullable).map_err(|(field, problem)| (field.or(Some(path)), problem))?;
         }
-        Schema::Ref { name } => match enums.iter().find(|(other, _)| other == name) {
-            Some((_, symbols)) => Kind::Enum(symbols.clone()),
-            None => return Err(Problem::Type(format!("record {}", name.name()))),
-        },
-        Schema::Uuid(UuidSchema::String) => Kind::Uuid,
-        Schema::Date => Kind::Date,
-        Schema::TimestampMillis => Kind::Timestamp(TimeUnit::Millis),
-        Schema::TimestampMicros => Kind::Timestamp(TimeUnit::Micros),
-        Schema::Decimal(decimal) if matches!(decimal.inner, InnerDecimalSchema::Bytes) => {
-            match (u8::try_from(decimal.precision), u8::try_from(decimal.scale)) {
-                (Ok(precision @ 1..=38), Ok(scale)) => Kind::Decimal { precision, scale },
-                _ => return Err(Problem::Precision(decimal.precision)),
+        Ok(())
+    }
+
+    fn field(&mut self, member: &'a RecordField, path: &str, column: &str, nullable: bool) -> Located<()> {
+        let here = |problem| (None, problem);
+        if column.starts_with('_') {
+            return Err(here(Problem::ReservedColumn));
+        }
+        if member.misplaced_logical_type {
+            return Err(here(Problem::MisplacedLogicalType));
+        }
+        if let Some(ignored) = &member.ignored_logical_type {
+            return Err(here(Problem::LogicalType(ignored.clone())));
+        }
+        let (inner, null) = without_null(&member.avro).map_err(here)?;
+        let nullable = nullable || null;
+        let annotation = member.highwater.as_ref().map(Annotation::read).transpose().map_err(here)?;
+        if let Some((name, members)) = self.nested(inner) {
+            if annotation.is_some() {
+                return Err(here(Problem::AnnotatedRecord));
             }
+            if self.within.contains(&name) {
+                return Err(here(Problem::Recursive(name.to_owned())));
+            }
+            if self.within.len() >= DEEPEST {
+                return Err(here(Problem::TooLarge("32 records within each other")));
+            }
+            self.records += 1;
+            if self.records > MOST_COLUMNS {
+                return Err(here(Problem::TooLarge("1,000 records")));
+            }
+            self.within.push(name);
+            self.record(members, Some((path, column, nullable)))?;
+            self.within.pop();
+            return Ok(());
         }
-        other => return Err(Problem::Type(other.to_string().to_lowercase())),
-    })
-}
+        // What is always null takes no bytes and says nothing.
+        if annotation.is_none() && matches!(inner, Type::Primitive(Primitive::Null, _)) {
+            return Ok(());
+        }
+        let kind = Kind::of(inner, self.schema).map_err(here)?;
+        let annotation = annotation.unwrap_or_default();
+        judge(column, &kind, nullable, &annotation).map_err(here)?;
+        if let Some(other) = self.fields.iter().find(|field| field.name == column) {
+            return Err(here(Problem::Clash { column: column.to_owned(), other: other.path.clone() }));
+        }
+        if self.fields.len() >= MOST_COLUMNS {
+            return Err(here(Problem::TooLarge("1,000 columns")));
+        }
+        let Annotation { role, unit, pii, price, examples, range, otel } = annotation;
+        let (name, path, doc) = (column.to_owned(), path.to_owned(), member.doc.clone().unwrap_or_default());
+        self.fields.push(Field { name, path, doc, kind, nullable, role, unit, pii, price, examples, range, otel });
+        Ok(())
+    }
 
-/// All logical types written on a type, however often it is wrapped in `{"type": …}`.
-fn logical_types(raw: &Value) -> impl Iterator<Item = &str> {
-    std::iter::successors(Some(raw), |raw| raw.get("type")).filter_map(|raw| raw.get("logicalType")?.as_str())
+    fn nested(&self, avro: &'a Type) -> Option<(&'a str, &'a [RecordField])> {
+        let Type::Named(name) = avro else { return None };
+        match &self.schema.definition(name)?.of {
+            Shape::Record(members) => Some((name, members)),
+            _ => None,
+        }
+    }
 }
 
 /// Whether an annotation suits its field.
@@ -235,7 +228,7 @@ fn required(fields: &[Field]) -> Located<[usize; REQUIRED.len()]> {
         if role != Role::Dimension
             && let Some(second) = fields.iter().find(|field| field.role == Some(role) && field.name != name)
         {
-            return Err((Some(second.name.clone()), Problem::SecondRole { role: role.name(), owner: name }));
+            return Err((Some(second.path.clone()), Problem::SecondRole { role: role.name(), owner: name }));
         }
     }
     Ok(positions)
@@ -246,8 +239,8 @@ fn prices(fields: &[Field]) -> Located<()> {
     let priced: Vec<(&Field, Price)> = fields.iter().filter_map(|field| Some((field, field.price?))).collect();
     for (at, (field, price)) in priced.iter().enumerate() {
         if let Some((other, _)) = priced.iter().take(at).find(|(_, other)| other == price) {
-            let problem = Problem::SecondPrice { price: price.name(), other: other.name.clone() };
-            return Err((Some(field.name.clone()), problem));
+            let problem = Problem::SecondPrice { price: price.name(), other: other.path.clone() };
+            return Err((Some(field.path.clone()), problem));
         }
     }
     let models = priced.iter().filter(|(_, price)| *price == Price::Model).count();
@@ -273,37 +266,9 @@ impl Role {
     fn kinds(self) -> &'static str {
         match self {
             Role::Id | Role::Subject | Role::Session => "string or uuid",
-            Role::Time => "timestamp-millis or timestamp-micros",
+            Role::Time => "timestamp-millis, timestamp-micros or timestamp-nanos",
             Role::Dimension => "string or enum",
             Role::Measure => "int, long, float, double or decimal",
-        }
-    }
-}
-
-impl Kind {
-    fn logical_type(&self) -> Option<&'static str> {
-        match self {
-            Kind::Uuid | Kind::Date | Kind::Timestamp(_) | Kind::Decimal { .. } => Some(self.name()),
-            _ => None,
-        }
-    }
-
-    /// What Avro calls it: the logical type where it has one.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Kind::Boolean => "boolean",
-            Kind::Int => "int",
-            Kind::Long => "long",
-            Kind::Float => "float",
-            Kind::Double => "double",
-            Kind::String => "string",
-            Kind::Bytes => "bytes",
-            Kind::Enum(_) => "enum",
-            Kind::Uuid => "uuid",
-            Kind::Date => "date",
-            Kind::Timestamp(TimeUnit::Millis) => "timestamp-millis",
-            Kind::Timestamp(TimeUnit::Micros) => "timestamp-micros",
-            Kind::Decimal { .. } => "decimal",
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What an annotated Avro schema says: an [`EventType`] and its fields.
 
+use super::avro::Schema;
+use super::kind::Kind;
 use crate::columns::ColumnDef;
 
 /// The column that holds what an event cost, of priced types.
@@ -17,7 +19,7 @@ pub struct EventType {
     pub doc: String,
     /// CRC-64-AVRO (Rabin) of the parsing canonical form: what a single-object header carries.
     pub fingerprint: u64,
-    /// The fields in the schema's order, which is the order of their bytes in a message.
+    /// The fields that have a column, in the schema's order; those of a nested record stand in its place.
     pub fields: Vec<Field>,
     /// Index of the one field with role `id`.
     pub id: usize,
@@ -25,19 +27,23 @@ pub struct EventType {
     pub time: usize,
     /// The schema's JSON text, as read.
     pub json: String,
+    /// The schema as a tree.
+    pub(crate) schema: Schema,
 }
 
 /// One field of an event.
 #[derive(Debug, Clone)]
 pub struct Field {
-    /// Avro name, also the column's.
+    /// The column's name: the Avro name, for a field of a nested record behind the record's and `_`.
     pub name: String,
+    /// The Avro names from the outermost record inwards, with points between them.
+    pub path: String,
     /// Documentation, also the column's comment.
     pub doc: String,
     /// What its values are.
     pub kind: Kind,
-    /// For a union with null: the position (0 or 1) of the null branch. `None`: the field is never null.
-    pub null_branch: Option<u8>,
+    /// Whether it may be null, by its own type or as a field of a record that may be null.
+    pub nullable: bool,
     /// What the field is for.
     pub role: Option<Role>,
     /// Unit of a measure: `ms`, `tokens`, `USD`, `bytes` …
@@ -52,49 +58,6 @@ pub struct Field {
     pub range: Option<[f64; 2]>,
     /// The OpenTelemetry attribute that says the same, for documentation.
     pub otel: Option<String>,
-}
-
-/// The Avro type of a field, logical type included, null apart.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kind {
-    /// `boolean`
-    Boolean,
-    /// `int`
-    Int,
-    /// `long`
-    Long,
-    /// `float`
-    Float,
-    /// `double`
-    Double,
-    /// `string`
-    String,
-    /// `bytes`
-    Bytes,
-    /// `enum` with its symbols
-    Enum(Vec<String>),
-    /// `string` with logical type `uuid`
-    Uuid,
-    /// `int` with logical type `date`: days since 1970-01-01
-    Date,
-    /// `long` with a timestamp logical type
-    Timestamp(TimeUnit),
-    /// `bytes` with logical type `decimal`
-    Decimal {
-        /// Decimal digits in all, at most 38.
-        precision: u8,
-        /// Digits behind the point.
-        scale: u8,
-    },
-}
-
-/// The unit of a timestamp.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TimeUnit {
-    /// Milliseconds since 1970.
-    Millis,
-    /// Microseconds since 1970.
-    Micros,
 }
 
 /// What a field is for.
@@ -168,42 +131,22 @@ impl EventType {
 impl Field {
     /// Whether its column is a `LowCardinality(String)`, where null is ''.
     pub fn is_low_cardinality(&self) -> bool {
-        self.role == Some(Role::Dimension) || matches!(self.kind, Kind::Enum(_))
+        self.role == Some(Role::Dimension) || self.kind.is_enum()
     }
 
-    /// Whether its column is `Nullable`.
+    /// Whether its column is `Nullable`. A null dimension or enum is '', a null array or map is empty.
     pub fn is_nullable_column(&self) -> bool {
-        self.null_branch.is_some() && !self.is_low_cardinality()
+        self.nullable && !self.is_low_cardinality() && self.kind.has_null()
     }
 
     fn column(&self) -> ColumnDef {
         let inner =
             if self.is_low_cardinality() { "LowCardinality(String)".to_owned() } else { self.kind.clickhouse() };
         let clickhouse_type = if self.is_nullable_column() { format!("Nullable({inner})") } else { inner };
-        let comment = match &self.unit {
+        let comment = match self.unit.as_deref().or(self.kind.implied_unit()) {
             Some(unit) => format!("{} [{unit}]", self.doc).trim_start().to_owned(),
             None => self.doc.clone(),
         };
         ColumnDef { name: self.name.clone(), clickhouse_type, comment }
-    }
-}
-
-impl Kind {
-    /// The ClickHouse type that holds it, null apart.
-    fn clickhouse(&self) -> String {
-        match self {
-            Kind::Boolean => "Bool".to_owned(),
-            Kind::Int => "Int32".to_owned(),
-            Kind::Long => "Int64".to_owned(),
-            Kind::Float => "Float32".to_owned(),
-            Kind::Double => "Float64".to_owned(),
-            Kind::String | Kind::Bytes => "String".to_owned(),
-            Kind::Enum(_) => "LowCardinality(String)".to_owned(),
-            Kind::Uuid => "UUID".to_owned(),
-            Kind::Date => "Date32".to_owned(),
-            Kind::Timestamp(TimeUnit::Millis) => "DateTime64(3, 'UTC')".to_owned(),
-            Kind::Timestamp(TimeUnit::Micros) => "DateTime64(6, 'UTC')".to_owned(),
-            Kind::Decimal { precision, scale } => format!("Decimal({precision}, {scale})"),
-        }
     }
 }

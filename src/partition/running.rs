@@ -7,10 +7,11 @@ use std::time::Duration;
 use super::flight::{Flight, Known, Landing};
 use super::watermark::Watermark;
 use super::{Action, Reply, Status, Stop, Terms, Tuning};
-use crate::batch::{Batch, Key, Progress, Source, Window};
+use crate::batch::{Batch, Key, Progress, Reason, Source, Window};
 use crate::meter::{Note, Why};
 use crate::plan::Plan;
 use crate::ports::{Record, StoreError};
+use crate::writers::Content;
 
 /// The state of a partition that reads and writes.
 #[derive(Debug)]
@@ -37,7 +38,6 @@ pub(super) struct Running {
     known: Option<Known>,
     flush: bool,
     throttled: bool,
-    paused: bool,
 }
 
 impl Running {
@@ -64,7 +64,6 @@ impl Running {
             known: None,
             flush: false,
             throttled: false,
-            paused: false,
         }
     }
 
@@ -105,11 +104,13 @@ impl Running {
     }
 
     /// Takes the id of a record that is already written.
-    pub(super) fn remember(&mut self, plan: &Plan, record: &Record<'_>) {
-        self.open.remember(plan, record, &mut self.window);
+    pub(super) fn remember(&mut self, plan: &Plan, record: &Record<'_>, content: Result<Content<'_>, Reason>) {
+        if let Ok(content) = content {
+            self.open.remember(plan, record, &content, &mut self.window);
+        }
     }
 
-    pub(super) fn record(&mut self, terms: Terms<'_>, record: &Record<'_>) {
+    pub(super) fn record(&mut self, terms: Terms<'_>, record: &Record<'_>, content: Result<Content<'_>, Reason>) {
         if record.offset < self.open.to() {
             return; // delivered before a restart of the fetch: taken in already
         }
@@ -117,7 +118,7 @@ impl Running {
         if self.open.is_empty() {
             self.opened_at = terms.now;
         }
-        self.open.push(terms.plan, record, &mut self.window, &mut self.progress);
+        self.open.push(terms.plan, record, content, &mut self.window, &mut self.progress);
     }
 
     /// The log delivers nothing below `offset` any more: the ledger follows over the gap. Else retention, which takes
@@ -142,11 +143,6 @@ impl Running {
                 return Some(action);
             }
         }
-        let hold = self.throttled || (self.flight.is_some() && self.is_full(terms.tuning));
-        if hold != self.paused {
-            self.paused = hold;
-            return Some(if hold { Action::Pause } else { Action::Resume });
-        }
         if self.done > self.committed {
             self.committed = self.done;
             return Some(Action::Commit(self.done));
@@ -154,7 +150,12 @@ impl Running {
         None
     }
 
-    fn is_full(&self, tuning: &Tuning) -> bool {
+    /// Whether it can take no more for now.
+    pub(super) fn is_full(&self, tuning: &Tuning) -> bool {
+        self.throttled || (self.flight.is_some() && self.is_ripe(tuning))
+    }
+
+    fn is_ripe(&self, tuning: &Tuning) -> bool {
         self.open.events() >= tuning.seal_events || self.open.bytes() >= tuning.seal_bytes
     }
 
@@ -181,7 +182,7 @@ impl Running {
             latest_ms: open.map(|(_, greatest)| greatest).or(self.latest_ms),
             greatest_event_ms: self.progress.greatest_ms(),
             bytes: self.bytes(),
-            paused: self.paused,
+            paused: false,
             stopped: None,
         }
     }

@@ -22,6 +22,7 @@ const SCHEMA: &str = r#"{"type": "record", "name": "tick", "fields": [
 /// A partition with a ledger and a log that answer at once.
 struct Bench {
     plan: Plan,
+    writers: Writers,
     tuning: Tuning,
     now: Duration,
     partition: Partition,
@@ -71,6 +72,7 @@ impl Bench {
         };
         Bench {
             plan: Plan::compile(&sources, limits).unwrap(),
+            writers: Writers::default(),
             tuning,
             now: second * 1_000,
             partition: Partition::new(Source { epoch: 1, topic: "t".into(), partition: 0 }),
@@ -90,7 +92,13 @@ impl Bench {
 
     fn run(&mut self) {
         for _ in 0..50 {
-            let terms = Terms { plan: &self.plan, tuning: &self.tuning, now: self.now, meter: &self.notes };
+            let terms = Terms {
+                plan: &self.plan,
+                writers: &self.writers,
+                tuning: &self.tuning,
+                now: self.now,
+                meter: &self.notes,
+            };
             let Some(action) = self.partition.next(terms) else {
                 self.now += Duration::from_secs(2);
                 continue;
@@ -125,19 +133,27 @@ impl Bench {
                 }
                 Action::Resume | Action::Commit(_) => continue,
             };
-            let terms = Terms { plan: &self.plan, tuning: &self.tuning, now: self.now, meter: &self.notes };
+            let terms = Terms {
+                plan: &self.plan,
+                writers: &self.writers,
+                tuning: &self.tuning,
+                now: self.now,
+                meter: &self.notes,
+            };
             self.partition.reply(terms, reply);
         }
     }
 
     fn end(&mut self, offset: u64) {
-        let terms = Terms { plan: &self.plan, tuning: &self.tuning, now: self.now, meter: &self.notes };
+        let terms =
+            Terms { plan: &self.plan, writers: &self.writers, tuning: &self.tuning, now: self.now, meter: &self.notes };
         self.partition.end_of_log(terms, offset);
     }
 
     fn noise(&mut self, offset: u64) {
         let record = Record { topic: "t", partition: 0, offset, timestamp_ms: 1, key: None, payload: Some(b"noise") };
-        let terms = Terms { plan: &self.plan, tuning: &self.tuning, now: self.now, meter: &self.notes };
+        let terms =
+            Terms { plan: &self.plan, writers: &self.writers, tuning: &self.tuning, now: self.now, meter: &self.notes };
         self.partition.record(terms, &record);
     }
 }

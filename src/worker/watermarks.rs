@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Assigned, Worker, find};
 use crate::batch::Source;
 use crate::partition::Terms;
-use crate::ports::{Answer, Log, Store, Ticket, TopicPartition};
+use crate::ports::{Answer, Log, Registry, Store, Ticket, TopicPartition};
 
 /// How often watermarks are stored.
 const EVERY: Duration = Duration::from_secs(3);
@@ -20,7 +20,7 @@ pub(super) struct Reports {
     waiting: Option<Ticket>,
 }
 
-impl<L: Log, S: Store> Worker<L, S> {
+impl<L: Log, S: Store, R: Registry> Worker<L, S, R> {
     /// Stores the watermarks that have moved, if it is time to.
     pub(super) fn report(&mut self, now: Duration) {
         if now < self.reports.due || self.reports.waiting.is_some() {
@@ -54,9 +54,10 @@ impl<L: Log, S: Store> Worker<L, S> {
         if names.is_empty() {
             return;
         }
-        let terms = Terms { plan: &self.plan, tuning: &self.settings.tuning, now, meter: &*self.meter };
-        for (name, high) in names.iter().zip(self.log.high_watermarks(&names)) {
-            match (high, find(&mut self.partitions, &name.topic, name.partition)) {
+        let Worker { plan, writers, settings, meter, log, partitions, .. } = self;
+        let terms = Terms { plan, writers, tuning: &settings.tuning, now, meter: &**meter };
+        for (name, high) in names.iter().zip(log.high_watermarks(&names)) {
+            match (high, find(partitions, &name.topic, name.partition)) {
                 (Ok(high), Some(assigned)) => assigned.partition.quiet(high, terms),
                 (Ok(_), None) => {}
                 (Err(error), _) => tracing::debug!("the watermark of a quiet partition stays: {error}"),

@@ -13,6 +13,7 @@ use highwater::command::migrate::migrate;
 use highwater::event::wire;
 use highwater::plan::{Limits, Plan, Sources};
 use highwater::ports::{Answer, Insert, Marks, Question, Record, Rows, Store, StoreError};
+use highwater::writers::{Opened, Writers};
 use tokio::runtime::Handle;
 
 /// 2026-01-31 23:59:00 UTC, so that events a minute apart fall into two months.
@@ -73,7 +74,7 @@ pub fn plan_with(extra: &str, pack: &str) -> Plan {
     let limits =
         Limits { horizon: 100, max_skew_ms: day, max_age_ms: 100_000 * day, lateness_ms: 60_000, max_series: 1_000 };
     let schemas = vec![("probe.avsc".into(), probe(extra)), ("visit.avsc".into(), VISIT.into())];
-    let sources = Sources { schemas, packs: vec![("probe.toml".into(), pack.to_owned())], prices: None };
+    let sources = Sources { schemas, packs: vec![("probe.toml".into(), pack.to_owned())], ..Sources::default() };
     Plan::compile(&sources, limits).unwrap_or_else(|errors| panic!("{errors:?}"))
 }
 
@@ -138,6 +139,7 @@ pub fn source(partition: i32) -> Source {
 pub fn batch(plan: &Plan, source: Source, from: u64, messages: &[(i64, Vec<u8>)]) -> Arc<Batch> {
     let mut batch = Batch::new(source.clone(), from, false);
     let (mut window, mut progress) = (Window::new(plan.limits.horizon), Progress::default());
+    let writers = Writers::default();
     for (offset, (time, payload)) in (from..).zip(messages) {
         let record = Record {
             topic: &source.topic,
@@ -147,7 +149,8 @@ pub fn batch(plan: &Plan, source: Source, from: u64, messages: &[(i64, Vec<u8>)]
             key: Some(b"key"),
             payload: Some(payload),
         };
-        batch.push(plan, &record, &mut window, &mut progress);
+        let Opened::Known(content) = writers.open(plan, &record, Duration::ZERO) else { panic!("asks a registry") };
+        batch.push(plan, &record, content, &mut window, &mut progress);
     }
     Arc::new(batch)
 }

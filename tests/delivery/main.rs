@@ -4,6 +4,7 @@
 mod completeness;
 mod files;
 mod guards;
+mod registry;
 mod rewind;
 mod support;
 mod telemetry;

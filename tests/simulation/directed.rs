@@ -13,6 +13,7 @@ use highwater::ports::{
     StoreError, Ticket, TopicPartition,
 };
 use highwater::worker::{Settings, Worker};
+use highwater::writers::Writers;
 
 use crate::log::{self, Entry, START_MS};
 use crate::plans::plans;
@@ -54,7 +55,8 @@ impl Bench {
     fn terms(&self) -> Terms<'static> {
         // Leaked once per test: terms outlive every borrow of the bench.
         let tuning: &'static Tuning = Box::leak(Box::new(self.tuning.clone()));
-        Terms { plan: &plans()[0].plan, tuning, now: self.now, meter: &() }
+        let writers: &'static Writers = Box::leak(Box::default());
+        Terms { plan: &plans()[0].plan, writers, tuning, now: self.now, meter: &() }
     }
 
     /// The next wish that has an answer, after at most a minute of its clock.

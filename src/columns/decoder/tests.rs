@@ -1,5 +1,7 @@
 //! Messages made by hand, good and bad.
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::event::COST_COLUMN;
 
@@ -10,6 +12,9 @@ pub(super) enum Cell {
     Int(i128),
     Bytes(Vec<u8>),
     Uuid(u128),
+    /// The items of an array, or of a map by its keys.
+    List(Vec<Cell>),
+    Map(BTreeMap<Vec<u8>, Cell>),
 }
 
 fn cell(column: &Column, row: usize) -> Cell {
@@ -26,6 +31,17 @@ fn cell(column: &Column, row: usize) -> Cell {
         Values::Uuid(values) => Cell::Uuid(values[row]),
         Values::String(values) => Cell::Bytes(values.get(row).to_vec()),
         Values::LowCardinality(values) => Cell::Bytes(values.get(row).into()),
+        Values::Nested(nested) => match nested.columns.as_slice() {
+            [items] => Cell::List(nested.row(row).map(|at| cell(items, at)).collect()),
+            [keys, values] => {
+                let key = |at| match cell(keys, at) {
+                    Cell::Bytes(key) => key,
+                    other => panic!("{other:?} is no key"),
+                };
+                Cell::Map(nested.row(row).map(|at| (key(at), cell(values, at))).collect())
+            }
+            other => panic!("{other:?} is neither an array nor a map"),
+        },
         other => panic!("{other:?} is not decoded into"),
     }
 }
@@ -36,10 +52,13 @@ pub(super) fn cells(columns: &Columns, row: usize) -> Vec<Cell> {
 
 /// Everything that must not change when a message is refused, lengths of every buffer included.
 pub(super) fn snapshot(columns: &Columns) -> Vec<(Vec<Cell>, usize, usize)> {
-    let buffer = |column: &Column| match &column.values {
-        Values::String(values) => values.bytes.len(),
-        other => other.len(),
-    };
+    fn buffer(column: &Column) -> usize {
+        match &column.values {
+            Values::String(values) => values.bytes.len(),
+            Values::Nested(nested) => nested.columns.iter().map(|column| buffer(column) + column.len()).sum(),
+            other => other.len(),
+        }
+    }
     let times = (columns.times.iter().map(|&time| Cell::Int(time.into())).collect(), columns.offsets.len(), 0);
     let of = |column: &Column| {
         let cells = (0..column.len()).map(|row| cell(column, row)).collect();
@@ -61,13 +80,8 @@ fn decoder(fields: &str) -> Decoder {
 }
 
 pub(super) fn long(value: i64) -> Vec<u8> {
-    let mut zigzag = ((value << 1) ^ (value >> 63)) as u64;
     let mut bytes = Vec::new();
-    while zigzag >= 0x80 {
-        bytes.push(zigzag as u8 | 0x80);
-        zigzag >>= 7;
-    }
-    bytes.push(zigzag as u8);
+    crate::event::binary::long(value, &mut bytes);
     bytes
 }
 

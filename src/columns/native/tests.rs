@@ -105,6 +105,48 @@ fn distributions_are_two_arrays_with_ends_that_begin_at_zero() {
     check(block(clickhouse_type, Values::Distributions(rows), None), 3, clickhouse_type, &[&data.concat()]);
 }
 
+fn column(clickhouse_type: &str, values: Values, nulls: Option<Vec<u8>>) -> Column {
+    Column { name: String::new(), clickhouse_type: clickhouse_type.to_owned(), values, nulls }
+}
+
+#[test]
+fn arrays_are_their_ends_and_then_all_items() {
+    let items = column("Nullable(Int32)", Values::Int32(vec![9, 9, 7, 0, 8, 9]), Some(vec![0, 0, 0, 1, 0, 0]));
+    let rows = Nested { ends: vec![2, 4, 4, 5, 6], columns: vec![items] };
+    let ends: Vec<u8> = [2u64, 2, 3].iter().flat_map(|end| end.to_le_bytes()).collect();
+    let data: [&[u8]; 3] = [&ends, &[0, 1, 0], &[7, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0]];
+    check(block("Array(Nullable(Int32))", Values::Nested(rows), None), 3, "Array(Nullable(Int32))", &data);
+}
+
+#[test]
+fn maps_are_arrays_of_keys_and_of_values_with_versions_before_all() {
+    let mut keys = Strings::default();
+    ["-", "a", "b", "-"].iter().for_each(|key| keys.push(key.as_bytes()));
+    let mut values = LowCardinality::default();
+    ["-", "x", "", "-"].iter().for_each(|value| values.push(value));
+    let columns = vec![column("String", Values::String(keys), None), column("", Values::LowCardinality(values), None)];
+    let rows = Nested { ends: vec![1, 3, 4], columns };
+    let clickhouse_type = "Map(String, LowCardinality(String))";
+    let data: [&[u8]; 6] = [
+        &1u64.to_le_bytes(),
+        &2u64.to_le_bytes(),
+        b"\x01a\x01b",
+        &[0, 6, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0],
+        b"\x00\x01x",
+        &[2, 0, 0, 0, 0, 0, 0, 0, 1, 0],
+    ];
+    check(block(clickhouse_type, Values::Nested(rows), None), 1, clickhouse_type, &data);
+}
+
+#[test]
+fn rows_without_items_have_ends_and_no_dictionary() {
+    let items = column("", Values::LowCardinality(LowCardinality::default()), None);
+    let rows = Nested { ends: vec![0, 0, 0], columns: vec![items] };
+    let clickhouse_type = "Array(LowCardinality(String))";
+    let data: [&[u8]; 2] = [&1u64.to_le_bytes(), &0u64.to_le_bytes()];
+    check(block(clickhouse_type, Values::Nested(rows), None), 1, clickhouse_type, &data);
+}
+
 const LOW_CARDINALITY: &str = "LowCardinality(String)";
 
 /// Version, flags with the index's width, number of dictionary entries.

@@ -19,24 +19,33 @@ pub enum Datum {
     Null,
     /// `boolean`
     Boolean(bool),
-    /// `int`, `long`, `date` (days since 1970) and timestamps (in the field's unit since 1970).
+    /// `int`, `long`, `date` (days since 1970), timestamps (in the field's unit since 1970) and times of day (since
+    /// midnight).
     Integer(i64),
     /// `float` and `double`
     Float(f64),
     /// `string`, also as a UUID
     Text(String),
-    /// `bytes`
+    /// `bytes` and `fixed`
     Bytes(Vec<u8>),
     /// `enum`: the symbol's position
     Symbol(usize),
     /// `decimal`: the value times 10 to its scale
     Decimal(i128),
+    /// `array`
+    List(Vec<Datum>),
+    /// `map`
+    Entries(Vec<(String, Datum)>),
 }
 
 impl Datum {
     /// As JSON: integers and timestamps as the numbers in the message, a decimal as exact text, bytes in hexadecimal.
     pub fn json(&self, field: &Field) -> Value {
-        match (self, &field.kind) {
+        self.json_of(&field.kind)
+    }
+
+    fn json_of(&self, kind: &Kind) -> Value {
+        match (self, kind) {
             (Datum::Null, _) => Value::Null,
             (Datum::Boolean(value), _) => json!(value),
             (Datum::Integer(value), _) => json!(value),
@@ -47,7 +56,11 @@ impl Datum {
             (Datum::Bytes(bytes), _) => json!(bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
             (Datum::Symbol(at), Kind::Enum(symbols)) => json!(symbols.get(*at)),
             (Datum::Decimal(unscaled), Kind::Decimal { scale, .. }) => json!(decimal_text(*unscaled, *scale)),
-            (Datum::Symbol(_) | Datum::Decimal(_), _) => Value::Null,
+            (Datum::List(items), Kind::Array(item)) => items.iter().map(|value| value.json_of(&item.kind)).collect(),
+            (Datum::Entries(entries), Kind::Map(item)) => {
+                entries.iter().map(|(key, value)| (key.clone(), value.json_of(&item.kind))).collect()
+            }
+            (Datum::Symbol(_) | Datum::Decimal(_) | Datum::List(_) | Datum::Entries(_), _) => Value::Null,
         }
     }
 }

@@ -1,12 +1,13 @@
 //! Text as a value of a field, strictly.
 
 use jiff::Timestamp;
-use jiff::civil::{Date, DateTime};
+use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::TimeZone;
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::Datum;
-use crate::event::{Field, Kind, TimeUnit};
+use crate::event::{Field, Item, Kind, TimeUnit};
 
 /// What a text should have been.
 pub type Expected = String;
@@ -16,10 +17,11 @@ pub type Expected = String;
 /// # Errors
 /// What was expected instead.
 pub fn parse(field: &Field, text: &str) -> Result<Datum, Expected> {
-    if text.is_empty() && field.null_branch.is_some() {
-        return Ok(Datum::Null);
-    }
-    let (datum, expected) = match &field.kind {
+    if text.is_empty() && field.nullable { Ok(Datum::Null) } else { parse_as(&field.kind, text) }
+}
+
+fn parse_as(kind: &Kind, text: &str) -> Result<Datum, Expected> {
+    let (datum, expected) = match kind {
         Kind::Boolean => (text.parse().ok().map(Datum::Boolean), "true or false"),
         Kind::Int => (text.parse::<i32>().ok().map(|n| Datum::Integer(n.into())), "a whole number of 32 bits"),
         Kind::Long => (text.parse().ok().map(Datum::Integer), "a whole number of 64 bits"),
@@ -33,6 +35,10 @@ pub fn parse(field: &Field, text: &str) -> Result<Datum, Expected> {
         }
         Kind::String => (Some(Datum::Text(text.to_owned())), ""),
         Kind::Bytes => (Some(Datum::Bytes(text.as_bytes().to_vec())), ""),
+        Kind::Fixed(size) => {
+            let bytes = (text.len() == *size).then(|| Datum::Bytes(text.as_bytes().to_vec()));
+            return bytes.ok_or_else(|| format!("text of {size} bytes"));
+        }
         Kind::Enum(symbols) => {
             return match symbols.iter().position(|symbol| symbol == text) {
                 Some(at) => Ok(Datum::Symbol(at)),
@@ -42,6 +48,23 @@ pub fn parse(field: &Field, text: &str) -> Result<Datum, Expected> {
         Kind::Uuid => (Uuid::try_parse(text).ok().map(|id| Datum::Text(id.to_string())), "a UUID"),
         Kind::Date => (days(text).map(Datum::Integer), "a date as YYYY-MM-DD"),
         Kind::Timestamp(unit) => (parse_time(text).map(|micros| Datum::Integer(in_unit(micros, *unit))), TIME),
+        Kind::LocalTimestamp(unit) => {
+            let local = (!text.contains(['[', 'z', 'Z', '+'])).then(|| parse_time(text)).flatten();
+            (local.map(|micros| Datum::Integer(in_unit(micros, *unit))), "a time as YYYY-MM-DD HH:MM:SS[.fraction]")
+        }
+        Kind::TimeOfDay(unit) => {
+            let micros = since_midnight(text);
+            (micros.map(|micros| Datum::Integer(in_unit(micros, *unit))), "a time of day as HH:MM:SS[.fraction]")
+        }
+        Kind::Array(item) => {
+            let values = serde_json::from_str::<Vec<Value>>(text).map_err(|_| "a JSON array".to_owned())?;
+            return values.iter().map(|value| parse_item(item, value)).collect::<Result<_, _>>().map(Datum::List);
+        }
+        Kind::Map(item) => {
+            let members = serde_json::from_str::<Map<String, Value>>(text).map_err(|_| "a JSON object".to_owned())?;
+            let entry = |(key, value): (&String, &Value)| Ok((key.clone(), parse_item(item, value)?));
+            return members.iter().map(entry).collect::<Result<_, _>>().map(Datum::Entries);
+        }
         Kind::Decimal { precision, scale } => {
             return decimal(text, *precision, *scale)
                 .map(Datum::Decimal)
@@ -49,6 +72,17 @@ pub fn parse(field: &Field, text: &str) -> Result<Datum, Expected> {
         }
     };
     datum.ok_or_else(|| expected.to_owned())
+}
+
+/// An item of an array or a value of a map, given as JSON.
+fn parse_item(item: &Item, value: &Value) -> Result<Datum, Expected> {
+    let text = match value {
+        Value::Null if item.nullable => return Ok(Datum::Null),
+        Value::String(text) => text.clone(),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+        _ => return Err(format!("items of type {}", item.kind.name())),
+    };
+    parse_as(&item.kind, &text).map_err(|expected| format!("items that are {expected}"))
 }
 
 /// What a time looks like.
@@ -86,7 +120,14 @@ pub fn in_unit(micros: i64, unit: TimeUnit) -> i64 {
     match unit {
         TimeUnit::Micros => micros,
         TimeUnit::Millis => micros.div_euclid(1_000),
+        TimeUnit::Nanos => micros.saturating_mul(1_000),
     }
+}
+
+fn since_midnight(text: &str) -> Option<i64> {
+    let time = (text.len() >= 8 && text.is_char_boundary(8)).then(|| text.parse::<Time>().ok()).flatten()?;
+    let seconds = (i64::from(time.hour()) * 60 + i64::from(time.minute())) * 60 + i64::from(time.second());
+    Some(seconds * 1_000_000 + i64::from(time.subsec_nanosecond()) / 1_000)
 }
 
 fn days(text: &str) -> Option<i64> {
@@ -121,12 +162,13 @@ fn decimal(text: &str, precision: u8, scale: u8) -> Option<i128> {
 mod tests {
     use super::*;
 
-    fn field(kind: Kind, null_branch: Option<u8>) -> Field {
+    fn field(kind: Kind, nullable: bool) -> Field {
         Field {
             name: "f".into(),
+            path: "f".into(),
             doc: String::new(),
             kind,
-            null_branch,
+            nullable,
             role: None,
             unit: None,
             pii: None,
@@ -181,6 +223,7 @@ mod tests {
     #[test]
     fn values_are_read_by_the_kind_of_their_field() {
         let decimal = Kind::Decimal { precision: 5, scale: 2 };
+        let ints = |nullable| Kind::Array(Box::new(Item { kind: Kind::Int, nullable }));
         let color = Kind::Enum(vec!["red".into(), "green".into()]);
         let good = [
             (Kind::Boolean, "true", Datum::Boolean(true)),
@@ -193,6 +236,18 @@ mod tests {
             (Kind::Date, "1970-01-02", Datum::Integer(1)),
             (Kind::Date, "1969-12-31", Datum::Integer(-1)),
             (Kind::Timestamp(TimeUnit::Millis), "1700158546", Datum::Integer(1_700_158_546_000)),
+            (Kind::Timestamp(TimeUnit::Nanos), "1700158546", Datum::Integer(1_700_158_546_000_000_000)),
+            (Kind::LocalTimestamp(TimeUnit::Millis), "1970-01-01 00:00:01.5", Datum::Integer(1_500)),
+            (Kind::TimeOfDay(TimeUnit::Micros), "01:00:00.000002", Datum::Integer(3_600_000_002)),
+            (Kind::TimeOfDay(TimeUnit::Millis), "23:59:59", Datum::Integer(86_399_000)),
+            (Kind::Fixed(2), "ab", Datum::Bytes(b"ab".to_vec())),
+            (ints(false), "[1, \"2\"]", Datum::List(vec![Datum::Integer(1), Datum::Integer(2)])),
+            (ints(true), "[null]", Datum::List(vec![Datum::Null])),
+            (
+                Kind::Map(Box::new(Item { kind: Kind::String, nullable: false })),
+                r#"{"a": "b"}"#,
+                Datum::Entries(vec![("a".into(), Datum::Text("b".into()))]),
+            ),
             (decimal.clone(), "-123.45", Datum::Decimal(-12_345)),
             (decimal.clone(), "1", Datum::Decimal(100)),
             (decimal.clone(), "0.50000", Datum::Decimal(50)),
@@ -203,7 +258,7 @@ mod tests {
             ),
         ];
         for (kind, text, expected) in good {
-            assert_eq!(parse(&field(kind, None), text), Ok(expected), "{text}");
+            assert_eq!(parse(&field(kind, false), text), Ok(expected), "{text}");
         }
         let bad = [
             (Kind::Boolean, "1"),
@@ -221,11 +276,19 @@ mod tests {
             (decimal.clone(), ".5"),
             (decimal, "--1"),
             (Kind::Uuid, "x"),
+            (Kind::LocalTimestamp(TimeUnit::Millis), "1970-01-01T00:00:01Z"),
+            (Kind::TimeOfDay(TimeUnit::Millis), "24:00:00"),
+            (Kind::TimeOfDay(TimeUnit::Millis), "noon"),
+            (Kind::Fixed(2), "abc"),
+            (ints(false), "[null]"),
+            (ints(false), "[1.5]"),
+            (ints(false), "1"),
+            (ints(false), "[[1]]"),
         ];
         for (kind, text) in bad {
-            assert!(parse(&field(kind.clone(), None), text).is_err(), "{kind:?} {text}");
+            assert!(parse(&field(kind.clone(), false), text).is_err(), "{kind:?} {text}");
         }
-        assert_eq!(parse(&field(Kind::Long, Some(0)), ""), Ok(Datum::Null));
-        assert_eq!(parse(&field(Kind::Enum(vec!["a".into(), "b".into()]), None), "c"), Err("one of a, b".into()));
+        assert_eq!(parse(&field(Kind::Long, true), ""), Ok(Datum::Null));
+        assert_eq!(parse(&field(Kind::Enum(vec!["a".into(), "b".into()]), false), "c"), Err("one of a, b".into()));
     }
 }

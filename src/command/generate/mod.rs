@@ -19,7 +19,7 @@ use self::recipe::Recipe;
 use self::stream::{Options, Sort, Stream};
 use super::datum::parse_time;
 use super::outlet::{Outlet, Target};
-use super::{UsageError, load};
+use super::{UsageError, framing, load};
 use crate::config::{Settings, parse_duration};
 
 /// Messages between two looks at the clock.
@@ -125,8 +125,12 @@ impl Args {
 pub async fn run(settings: &Settings, args: &Args) -> Result<()> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
     let schedule = args.schedule(i64::try_from(now.as_micros())?)?;
-    let types = args.types.iter().map(|name| load::event_type(&settings.events.schemas, name));
-    let recipes = types.map(|event| Ok(Recipe::new(event?))).collect::<Result<Vec<_>>>()?;
+    let mut recipes = Vec::new();
+    for name in &args.types {
+        let event = load::event_type(&settings.events.schemas, name)?;
+        let writer = framing::writer(settings, &args.target, &event).await?;
+        recipes.push(Recipe::new(event, writer));
+    }
     let total = schedule.events + (schedule.events as f64 * args.duplicates) as u64;
     let mut truth = args.truth.as_deref().map(TruthFile::create).transpose()?;
     let mut outlet = Outlet::open(settings, &args.target, total).await?;

@@ -13,6 +13,7 @@ use fastrand::Rng;
 use uuid::Uuid;
 
 use crate::command::datum::{Datum, defaults, in_unit, parse};
+use crate::event::wire::Writer;
 use crate::event::{EventType, Field, Kind, Price, Role};
 
 /// The standard normal's 99th percentile.
@@ -28,6 +29,7 @@ const SUBJECTS: f64 = 1_000.0;
 #[derive(Debug)]
 pub(super) struct Recipe {
     pub(super) event: EventType,
+    pub(super) writer: Writer,
     fields: Vec<Draw>,
     /// The field that says whether it failed.
     status: Option<usize>,
@@ -71,15 +73,15 @@ fn normal(rng: &mut Rng) -> f64 {
 }
 
 impl Recipe {
-    /// Compiles a schema's annotations.
-    pub(super) fn new(event: EventType) -> Recipe {
+    /// Compiles a schema's annotations; messages name it as `writer` does.
+    pub(super) fn new(event: EventType, writer: Writer) -> Recipe {
         let defaults = defaults(&event);
         let fields: Vec<Draw> =
             event.fields.iter().zip(&defaults).map(|(field, default)| draw(field, default)).collect();
         let named = |name: &str| event.position(name).filter(|at| matches!(fields[*at], Draw::Choice(_)));
         let milliseconds = (0..fields.len()).filter(|at| event.fields[*at].unit.as_deref() == Some("ms"));
         let longest = milliseconds.max_by(|a, b| high(&fields[*a]).total_cmp(&high(&fields[*b])));
-        Recipe { status: named("status").or_else(|| named("outcome")), longest, fields, event }
+        Recipe { status: named("status").or_else(|| named("outcome")), longest, fields, event, writer }
     }
 
     /// Draws an event that happens at this time, in microseconds since 1970.
@@ -104,8 +106,9 @@ impl Recipe {
 
     fn value(&self, at: usize, micros: i64, shared: &Shared, rng: &mut Rng) -> Datum {
         let field = &self.event.fields[at];
-        // The time that it took as a whole is always known.
-        if field.null_branch.is_some() && self.longest != Some(at) && is_null(field, shared, rng) {
+        // The time that it took as a whole is always known, and a nested record is always whole.
+        let may_be_null = field.nullable && !field.path.contains('.');
+        if may_be_null && self.longest != Some(at) && is_null(field, shared, rng) {
             return Datum::Null;
         }
         match &self.fields[at] {
@@ -178,14 +181,29 @@ fn usual_range(field: &Field) -> [f64; 2] {
 
 /// Three values of a field whose schema names none.
 fn invented(field: &Field) -> Vec<Datum> {
-    let one = |n: u8| match &field.kind {
+    (1..=3).map(|n| invented_of(&field.kind, &field.name, n)).collect()
+}
+
+fn invented_of(kind: &Kind, name: &str, n: u8) -> Datum {
+    let micros = (1_700_000_000 + i64::from(n)) * 1_000_000;
+    match kind {
         Kind::Uuid => Datum::Text(Uuid::new_v5(&Uuid::NAMESPACE_OID, &[n]).to_string()),
         Kind::Bytes => Datum::Bytes(vec![n; 8]),
+        Kind::Fixed(size) => Datum::Bytes(vec![n; *size]),
         Kind::Date => Datum::Integer(i64::from(n) + 20_000),
-        Kind::Timestamp(unit) => Datum::Integer(in_unit((1_700_000_000 + i64::from(n)) * 1_000_000, *unit)),
-        _ => Datum::Text(format!("{}-{n}", field.name)),
-    };
-    (1..=3).map(one).collect()
+        Kind::Timestamp(unit) | Kind::LocalTimestamp(unit) => Datum::Integer(in_unit(micros, *unit)),
+        Kind::TimeOfDay(unit) => Datum::Integer(i64::from(n) * 3_600 * unit.per_second()),
+        Kind::Boolean => Datum::Boolean(n == 1),
+        Kind::Int | Kind::Long => Datum::Integer(n.into()),
+        Kind::Float | Kind::Double => Datum::Float(n.into()),
+        Kind::Decimal { .. } => Datum::Decimal((n % 10).into()),
+        Kind::Enum(symbols) => Datum::Symbol(usize::from(n) % symbols.len().max(1)),
+        Kind::String => Datum::Text(format!("{name}-{n}")),
+        Kind::Array(item) => Datum::List((1..=n).map(|n| invented_of(&item.kind, name, n)).collect()),
+        Kind::Map(item) => {
+            Datum::Entries((1..=n).map(|n| (format!("key-{n}"), invented_of(&item.kind, name, n))).collect())
+        }
+    }
 }
 
 fn named_or_uuid(field: &Field, what: &str, number: u32) -> String {
@@ -262,7 +280,7 @@ mod tests {
 
     fn llm_call() -> Recipe {
         let json = include_str!("../../../schemas/llm_call.avsc");
-        Recipe::new(EventType::parse("llm_call.avsc", json).unwrap())
+        Recipe::new(EventType::parse("llm_call.avsc", json).unwrap(), Writer::Id(1))
     }
 
     fn column(recipe: &Recipe, events: &[Vec<Datum>], name: &str) -> Vec<serde_json::Value> {

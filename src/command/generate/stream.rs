@@ -7,10 +7,12 @@ use serde_json::{Map, Value, json};
 
 use super::recipe::Recipe;
 use crate::command::datum::{Datum, encode};
-use crate::event::wire::{HEADER_LEN, frame};
+use crate::event::wire::Writer;
 
 /// A duplicate comes at most so many events of its partition after the first.
 const DUPLICATE_WITHIN: u64 = 300;
+/// No registry has come as far.
+const UNKNOWN_IDS: u32 = 1_000_000_000;
 const MINUTE: i64 = 60_000_000;
 const DAY: i64 = 1_440 * MINUTE;
 
@@ -149,10 +151,11 @@ impl<'a> Stream<'a> {
     }
 
     fn payload(&mut self, recipe: usize, values: &[Datum], bad: Option<Bad>) -> Option<Vec<u8>> {
-        let event = &self.recipes[recipe].event;
+        let Recipe { event, writer, .. } = &self.recipes[recipe];
+        let header = writer.header_len();
         let mut payload = Vec::with_capacity(256);
         // What a recipe draws suits its field; if it ever did not, the message would be cut off there, and counted.
-        let _ = encode(event, values, &mut payload);
+        let _ = encode(event, *writer, values, &mut payload);
         match bad {
             Some(Bad::Tombstone) => return None,
             Some(Bad::RandomBytes) => {
@@ -160,11 +163,15 @@ impl<'a> Stream<'a> {
                 payload[0] = b'{';
             }
             Some(Bad::UnknownSchema) => {
-                let body = payload.split_off(HEADER_LEN);
+                let body = payload.split_off(header);
                 payload.clear();
-                frame(!event.fingerprint, &body, &mut payload);
+                match writer {
+                    Writer::Fingerprint(fingerprint) => Writer::Fingerprint(!fingerprint).frame(&mut payload),
+                    Writer::Id(id) => Writer::Id(UNKNOWN_IDS + id).frame(&mut payload),
+                }
+                payload.extend_from_slice(&body);
             }
-            Some(Bad::CutOff) => payload.truncate(HEADER_LEN + 3),
+            Some(Bad::CutOff) => payload.truncate(header + 3),
             Some(Bad::InTheFuture | Bad::TooOld) | None => {}
         }
         Some(payload)
@@ -228,7 +235,9 @@ mod tests {
 
     fn recipes() -> Vec<Recipe> {
         let json = include_str!("../../../schemas/llm_call.avsc");
-        vec![Recipe::new(EventType::parse("llm_call.avsc", json).unwrap())]
+        let event = EventType::parse("llm_call.avsc", json).unwrap();
+        let writer = Writer::Fingerprint(event.fingerprint);
+        vec![Recipe::new(event, writer)]
     }
 
     fn options() -> Options {

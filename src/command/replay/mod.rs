@@ -18,9 +18,10 @@ use sha2::{Digest as _, Sha256};
 use self::mapping::Mapping;
 use self::records::Records;
 use super::datum::{Datum, encode};
-use super::load;
 use super::outlet::{Outlet, Target};
+use super::{framing, load};
 use crate::config::Settings;
+use crate::event::wire::Writer;
 use crate::event::{EventType, Kind, TimeUnit};
 
 /// Bad lines that are told one by one.
@@ -77,6 +78,7 @@ struct Line {
 /// The file, being read.
 struct Lines<'a> {
     event: &'a EventType,
+    writer: Writer,
     mapping: &'a Mapping,
     /// The file's name without its directory, which names events together with the line.
     name: String,
@@ -97,10 +99,10 @@ fn open(path: &Path) -> Result<(Records<BufReader<File>>, Vec<String>)> {
 }
 
 impl<'a> Lines<'a> {
-    fn open(path: &Path, event: &'a EventType, mapping: &'a Mapping) -> Result<Lines<'a>> {
+    fn open(path: &Path, event: &'a EventType, writer: Writer, mapping: &'a Mapping) -> Result<Lines<'a>> {
         let (records, _) = open(path)?;
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        Ok(Lines { event, mapping, name, records })
+        Ok(Lines { event, writer, mapping, name, records })
     }
 
     /// The next line, good or bad.
@@ -125,7 +127,7 @@ impl<'a> Lines<'a> {
             .values(self.event, record, &id)
             .map_err(|(at, problem)| bad(columns.get(at).map(String::as_str), problem))?;
         let mut payload = Vec::with_capacity(256);
-        encode(self.event, &values, &mut payload).map_err(|error| bad(None, error.to_string()))?;
+        encode(self.event, self.writer, &values, &mut payload).map_err(|error| bad(None, error.to_string()))?;
         let timestamp_ms = match (&values[self.event.time], &self.event.fields[self.event.time].kind) {
             (Datum::Integer(micros), Kind::Timestamp(TimeUnit::Micros)) => micros.div_euclid(1_000),
             (Datum::Integer(millis), _) => *millis,
@@ -199,7 +201,8 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<()> {
     let event = load::event_type(&settings.events.schemas, &args.event)?;
     let (_, columns) = open(&args.file)?;
     let mapping = Mapping::new(&event, columns, &args.map, &args.set)?;
-    let found = check(&mut Lines::open(&args.file, &event, &mapping)?)?;
+    let unregistered = Writer::Fingerprint(event.fingerprint);
+    let found = check(&mut Lines::open(&args.file, &event, unregistered, &mapping)?)?;
     let told = Told(&args.file, &found);
     if found.bad > 0 && !args.skip_bad {
         bail!(
@@ -212,7 +215,8 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<()> {
         eprintln!("{} bad lines are left out:{told}", found.bad);
     }
     let mut outlet = Outlet::open(settings, &args.target, found.good).await?;
-    let mut lines = Lines::open(&args.file, &event, &mapping)?;
+    let writer = framing::writer(settings, &args.target, &event).await?;
+    let mut lines = Lines::open(&args.file, &event, writer, &mapping)?;
     while let Some(line) = lines.next()? {
         // What was bad before is bad again, and told already.
         let Ok(line) = line else { continue };

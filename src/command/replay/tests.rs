@@ -44,7 +44,7 @@ fn read(text: &[u8]) -> Vec<Result<Line, BadLine>> {
     let (_directory, path) = file(text);
     let (event, (_, columns)) = (event(), open(&path).unwrap());
     let mapping = Mapping::new(&event, columns, &pairs(MAP), &pairs(SET)).unwrap();
-    let mut lines = Lines::open(&path, &event, &mapping).unwrap();
+    let mut lines = Lines::open(&path, &event, Writer::Fingerprint(event.fingerprint), &mapping).unwrap();
     std::iter::from_fn(|| lines.next().unwrap()).collect()
 }
 
@@ -69,7 +69,7 @@ fn a_line_becomes_the_event_that_it_says() {
         Datum::Integer(374),
         Datum::Null,
     ];
-    encode(&event(), &values, &mut expected).unwrap();
+    encode(&event(), Writer::Fingerprint(event().fingerprint), &values, &mut expected).unwrap();
     assert_eq!(lines[0].payload, expected);
 }
 
@@ -124,7 +124,8 @@ fn what_was_found_is_counted_and_cut_short() {
     let text: String = (0..30).map(|_| "x,1,\n").collect();
     let (_directory, path) = file(format!("TIMESTAMP,In,Latency\n1700000000,1,\n{text}").as_bytes());
     let (event, mapping) = (event(), mapping(&["TIMESTAMP", "In", "Latency"], MAP, SET).unwrap());
-    let found = check(&mut Lines::open(&path, &event, &mapping).unwrap()).unwrap();
+    let found =
+        check(&mut Lines::open(&path, &event, Writer::Fingerprint(event.fingerprint), &mapping).unwrap()).unwrap();
     assert_eq!((found.good, found.bad, found.told.len()), (1, 30, TOLD));
     let told = Told(Path::new("calls.csv"), &found).to_string();
     assert!(told.contains("\n  calls.csv:3:TIMESTAMP: found \"x\"; expected a time"), "{told}");

@@ -45,17 +45,36 @@ fn every_kind_has_its_column() {
         (json!({"type": "long", "logicalType": "timestamp-micros"}), "DateTime64(6, 'UTC')"),
         (json!({"type": "bytes", "logicalType": "decimal", "precision": 18, "scale": 6}), "Decimal(18, 6)"),
         (json!({"type": "bytes", "logicalType": "decimal", "precision": 38}), "Decimal(38, 0)"),
+        (json!({"type": "long", "logicalType": "timestamp-nanos"}), "DateTime64(9, 'UTC')"),
+        (json!({"type": "long", "logicalType": "local-timestamp-millis"}), "DateTime64(3, 'UTC')"),
+        (json!({"type": "long", "logicalType": "local-timestamp-micros"}), "DateTime64(6, 'UTC')"),
+        (json!({"type": "long", "logicalType": "local-timestamp-nanos"}), "DateTime64(9, 'UTC')"),
+        (json!({"type": "int", "logicalType": "time-millis"}), "Int32"),
+        (json!({"type": "long", "logicalType": "time-micros"}), "Int64"),
+        (json!({"type": "fixed", "name": "F", "size": 4}), "String"),
+        (json!({"type": "fixed", "name": "F", "size": 16, "logicalType": "uuid"}), "UUID"),
+        (
+            json!({"type": "fixed", "name": "F", "size": 9, "logicalType": "decimal", "precision": 20, "scale": 1}),
+            "Decimal(20, 1)",
+        ),
     ];
     for (kind, column) in kinds {
-        for (avro, null_branch, expected) in [
-            (kind.clone(), None, column.to_owned()),
-            (json!(["null", kind]), Some(0), format!("Nullable({column})")),
-            (json!([kind, "null"]), Some(1), format!("Nullable({column})")),
+        let array = |items| json!({"type": "array", "items": items});
+        let map = |values| json!({"type": "map", "values": values});
+        for (avro, nullable, expected) in [
+            (kind.clone(), false, column.to_owned()),
+            (json!([kind]), false, column.to_owned()),
+            (json!(["null", kind]), true, format!("Nullable({column})")),
+            (json!([kind, "null"]), true, format!("Nullable({column})")),
+            (array(kind.clone()), false, format!("Array({column})")),
+            (json!(["null", array(json!([kind, "null"]))]), true, format!("Array(Nullable({column}))")),
+            (map(kind.clone()), false, format!("Map(String, {column})")),
+            (json!([map(json!(["null", kind])), "null"]), true, format!("Map(String, Nullable({column}))")),
         ] {
             let field = json!({"name": "x", "type": avro}).to_string();
             let event = EventType::parse("f", &event(&[&field])).unwrap();
             assert_eq!(event.columns()[4].clickhouse_type, expected, "{field}");
-            assert_eq!(event.fields[4].null_branch, null_branch);
+            assert_eq!(event.fields[4].nullable, nullable);
         }
     }
 }
@@ -67,9 +86,13 @@ fn enums_and_dimensions_are_low_cardinality_and_never_nullable() {
         r#"{"name": "b", "type": ["null", "S"]}"#,
         r#"{"name": "c", "type": ["string", "null"], "highwater": {"role": "dimension", "examples": {"p": 2, "q": 1}}}"#,
         r#"{"name": "d", "type": "a.b.S", "highwater": {"role": "dimension", "examples": ["y"]}}"#,
+        r#"{"name": "e", "type": {"type": "array", "items": ["null", "S"]}}"#,
+        r#"{"name": "f", "type": {"type": "map", "values": "S"}}"#,
     ]);
     let event = EventType::parse("f", &event).unwrap();
-    assert!(event.columns()[4..].iter().all(|column| column.clickhouse_type == "LowCardinality(String)"));
+    assert!(event.columns()[4..8].iter().all(|column| column.clickhouse_type == "LowCardinality(String)"));
+    let nested: Vec<String> = event.columns()[8..].iter().map(|column| column.clickhouse_type.clone()).collect();
+    assert_eq!(nested, ["Array(LowCardinality(String))", "Map(String, LowCardinality(String))"]);
     assert_eq!(event.fields[5].kind, Kind::Enum(vec!["x".into(), "y".into()]));
     assert_eq!(event.fields[6].examples, ["p", "p", "q"]);
 }
@@ -141,28 +164,64 @@ fn required_fields_are_there_once_with_their_roles() {
 #[test]
 fn bad_fields_are_told_apart() {
     type Check = fn(&Problem) -> bool;
-    let cases: [(&str, Check); 45] = [
-        (r#""name": "_x", "type": "int""#, |p| *p == Problem::ReservedColumn),
-        (r#""name": "x", "type": {"type": "array", "items": "int"}"#, |p| *p == Problem::Type("array".into())),
-        (r#""name": "x", "type": {"type": "map", "values": "int"}"#, |p| *p == Problem::Type("map".into())),
-        (r#""name": "x", "type": {"type": "fixed", "name": "F", "size": 4}"#, |p| *p == Problem::Type("fixed".into())),
-        (r#""name": "x", "type": {"type": "record", "name": "R", "fields": []}"#, |p| {
-            *p == Problem::Type("record".into())
+    let cases = [
+        (r#""name": "_x", "type": "int""#, (|p| *p == Problem::ReservedColumn) as Check),
+        (r#""name": "x", "type": ["null", "e"]"#, |p| *p == Problem::Recursive("a.b.e".into())),
+        (r#""name": "x", "type": {"type": "fixed", "name": "F", "size": 0}"#, |p| {
+            *p == Problem::Type("fixed a.b.F of 0 bytes".into())
         }),
-        (r#""name": "x", "type": ["null", "e"]"#, |p| *p == Problem::Type("record e".into())),
-        (r#""name": "x", "type": "null""#, |p| *p == Problem::Type("null".into())),
-        (r#""name": "x", "type": {"type": "fixed", "name": "F", "size": 16, "logicalType": "uuid"}"#, |p| {
-            *p == Problem::Type("uuid".into())
+        (r#""name": "x", "type": {"type": "bytes", "logicalType": "big-decimal"}"#, |p| {
+            *p == Problem::Type("big-decimal".into())
         }),
-        (r#""name": "x", "type": {"type": "long", "logicalType": "timestamp-nanos"}"#, |p| {
-            *p == Problem::Type("timestampnanos".into())
+        (r#""name": "x", "type": {"type": "fixed", "name": "F", "size": 12, "logicalType": "duration"}"#, |p| {
+            *p == Problem::Duration
         }),
-        (r#""name": "x", "type": {"type": "int", "logicalType": "time-millis"}"#, |p| {
-            *p == Problem::Type("timemillis".into())
+        (r#""name": "x", "type": {"type": "array", "items": "null"}"#, |p| *p == Problem::Item("null".into())),
+        (r#""name": "x", "type": {"type": "array", "items": {"type": "array", "items": "int"}}"#, |p| {
+            *p == Problem::Item("array of int".into())
         }),
+        (r#""name": "x", "type": {"type": "map", "values": {"type": "map", "values": "int"}}"#, |p| {
+            *p == Problem::Item("map of int".into())
+        }),
+        (r#""name": "x", "type": {"type": "array", "items": {"type": "record", "name": "R", "fields": []}}"#, |p| {
+            *p == Problem::Item("record a.b.R".into())
+        }),
+        (r#""name": "x", "type": {"type": "map", "values": ["null", "e"]}"#, |p| {
+            *p == Problem::Item("record a.b.e".into())
+        }),
+        (r#""name": "x", "type": {"type": "array", "items": ["int", "string"]}"#, |p| *p == Problem::Union),
+        (r#""name": "x", "type": {"type": "array", "items": {"type": "string", "logicalType": "uid"}}"#, |p| {
+            *p == Problem::LogicalType("uid".into())
+        }),
+        (r#""name": "x", "type": {"type": "bytes", "logicalType": "uuid"}"#, |p| {
+            *p == Problem::LogicalType("uuid".into())
+        }),
+        (r#""name": "x", "type": {"type": "fixed", "name": "F", "size": 15, "logicalType": "uuid"}"#, |p| {
+            *p == Problem::LogicalType("uuid".into())
+        }),
+        (r#""name": "x", "type": {"type": "record", "name": "R", "fields": []}, "highwater": {"pii": "drop"}"#, |p| {
+            *p == Problem::AnnotatedRecord
+        }),
+        (r#""name": "x", "type": "null", "highwater": {"pii": "drop"}"#, |p| *p == Problem::Type("null".into())),
+        (r#""name": "x", "type": {"type": "array", "items": "int"}, "highwater": {"role": "measure"}"#, |p| {
+            matches!(p, Problem::Kind { kind: "array", .. })
+        }),
+        (r#""name": "x", "type": {"type": "map", "values": "string"}, "highwater": {"role": "dimension"}"#, |p| {
+            matches!(p, Problem::Kind { kind: "map", .. })
+        }),
+        (r#""name": "x", "type": {"type": "fixed", "name": "F", "size": 4}, "highwater": {"role": "subject"}"#, |p| {
+            matches!(p, Problem::Kind { kind: "fixed", .. })
+        }),
+        (
+            r#""name": "x", "type": {"type": "long", "logicalType": "local-timestamp-micros"}, "highwater": {"role": "time"}"#,
+            |p| matches!(p, Problem::Kind { kind: "local-timestamp-micros", .. }),
+        ),
+        (
+            r#""name": "x", "type": {"type": "int", "logicalType": "time-millis"}, "highwater": {"role": "measure"}"#,
+            |p| matches!(p, Problem::Kind { kind: "time-millis", .. }),
+        ),
         (r#""name": "x", "type": ["null", "int", "string"]"#, |p| *p == Problem::Union),
         (r#""name": "x", "type": ["int", "string"]"#, |p| *p == Problem::Union),
-        (r#""name": "x", "type": ["int"]"#, |p| *p == Problem::Union),
         (r#""name": "x", "type": {"type": "string", "logicalType": "uid"}"#, |p| {
             *p == Problem::LogicalType("uid".into())
         }),
@@ -270,6 +329,81 @@ fn bad_fields_are_told_apart() {
         let name = if field.contains("_x") { "_x" } else { "x" };
         assert!(at.as_deref() == Some(name) || matches!(found, Problem::IncompletePrice(_)), "{field}: {at:?}");
     }
+}
+
+#[test]
+fn nested_records_are_flattened() {
+    let event = event(&[
+        r#"{"name": "host", "type": {"type": "record", "name": "Host", "fields": [
+            {"name": "name", "doc": "Its name.", "type": "string", "highwater": {"role": "dimension"}},
+            {"name": "nothing", "type": ["null"]},
+            {"name": "disk", "type": ["null", {"type": "record", "name": "Disk", "fields": [
+                {"name": "free", "type": "long", "highwater": {"role": "measure", "unit": "bytes"}},
+                {"name": "kind", "type": {"type": "enum", "name": "K", "symbols": ["x"]}},
+                {"name": "tags", "type": {"type": "array", "items": "string"}}]}]}]}}"#,
+        r#"{"name": "peer", "type": [{"type": "Host"}, "null"]}"#,
+        r#"{"name": "nothing", "type": "null"}"#,
+        r#"{"name": "last", "type": "int"}"#,
+    ]);
+    let event = EventType::parse("f", &event).unwrap();
+    let columns: Vec<(String, String, String)> = event.columns()[4..]
+        .iter()
+        .zip(&event.fields[4..])
+        .map(|(column, field)| (column.name.clone(), field.path.clone(), column.clickhouse_type.clone()))
+        .collect();
+    let expected = [
+        ("host_name", "host.name", "LowCardinality(String)"),
+        ("host_disk_free", "host.disk.free", "Nullable(Int64)"),
+        ("host_disk_kind", "host.disk.kind", "LowCardinality(String)"),
+        ("host_disk_tags", "host.disk.tags", "Array(String)"),
+        ("peer_name", "peer.name", "LowCardinality(String)"),
+        ("peer_disk_free", "peer.disk.free", "Nullable(Int64)"),
+        ("peer_disk_kind", "peer.disk.kind", "LowCardinality(String)"),
+        ("peer_disk_tags", "peer.disk.tags", "Array(String)"),
+        ("last", "last", "Int32"),
+    ];
+    let expected = expected.map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned()));
+    assert_eq!(columns, expected);
+    assert_eq!(event.columns()[5].comment, "[bytes]");
+    assert!(event.fields[8].nullable && !event.fields[4].nullable);
+}
+
+#[test]
+fn bad_nested_fields_are_told_by_their_path() {
+    let nested = |field: &str| {
+        let record = r#"{"name": "a", "type": ["null", {"type": "record", "name": "A", "fields": [{"name": "n", "type": "int"}, {FIELD}]}]}"#;
+        let clash = r#"{"name": "a_b", "type": "int"}"#;
+        problem(&event(&[clash, &record.replace("FIELD", field)]))
+    };
+    let at = Some("a.b".to_owned());
+    let clash = Problem::Clash { column: "a_b".into(), other: "a_b".into() };
+    assert_eq!(nested(r#""name": "b", "type": "int""#), (at.clone(), clash));
+    assert_eq!(nested(r#""name": "b", "type": ["int", "string"]"#), (at.clone(), Problem::Union));
+    assert_eq!(nested(r#""name": "b", "type": ["null", "A"]"#), (at.clone(), Problem::Recursive("a.b.A".into())));
+    let misplaced = nested(r#""name": "b", "type": "int", "logicalType": "date""#);
+    assert_eq!(misplaced, (at.clone(), Problem::MisplacedLogicalType));
+    let twice = nested(r#""name": "b", "type": "int", "highwater": {"role": "measure", "role": "measure"}"#);
+    assert_eq!(twice, (at.clone(), Problem::DuplicateKey("role".into())));
+    let id = nested(r#""name": "b", "type": "string", "highwater": {"role": "id"}"#);
+    assert_eq!(id, (at, Problem::Nullable));
+}
+
+#[test]
+fn an_event_has_bounds() {
+    let columns: Vec<String> = (0..997).map(|at| format!(r#"{{"name": "c{at}", "type": "int"}}"#)).collect();
+    let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+    assert!(EventType::parse("f", &event(&columns[..996])).is_ok());
+    assert_eq!(problem(&event(&columns)), (Some("c996".into()), Problem::TooLarge("1,000 columns")));
+    // Each record holds the one before twice: 2^40 of them, and no column.
+    let mut doubled = r#"{"type": "record", "name": "R0", "fields": []}"#.to_owned();
+    for at in 1..20 {
+        doubled = format!(
+            r#"{{"type": "record", "name": "R{at}", "fields": [{{"name": "a", "type": {doubled}}}, {{"name": "b", "type": "R{}"}}]}}"#,
+            at - 1
+        );
+    }
+    let field = format!(r#"{{"name": "x", "type": {doubled}}}"#);
+    assert_eq!(problem(&event(&[&field])).1, Problem::TooLarge("1,000 records"));
 }
 
 #[test]

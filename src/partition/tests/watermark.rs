@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::event::wire;
+use crate::writers::Writers;
 
 const HOUR: i64 = 3_600_000;
 
@@ -44,17 +45,20 @@ impl Bench {
         wire::frame(self.plan.types[0].event.fingerprint, &body, &mut payload);
         let payload = Some(&payload[..]);
         let record = Record { topic: "t", partition: 0, offset, timestamp_ms, key: None, payload };
-        let terms = Terms { plan: &self.plan, tuning: &self.tuning, now: self.now, meter: &() };
+        let terms =
+            Terms { plan: &self.plan, writers: &Writers::default(), tuning: &self.tuning, now: self.now, meter: &() };
         self.partition.record(terms, &record);
     }
 
     fn next(&mut self) -> Option<Action> {
-        let terms = Terms { plan: &self.plan, tuning: &self.tuning, now: self.now, meter: &() };
+        let terms =
+            Terms { plan: &self.plan, writers: &Writers::default(), tuning: &self.tuning, now: self.now, meter: &() };
         self.partition.next(terms)
     }
 
     fn quiet(&mut self, high: u64) {
-        let terms = Terms { plan: &self.plan, tuning: &self.tuning, now: self.now, meter: &() };
+        let terms =
+            Terms { plan: &self.plan, writers: &Writers::default(), tuning: &self.tuning, now: self.now, meter: &() };
         self.partition.quiet(high, terms);
     }
 }
@@ -97,7 +101,13 @@ fn what_is_read_while_a_batch_is_in_flight_does_not_count_with_it() {
     // Another writer's ledger row covers the sealed batch.
     for _ in 0..2 {
         let reply = Reply::Marks(Ok(marks.clone()));
-        let terms = Terms { plan: &bench.plan, tuning: &bench.tuning, now: bench.now, meter: &() };
+        let terms = Terms {
+            plan: &bench.plan,
+            writers: &Writers::default(),
+            tuning: &bench.tuning,
+            now: bench.now,
+            meter: &(),
+        };
         bench.partition.reply(terms, reply);
         bench.next();
     }

@@ -223,7 +223,7 @@ impl Over<'_> {
         let event = &self.types[self.rollup.event];
         let Some(field) = event.fields.iter().find(|field| field.name == name) else { return Ok(()) };
         let Kind::Enum(symbols) = &field.kind else { return Ok(()) };
-        let nullable = field.null_branch.is_some();
+        let nullable = field.nullable;
         let occurs = |value: &String| symbols.contains(value) || (nullable && value.is_empty());
         match values.iter().find(|value| !occurs(value)) {
             None => Ok(()),

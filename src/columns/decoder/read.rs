@@ -1,0 +1,268 @@
+//! Reading one value into the buffer of a column.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::super::avro::Input;
+use super::super::{Fault, Values};
+use super::Row;
+
+/// First and last day of a `Date32`: 1900-01-01 and 2299-12-31, in days since 1970.
+const DAYS: std::ops::RangeInclusive<i32> = -25_567..=120_529;
+/// The seconds since 1970 that a `DateTime64` can hold: from 1900-01-01 to the end of 2299-12-31.
+const SECONDS: std::ops::Range<i64> = -2_208_988_800..10_413_792_000;
+/// The end of 2105-12-31, the last day that a `DateTime` holds whole, in seconds since 1970.
+const TIME_END_SECONDS: i64 = 4_291_747_200;
+
+/// How a value is written, and what becomes of it.
+#[derive(Debug, Clone)]
+pub(super) enum Read {
+    Boolean,
+    Int,
+    Long(Width),
+    Float(Number),
+    Double(Number),
+    String,
+    Bytes,
+    Fixed(usize),
+    Dimension,
+    /// With how many symbols; symbol `i` is dictionary entry `i + 1`.
+    Enum(u32),
+    /// The dictionary entry of each of the writer's symbols; `None`: the reader has none for it.
+    Symbols(Arc<[Option<u32>]>),
+    Uuid(Form),
+    Date,
+    /// With how many units make a second.
+    Timestamp(Width, i64),
+    /// With its precision.
+    Decimal(Digits, u8),
+    IdUuid(Form),
+    IdString,
+    /// With how many units make a second.
+    Time(Width, i64),
+}
+
+/// As what a whole number was written.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Width {
+    Int,
+    Long,
+}
+
+/// As what a number was written.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Number {
+    Int,
+    Long,
+    Float,
+    Double,
+}
+
+/// As what a UUID was written.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Form {
+    Text,
+    Fixed,
+}
+
+/// As what the digits of a decimal were written.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Digits {
+    Bytes,
+    Fixed(usize),
+}
+
+impl Read {
+    /// Reads a value and appends it.
+    #[inline]
+    pub(super) fn value(&self, input: &mut Input<'_>, values: &mut Values, row: &mut Row) -> Result<(), Fault> {
+        match (self, values) {
+            (Read::Boolean, Values::UInt8(values)) => values.push(input.boolean()?),
+            (Read::Int, Values::Int32(values)) => values.push(input.int()?),
+            (Read::Long(width), Values::Int64(values)) => values.push(width.read(input)?),
+            (Read::Float(number), Values::Float32(values)) => values.push(number.single(input)?),
+            (Read::Double(number), Values::Float64(values)) => values.push(number.double(input)?),
+            (Read::Bytes, Values::String(values)) => values.push(input.bytes()?),
+            (Read::String, Values::String(values)) => values.push(utf8(input.bytes()?)?),
+            (Read::Fixed(size), Values::String(values)) => values.push(input.take(*size)?),
+            (Read::Dimension, Values::LowCardinality(values)) => {
+                let index = values.intern_bytes(input.bytes()?).map_err(|_| Fault::BadUtf8)?;
+                values.index.push(index);
+            }
+            (Read::Enum(symbols), Values::LowCardinality(values)) => {
+                let symbol = input.symbol(*symbols)?;
+                values.index.push(symbol + 1);
+            }
+            (Read::Symbols(entries), Values::LowCardinality(values)) => {
+                let symbol = input.symbol(entries.len() as u32)?;
+                let entry = entries.get(symbol as usize).copied().flatten();
+                values.index.push(entry.ok_or(Fault::UnreadableSymbol(symbol))?);
+            }
+            (Read::Uuid(form), Values::Uuid(values)) => values.push(form.read(input)?),
+            (Read::Date, Values::Int32(values)) => {
+                let days = input.int()?;
+                values.push(DAYS.contains(&days).then_some(days).ok_or(Fault::DateOutOfRange(days))?);
+            }
+            (Read::Timestamp(width, unit), Values::Int64(values)) => {
+                let time = width.read(input)?;
+                let holds = SECONDS.contains(&time.div_euclid(*unit));
+                values.push(holds.then_some(time).ok_or(Fault::TimestampOutOfRange(time))?);
+            }
+            (Read::Decimal(Digits::Bytes, precision), Values::Int128(values)) => {
+                let bytes = input.bytes()?;
+                values.push(decimal(bytes, *precision)?);
+            }
+            (Read::Decimal(Digits::Fixed(size), precision), Values::Int128(values)) => {
+                let bytes = input.take(*size)?;
+                values.push(decimal(bytes, *precision)?);
+            }
+            (Read::IdUuid(form), Values::Uuid(values)) => {
+                row.id = form.read(input)?;
+                if row.id == 0 {
+                    return Err(Fault::MissingId);
+                }
+                values.push(row.id);
+            }
+            (Read::IdString, Values::String(values)) => {
+                let id = utf8(input.bytes()?)?;
+                if id.is_empty() {
+                    return Err(Fault::MissingId);
+                }
+                row.id = cityhash_rs::cityhash_110_128(id);
+                values.push(id);
+            }
+            (Read::Time(width, unit), Values::Int64(values)) => {
+                let time = width.read(input)?;
+                row.time = event_time(time, *unit)?;
+                values.push(time);
+            }
+            _ => return Err(Fault::WrongColumns),
+        }
+        Ok(())
+    }
+}
+
+/// When an event happened, in microseconds since 1970.
+#[inline]
+fn event_time(time: i64, unit: i64) -> Result<i64, Fault> {
+    match time {
+        ..=0 => Err(Fault::MissingTime(time)),
+        _ if time.div_euclid(unit) >= TIME_END_SECONDS => Err(Fault::TimeOutOfRange(time)),
+        _ if unit <= 1_000_000 => Ok(time * (1_000_000 / unit)),
+        _ => Ok(time.div_euclid(unit / 1_000_000)),
+    }
+}
+
+impl Width {
+    #[inline]
+    fn read(self, input: &mut Input<'_>) -> Result<i64, Fault> {
+        match self {
+            Width::Int => input.int().map(i64::from),
+            Width::Long => input.long(),
+        }
+    }
+}
+
+impl Number {
+    #[inline]
+    fn single(self, input: &mut Input<'_>) -> Result<f32, Fault> {
+        match self {
+            Number::Int => input.int().map(|number| number as f32),
+            Number::Long => input.long().map(|number| number as f32),
+            Number::Float => input.float(),
+            // Avro never narrows; resolution refuses it.
+            Number::Double => Err(Fault::WrongColumns),
+        }
+    }
+
+    #[inline]
+    fn double(self, input: &mut Input<'_>) -> Result<f64, Fault> {
+        match self {
+            Number::Int => input.int().map(f64::from),
+            Number::Long => input.long().map(|number| number as f64),
+            Number::Float => input.float().map(f64::from),
+            Number::Double => input.double(),
+        }
+    }
+}
+
+impl Form {
+    #[inline]
+    fn read(self, input: &mut Input<'_>) -> Result<u128, Fault> {
+        match self {
+            Form::Text => uuid(input.bytes()?),
+            Form::Fixed => input.array().map(u128::from_be_bytes),
+        }
+    }
+}
+
+#[inline]
+pub(super) fn utf8(bytes: &[u8]) -> Result<&[u8], Fault> {
+    std::str::from_utf8(bytes).map(str::as_bytes).map_err(|_| Fault::BadUtf8)
+}
+
+/// The 36-character form only: what Avro's specification calls a UUID.
+#[inline]
+fn uuid(text: &[u8]) -> Result<u128, Fault> {
+    if text.len() != 36 {
+        return Err(Fault::BadUuid);
+    }
+    Uuid::try_parse_ascii(text).map(|uuid| uuid.as_u128()).map_err(|_| Fault::BadUuid)
+}
+
+/// Two's complement, greatest byte first, of any length; none is zero.
+#[inline]
+fn decimal(bytes: &[u8], precision: u8) -> Result<i128, Fault> {
+    let too_wide = Fault::DecimalTooWide { precision };
+    let sign = match bytes.first() {
+        Some(first) if *first >= 0x80 => 0xff,
+        _ => 0,
+    };
+    // Java writes no more bytes than needed; others pad with the sign.
+    let (padding, low) = bytes.split_at(bytes.len().saturating_sub(16));
+    let mut wide = [sign; 16];
+    wide.iter_mut().rev().zip(low.iter().rev()).for_each(|(to, from)| *to = *from);
+    let value = i128::from_be_bytes(wide);
+    let sign_kept = (value < 0) == (sign == 0xff);
+    if padding.iter().any(|&byte| byte != sign) || !sign_kept {
+        return Err(too_wide);
+    }
+    match 10u128.checked_pow(u32::from(precision)) {
+        Some(limit) if value.unsigned_abs() < limit => Ok(value),
+        _ => Err(too_wide),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimals_up_to_their_precision() {
+        assert_eq!(decimal(&[], 1), Ok(0));
+        assert_eq!(decimal(&[9], 1), Ok(9));
+        assert_eq!(decimal(&[0xf7], 1), Ok(-9));
+        assert_eq!(decimal(&[10], 1), Err(Fault::DecimalTooWide { precision: 1 }));
+        assert_eq!(decimal(&[0xf6], 1), Err(Fault::DecimalTooWide { precision: 1 }));
+        assert_eq!(decimal(&[0x00, 0xff], 3), Ok(255));
+        assert_eq!(decimal(&[&[0xff; 20][..], &[0x85]].concat(), 3), Ok(-123));
+        assert_eq!(decimal(&[&[0; 20][..], &[0x7b]].concat(), 3), Ok(123));
+        assert_eq!(decimal(&[&[1][..], &[0; 16]].concat(), 38), Err(Fault::DecimalTooWide { precision: 38 }));
+        // A sign that only the padding knows.
+        assert_eq!(decimal(&[&[0][..], &[0xff; 16]].concat(), 38), Err(Fault::DecimalTooWide { precision: 38 }));
+        let most = 10i128.pow(38) - 1;
+        assert_eq!(decimal(&most.to_be_bytes(), 38), Ok(most));
+        assert_eq!(decimal(&(-most).to_be_bytes(), 38), Ok(-most));
+        assert!(decimal(&(most + 1).to_be_bytes(), 38).is_err());
+    }
+
+    #[test]
+    fn event_times_are_microseconds() {
+        assert_eq!(event_time(7, 1_000), Ok(7_000));
+        assert_eq!(event_time(7, 1_000_000), Ok(7));
+        assert_eq!(event_time(1_700_000_000_123_456_789, 1_000_000_000), Ok(1_700_000_000_123_456));
+        assert_eq!(event_time(0, 1_000_000_000), Err(Fault::MissingTime(0)));
+        assert_eq!(event_time(i64::MAX, 1_000_000_000), Err(Fault::TimeOutOfRange(i64::MAX)));
+    }
+}
