@@ -7,4 +7,5 @@ mod claim;
 mod fixture;
 mod insert;
 mod marks;
+mod nested;
 mod tables;
