@@ -30,7 +30,7 @@ check: deny ## formatting, lints, documentation, licences
 .PHONY: unit
 unit: ## tests that need no server, the simulation among them
 	cargo test --workspace --lib --bins $(FEATURES)
-	cargo test --test simulation $(FEATURES)
+	cargo test --test simulation --test avro --test deploy $(FEATURES)
 
 .PHONY: fetch
 fetch: ## download the real servers, once
@@ -46,6 +46,14 @@ integration: fetch ## tests against real Kafka and ClickHouse
 .PHONY: simulate
 simulate: ## the delivery protocol under random faults: make simulate SCHEDULES=1000000
 	SIMULATION_SCHEDULES=$(or $(SCHEDULES),1000000) cargo test --release --test simulation $(FEATURES) -- --nocapture
+
+.PHONY: fuzz
+fuzz: ## damaged messages of random schemas, against the Avro library: make fuzz MINUTES=60 SEED=1
+	FUZZ_MINUTES=$(or $(MINUTES),10) FUZZ_SEED=$(or $(SEED),1) cargo test --release --test avro fuzz -- --nocapture
+
+.PHONY: oracle
+oracle: ## pairs of random schemas, against the Avro library: make oracle CASES=1000000
+	AVRO_CASES=$(or $(CASES),1000000) cargo test --release --test avro oracle -- --nocapture
 
 .PHONY: release
 release: ## the binaries, optimised

@@ -136,9 +136,10 @@ impl Schema {
         Ok(Schema { root, definitions: reading.definitions })
     }
 
-    /// The definition of a name; the Avro library has seen to it that there is one.
+    /// The definition of a name or an alias; the Avro library has seen to it that there is one.
     pub(crate) fn definition(&self, name: &str) -> Option<&Definition> {
-        self.definitions.get(name)
+        let by_alias = || self.definitions.values().find(|other| other.aliases.iter().any(|alias| alias == name));
+        self.definitions.get(name).or_else(by_alias)
     }
 
     /// All definitions, by their names.
@@ -303,12 +304,12 @@ impl Reading {
                 let logical = Logical::Decimal { precision: decimal.precision, scale: decimal.scale };
                 match &decimal.inner {
                     InnerDecimalSchema::Bytes => primitive(Bytes, Some(logical)),
-                    InnerDecimalSchema::Fixed(fixed) => self.fixed(fixed, Some(logical)),
+                    InnerDecimalSchema::Fixed(fixed) => self.fixed(fixed, Some(logical))?,
                 }
             }
-            Library::Uuid(UuidSchema::Fixed(fixed)) => self.fixed(fixed, Some(Uuid)),
-            Library::Duration(fixed) => self.fixed(fixed, Some(Duration)),
-            Library::Fixed(fixed) => self.fixed(fixed, None),
+            Library::Uuid(UuidSchema::Fixed(fixed)) => self.fixed(fixed, Some(Uuid))?,
+            Library::Duration(fixed) => self.fixed(fixed, Some(Duration))?,
+            Library::Fixed(fixed) => self.fixed(fixed, None)?,
             Library::Array(array) => {
                 let raw = complex.and_then(|complex| complex.items.as_ref()).unwrap_or(NO_RAW);
                 (Type::Array(Box::new(self.avro(&array.items, raw)?)), None)
@@ -324,7 +325,7 @@ impl Reading {
             }
             Library::Enum(of) => {
                 let shape = Shape::Enum { symbols: of.symbols.clone(), default: of.default.clone() };
-                (self.define(&of.name, &of.aliases, of.doc.clone(), shape), None)
+                (self.define(&of.name, &of.aliases, of.doc.clone(), shape)?, None)
             }
             Library::Record(record) => {
                 let raws = complex.map_or(&[][..], |complex| &complex.fields);
@@ -347,7 +348,7 @@ impl Reading {
                     });
                 }
                 self.ignored = outer;
-                (self.define(&record.name, &record.aliases, record.doc.clone(), Shape::Record(fields)), None)
+                (self.define(&record.name, &record.aliases, record.doc.clone(), Shape::Record(fields))?, None)
             }
             Library::Ref { name } => (Type::Named(name.fullname(None)), None),
         };
@@ -359,15 +360,19 @@ impl Reading {
         Ok(avro)
     }
 
-    fn fixed(&mut self, fixed: &FixedSchema, logical: Option<Logical>) -> (Type, Option<Logical>) {
+    fn fixed(&mut self, fixed: &FixedSchema, logical: Option<Logical>) -> Result<(Type, Option<Logical>), String> {
         let shape = Shape::Fixed { size: fixed.size, logical };
-        (self.define(&fixed.name, &fixed.aliases, fixed.doc.clone(), shape), logical)
+        Ok((self.define(&fixed.name, &fixed.aliases, fixed.doc.clone(), shape)?, logical))
     }
 
-    fn define(&mut self, name: &Name, aliases: &Aliases, doc: Option<String>, of: Shape) -> Type {
+    fn define(&mut self, name: &Name, aliases: &Aliases, doc: Option<String>, of: Shape) -> Result<Type, String> {
         let name = name.fullname(None);
         let aliases = aliases.iter().flatten().map(|alias| alias.fullname(None)).collect();
-        self.definitions.insert(name.clone(), Definition { name: name.clone(), aliases, doc, of });
-        Type::Named(name)
+        let definition = Definition { name: name.clone(), aliases, doc, of };
+        match self.definitions.insert(name.clone(), definition) {
+            None => Ok(Type::Named(name)),
+            // The library lets the second replace the first.
+            Some(_) => Err(format!("the type {name} is defined twice; define it once and refer to it by its name")),
+        }
     }
 }

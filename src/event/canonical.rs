@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::avro::{Schema, Shape, Type};
+use super::avro::{Definition, Schema, Shape, Type};
 
 /// CRC-64-AVRO (Rabin) of the canonical form, as the number whose little-endian bytes stand on the wire.
 pub(super) fn fingerprint(schema: &Schema) -> u64 {
@@ -39,9 +39,9 @@ fn canonical<'a>(schema: &'a Schema, avro: &'a Type, written: &mut BTreeSet<&'a 
             out.push(']');
         }
         Type::Named(name) => match schema.definition(name) {
-            Some(definition) if written.insert(name) => {
+            Some(Definition { name, of, .. }) if written.insert(name) => {
                 *out += &format!(r#"{{"name":"{name}","type":"#);
-                match &definition.of {
+                match of {
                     Shape::Enum { symbols, .. } => {
                         *out += &format!(r#""enum","symbols":["{}"]"#, symbols.join(r#"",""#))
                     }
@@ -59,7 +59,8 @@ fn canonical<'a>(schema: &'a Schema, avro: &'a Type, written: &mut BTreeSet<&'a 
                 }
                 out.push('}');
             }
-            _ => *out += &format!(r#""{name}""#),
+            Some(Definition { name, .. }) => *out += &format!(r#""{name}""#),
+            None => {}
         },
     }
 }

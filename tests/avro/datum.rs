@@ -64,7 +64,7 @@ impl<'e, 'b> Values<'e, 'b> {
             Ty::Logical { logical, .. } => self.time(logical, role, out),
             Ty::Decimal { name, size, precision, .. } => {
                 let limit = 10i128.pow(*precision as u32);
-                let number = (i128::from(self.entropy.number() as i64) * 0x1_0000_0001_0000_0001) % limit;
+                let number = i128::from(self.entropy.number() as i64).wrapping_mul(0x1_0000_0001_0000_0001) % limit;
                 let wide = [[if number < 0 { 0xff } else { 0 }; 16], number.to_be_bytes()].concat();
                 // The library takes none that has fewer bytes than its precision might need.
                 match name {

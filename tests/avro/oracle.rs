@@ -35,8 +35,8 @@ const REASONED: [&str; 6] = [
     // Logical types that differ: it takes milliseconds for microseconds.
     "which its bytes do not mean",
     "digits behind the point",
-    // Text and 16 bytes are both a UUID to it.
-    "uuid in 16 bytes",
+    // Text and 16 bytes are both a UUID to it, bytes and fixed both a decimal.
+    " in 16 bytes",
     // All events would have one id or one time.
     "every event has one of its own",
     // Nulls without end in a few bytes.
@@ -172,7 +172,7 @@ fn resolved(bytes: &[u8]) -> Result<(), TestCaseError> {
                 prop_assert_eq!(cells(&columns, columns.len() - 1), expected, "{}\nas {}", writer, reader);
             }
             (Ok(_), Err(theirs)) => {
-                prop_assert!(false, "we read what the library does not: {theirs}\n{writer}\nas {reader}");
+                prop_assert!(short_decimal(&theirs), "the library does not read it: {theirs}\n{writer}\nas {reader}");
             }
             (Err(error), theirs) => {
                 prop_assert_eq!(lengths(&columns), before);
@@ -193,6 +193,13 @@ fn resolved(bytes: &[u8]) -> Result<(), TestCaseError> {
         }
     }
     Ok(())
+}
+
+/// Whether the library refuses a decimal for having fewer bytes than its precision might need, as it does where a schema
+/// is resolved (and then finds no branch of a union for it).
+fn short_decimal(theirs: &str) -> bool {
+    let no_branch = theirs.contains("Could not find matching type") && theirs.contains("Decimal");
+    no_branch || theirs.contains("too small to hold decimal values")
 }
 
 /// Whether a branch is refused that the library, which looks at values and not at types, reads against the

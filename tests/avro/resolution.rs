@@ -83,6 +83,26 @@ fn a_record_that_is_missing_takes_its_default_and_its_fields_take_theirs() {
 }
 
 #[test]
+fn a_type_may_be_referred_to_by_its_alias() {
+    let record = r#"{"type": "record", "name": "R", "aliases": ["Q"], "fields": [{"name": "n", "type": "int"}]}"#;
+    let writer =
+        format!(r#"{{"name": "r", "type": {record}}}, {{"name": "gone", "type": "Q"}}, {{"name": "q", "type": "Q"}}"#);
+    let reader = format!(r#"{{"name": "r", "type": {record}}}, {{"name": "q", "type": "Q"}}"#);
+    assert_eq!(read(&writer, &reader, &[2, 4, 6]).unwrap(), [Cell::Int(1), Cell::Int(3)]);
+    let event = event(&reader);
+    assert_eq!(
+        event.fingerprint,
+        super::resolution::event(&reader.replace(r#""type": "Q""#, r#""type": "R""#)).fingerprint
+    );
+}
+
+#[test]
+fn a_field_may_have_the_name_of_its_event() {
+    let reader = r#"{"name": "e", "type": {"type": "record", "name": "R", "fields": [{"name": "n", "type": "int"}]}}"#;
+    assert_eq!(mismatch(&reader.replace("int", "string"), reader).0, "e.n");
+}
+
+#[test]
 fn a_name_goes_before_an_alias() {
     let writer = r#"{"name": "a", "type": "int"}, {"name": "b", "type": "int"}"#;
     let reader = r#"{"name": "b", "type": "int", "aliases": ["a"]}, {"name": "c", "type": "int", "aliases": ["a"]}"#;

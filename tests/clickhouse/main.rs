@@ -8,5 +8,6 @@ mod fixture;
 mod insert;
 mod marks;
 mod metrics;
+mod nested;
 mod tables;
 mod watermarks;

@@ -24,7 +24,7 @@ pub(super) fn resolve(writer: &Schema, event: &EventType) -> (Option<Steps>, Vec
     let empty = empty_columns(event);
     let mut resolver = Resolver { writer, event, empty: &empty, skipper, skips: Arc::new(skips), found: Vec::new() };
     let targets: Vec<Target<'_>> = (0..event.fields.len()).map(|at| Target::column(event, at)).collect();
-    let place = Place { targets: &targets, column: 0, path: &event.name };
+    let place = Place { targets: &targets, column: 0, path: &event.name, is_whole: true };
     let steps = resolver.avro(&writer.root, &event.schema.root, place);
     let refused = resolver.found.iter().any(|mismatch| mismatch.always);
     (steps.filter(|_| !refused).map(Vec::into_boxed_slice), resolver.found)
@@ -46,6 +46,8 @@ struct Place<'p> {
     targets: &'p [Target<'p>],
     column: usize,
     path: &'p str,
+    /// Whether it is the event as a whole, whose name is no part of its fields' paths.
+    is_whole: bool,
 }
 
 impl Place<'_> {
@@ -231,8 +233,7 @@ impl<'a> Resolver<'a> {
 
     /// The writer's fields in their order, into the reader's columns; then the defaults of those that it lacks.
     fn record(&mut self, writer: &'a [RecordField], reader: &'a [RecordField], place: Place<'_>) -> Option<Vec<Step>> {
-        let is_root = place.path == self.event.name;
-        let path = |name: &str| if is_root { name.to_owned() } else { format!("{}.{name}", place.path) };
+        let path = |name: &str| if place.is_whole { name.to_owned() } else { format!("{}.{name}", place.path) };
         let next = |column: &mut usize, field: &RecordField| {
             let first = *column;
             *column += self.event.schema.columns(&field.avro);
@@ -246,7 +247,7 @@ impl<'a> Resolver<'a> {
                 Some(at) => {
                     missing[at] = false;
                     let path = path(&reader[at].name);
-                    let place = Place { column: columns[at], path: &path, ..place };
+                    let place = Place { column: columns[at], path: &path, is_whole: false, ..place };
                     match self.avro(&written.avro, &reader[at].avro, place) {
                         Some(found) => steps.extend(found),
                         None => whole = false,
@@ -260,7 +261,7 @@ impl<'a> Resolver<'a> {
         }
         for (at, field) in reader.iter().enumerate().filter(|(at, _)| missing[*at]) {
             let path = path(&field.name);
-            match self.default(field, Place { column: columns[at], path: &path, ..place }) {
+            match self.default(field, Place { column: columns[at], path: &path, is_whole: false, ..place }) {
                 Some(step) => steps.push(step),
                 None => whole = false,
             }

@@ -104,7 +104,7 @@ impl Skips {
                 self.within(skip.ok_or(unknown)?, input, depth + 1)
             }
             Skip::Record(at) => {
-                let fields = self.records.get(*at).map_or(&[][..], |fields| fields);
+                let fields = self.records.get(*at).ok_or(Fault::WrongColumns)?;
                 fields.iter().try_for_each(|field| self.within(field, input, depth + 1))
             }
         }
@@ -143,10 +143,9 @@ impl Skipper<'_> {
     fn is_nothing(&self, avro: &Type) -> bool {
         match avro {
             Type::Primitive(Primitive::Null, _) => true,
-            Type::Named(name) => {
-                let of = self.schema.definition(name).map(|definition| &definition.of);
-                matches!(of, Some(Shape::Fixed { size: 0, .. })) || self.without_bytes.contains(name.as_str())
-            }
+            Type::Named(name) => self.schema.definition(name).is_some_and(|Definition { name, of, .. }| {
+                matches!(of, Shape::Fixed { size: 0, .. }) || self.without_bytes.contains(name.as_str())
+            }),
             _ => false,
         }
     }
@@ -170,10 +169,13 @@ impl Skipper<'_> {
             Type::Array(items) => Skip::Array(Box::new(self.skip(items))),
             Type::Map(values) => Skip::Map(Box::new(self.skip(values))),
             Type::Union(branches) => Skip::Union(branches.iter().map(|branch| self.skip(branch)).collect()),
-            Type::Named(name) => match self.schema.definition(name).map(|definition| &definition.of) {
-                Some(Shape::Enum { symbols, .. }) => Skip::Enum(symbols.len() as u32),
-                Some(Shape::Fixed { size, .. }) => Skip::Fixed(*size),
-                _ => Skip::Record(self.positions.get(name.as_str()).copied().unwrap_or(usize::MAX)),
+            Type::Named(name) => match self.schema.definition(name) {
+                Some(Definition { of: Shape::Enum { symbols, .. }, .. }) => Skip::Enum(symbols.len() as u32),
+                Some(Definition { of: Shape::Fixed { size, .. }, .. }) => Skip::Fixed(*size),
+                Some(Definition { name, .. }) => {
+                    Skip::Record(self.positions.get(name.as_str()).copied().unwrap_or(usize::MAX))
+                }
+                None => Skip::Record(usize::MAX),
             },
         }
     }

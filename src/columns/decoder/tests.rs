@@ -1,20 +1,15 @@
 //! Messages made by hand, good and bad.
 
-use std::collections::BTreeMap;
-
 use super::*;
 use crate::event::COST_COLUMN;
 
 /// A value of a column, whatever its type; floats by their bits.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Cell {
+enum Cell {
     Null,
     Int(i128),
     Bytes(Vec<u8>),
     Uuid(u128),
-    /// The items of an array, or of a map by its keys.
-    List(Vec<Cell>),
-    Map(BTreeMap<Vec<u8>, Cell>),
 }
 
 fn cell(column: &Column, row: usize) -> Cell {
@@ -31,31 +26,15 @@ fn cell(column: &Column, row: usize) -> Cell {
         Values::Uuid(values) => Cell::Uuid(values[row]),
         Values::String(values) => Cell::Bytes(values.get(row).to_vec()),
         Values::LowCardinality(values) => Cell::Bytes(values.get(row).into()),
-        Values::Nested(nested) => match nested.columns.as_slice() {
-            [items] => Cell::List(nested.row(row).map(|at| cell(items, at)).collect()),
-            [keys, values] => {
-                let key = |at| match cell(keys, at) {
-                    Cell::Bytes(key) => key,
-                    other => panic!("{other:?} is no key"),
-                };
-                Cell::Map(nested.row(row).map(|at| (key(at), cell(values, at))).collect())
-            }
-            other => panic!("{other:?} is neither an array nor a map"),
-        },
         other => panic!("{other:?} is not decoded into"),
     }
 }
 
-pub(super) fn cells(columns: &Columns, row: usize) -> Vec<Cell> {
-    columns.columns.iter().map(|column| cell(column, row)).collect()
-}
-
 /// Everything that must not change when a message is refused, lengths of every buffer included.
-pub(super) fn snapshot(columns: &Columns) -> Vec<(Vec<Cell>, usize, usize)> {
+fn snapshot(columns: &Columns) -> Vec<(Vec<Cell>, usize, usize)> {
     fn buffer(column: &Column) -> usize {
         match &column.values {
             Values::String(values) => values.bytes.len(),
-            Values::Nested(nested) => nested.columns.iter().map(|column| buffer(column) + column.len()).sum(),
             other => other.len(),
         }
     }

@@ -132,6 +132,9 @@ fn what_is_no_schema_of_an_event() {
     assert!(matches!(problem(&event(&[APP])), (None, Problem::Avro(text)) if text.contains("app")));
     assert!(matches!(problem(r#""string""#), (None, Problem::NotARecord(_))));
     assert!(matches!(problem(&record(&[])), (Some(field), Problem::Missing(_)) if field == "event_id"));
+    let e = r#"{"type": "enum", "name": "E", "symbols": ["A"]}"#;
+    let twice = event(&[&format!(r#"{{"name": "x", "type": {e}}}, {{"name": "y", "type": {e}}}"#)]);
+    assert!(matches!(problem(&twice), (None, Problem::Avro(text)) if text.contains("twice") || text.contains("defin")));
     let ledger = event(&[]).replace(r#""e""#, r#""ledger""#);
     assert_eq!(problem(&ledger), (None, Problem::ReservedName("ledger".into())));
 }
