@@ -14,7 +14,7 @@ use super::error::{Problem, SchemaError};
 use super::schema::{COST_COLUMN, EventType, Field, Kind, Price, Role, TimeUnit};
 
 /// Tables that are no event type's.
-pub const RESERVED_TABLES: [&str; 6] = ["ledger", "watermarks", "sources", "plans", "dead_letters", "alerts"];
+pub const RESERVED_TABLES: [&str; 7] = ["ledger", "watermarks", "sources", "plans", "dead_letters", "alerts", "audits"];
 
 /// The fields that every event has: name, role, and how to write them.
 const REQUIRED: [(&str, Role, &str); 4] = [
