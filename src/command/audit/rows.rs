@@ -78,9 +78,9 @@ impl Audit<'_> {
         for source in self.sources.iter().filter(|source| source.base < source.end) {
             let sql = format!(
                 "SELECT {name} AS source, min(`from`) AS begin, max(`to`) AS end FROM (SELECT `from`, `to`, \
-                 intDiv(sum(events + {RANGE}) OVER (ORDER BY `from`, `to` ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT \
-                 ROW), {weight}) AS slice FROM {ledger} WHERE source = {name} AND `to` > `from` AND `to` > {base} AND `to` \
-                 <= {end}) GROUP BY slice ORDER BY slice",
+                 intDiv(sum(events) OVER so_far + {RANGE} * row_number() OVER so_far, {weight}) AS slice FROM {ledger} \
+                 WHERE source = {name} AND `to` > `from` AND `to` > {base} AND `to` <= {end} WINDOW so_far AS \
+                 (ORDER BY `from`, `to` ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)) GROUP BY slice ORDER BY slice",
                 name = literal(&source.source),
                 ledger = self.client.table(LEDGER),
                 base = source.base,

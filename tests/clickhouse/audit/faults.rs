@@ -38,7 +38,7 @@ async fn a_raw_row_doubled_is_found() {
     )
     .await;
     // One row doubled and another deleted: the count is right, and yet.
-    delete(&db, "probe", "_source = '1/events/1' AND _offset = 6").await;
+    delete(&db, "probe", "_source = '1/events/1' AND _offset = 7").await;
     let report = audited(&db).await;
     assert_eq!(
         report.findings[0].to_string(),

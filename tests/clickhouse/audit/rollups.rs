@@ -85,8 +85,8 @@ async fn one_value_off_by_the_least_there_is_is_found() {
     }
     let db = filled("dimension").await;
     db.run(&format!(
-        "INSERT INTO dimension.probe_1m_parts SELECT * REPLACE ('app9' AS app) FROM dimension.probe_1m_parts WHERE \
-         {MINUTE_OF} AND app = 'app1'"
+        "INSERT INTO dimension.probe_1m_parts SELECT * REPLACE ('app9' AS app) FROM (SELECT * FROM \
+         dimension.probe_1m_parts WHERE {MINUTE_OF} AND app = 'app1')"
     ))
     .await;
     delete(&db, "probe_1m_parts", &format!("{MINUTE_OF} AND app = 'app1'")).await;
