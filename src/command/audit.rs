@@ -182,8 +182,7 @@ pub async fn audit(
     positions: Option<&[Position]>,
     options: &Options,
 ) -> Result<Report> {
-    let notes = usable(client, catalog).await?;
-    let has_record = !notes.iter().any(|note| note.contains(&format!("table {AUDITS} ")));
+    let (notes, has_record) = usable(client, catalog).await?;
     let client = client.clone().with_timeout(PATIENCE);
     let begun = record::now(&client).await?;
     let proven = if has_record { record::last(&client).await.context("can't read the table audits")? } else { None };
@@ -213,8 +212,9 @@ pub async fn audit(
     Ok(audit.report)
 }
 
-/// Whether the tables can be asked; answers as notes what is amiss and hinders nobody here.
-async fn usable(client: &Client, catalog: &Catalog) -> Result<Vec<String>> {
+/// Whether the tables can be asked. Answers as notes what is amiss and hinders nobody here, and whether there is a table to
+/// keep a record in.
+async fn usable(client: &Client, catalog: &Catalog) -> Result<(Vec<String>, bool)> {
     let existing = schema::read(client).await?;
     if existing.is_empty() {
         anyhow::bail!(
@@ -222,7 +222,11 @@ async fn usable(client: &Client, catalog: &Catalog) -> Result<Vec<String>> {
             client.database()
         );
     }
-    let Err(SchemaError::Faults(faults)) = schema::check_tables(client, catalog).await else { return Ok(Vec::new()) };
+    let faults = match schema::check_tables(client, catalog).await {
+        Ok(()) => Vec::new(),
+        Err(SchemaError::Faults(faults)) => faults,
+        Err(error) => return Err(error.into()),
+    };
     let hinders = |fault: &Fault| match fault {
         Fault::Missing(table) => table != AUDITS,
         Fault::TokenWindow { .. } | Fault::Retention { .. } => false,
@@ -230,7 +234,7 @@ async fn usable(client: &Client, catalog: &Catalog) -> Result<Vec<String>> {
     };
     let (wrong, notes): (Vec<Fault>, Vec<Fault>) = faults.into_iter().partition(hinders);
     if wrong.is_empty() {
-        return Ok(notes.iter().map(Fault::to_string).collect());
+        return Ok((notes.iter().map(Fault::to_string).collect(), existing.contains_key(AUDITS)));
     }
     Err(SchemaError::Faults(wrong).into())
 }

@@ -61,7 +61,7 @@ pub(super) async fn sources(client: &Client, since: Since, keep: (u32, u32)) -> 
 }
 
 /// Decides from where on each source is checked; findings where the ledger is not what it was.
-pub(super) fn begin(sources: &mut Vec<SourceEnd>, since: Since, proven: Option<&Proven>) -> Vec<Finding> {
+pub(super) fn begin(sources: &mut [SourceEnd], since: Since, proven: Option<&Proven>) -> Vec<Finding> {
     for source in sources.iter_mut() {
         let base = match since {
             Since::Beginning => 0,

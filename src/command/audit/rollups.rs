@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::finding::{Finding, Kind, Minutes, thousands, time};
 use super::minutes::Comparison;
-use super::plans::Writers;
+use super::plans::{Change, Writers};
 use super::{Audit, PAUSE};
 use crate::batch::Month;
 use crate::clickhouse::QueryError;
@@ -21,7 +21,7 @@ use crate::clickhouse::tables::time_column;
 use crate::plan::{Table, TableKind};
 use crate::rollup::Rollup;
 
-/// Minutes that are listed of one rollup and span.
+/// Minutes of one rollup that are looked at again and listed.
 const LISTED: usize = 10_000;
 /// Spans that one query names; beyond, neighbours are joined.
 const SPANS: usize = 64;
@@ -58,13 +58,15 @@ impl Audit<'_> {
             let rollup = &plan.rollups[index];
             let mut total = Compared::default();
             for spans in self.spans(rollup, table).await? {
-                let compared = self.compared(rollup, table, &spans).await?;
+                let compared = self.compared(rollup, table, &spans, None).await?;
                 total.minutes += compared.minutes;
                 total.events += compared.events;
-                total.wrong += compared.wrong - compared.listed.len() as u64;
+                total.wrong += compared.wrong;
                 total.listed.extend(compared.listed);
             }
             total.listed.sort();
+            total.listed.truncate(LISTED);
+            total.wrong -= total.listed.len() as u64;
             let (wrong, moving) = self.look_again(rollup, table, total.listed).await?;
             if !moving.is_empty() {
                 self.report.notes.push(format!(
@@ -139,7 +141,14 @@ impl Audit<'_> {
         Ok(months.into_iter().map(|Row { month }| (second(month), second(next(month)))).collect())
     }
 
-    async fn compared(&self, rollup: &Rollup, table: &Table, spans: &[Span]) -> Result<Compared, QueryError> {
+    /// Compares all minutes of some spans, or `only` some of them.
+    async fn compared(
+        &self,
+        rollup: &Rollup,
+        table: &Table,
+        spans: &[Span],
+        only: Option<&BTreeSet<u32>>,
+    ) -> Result<Compared, QueryError> {
         let event = &self.plan.types[rollup.event].event;
         let column = ident(time_column(event));
         // Beyond the shorter retention one side is gone; an hour's grace, as the server expires rows when it pleases.
@@ -154,6 +163,8 @@ impl Audit<'_> {
             };
             spans.iter().map(of).collect::<Vec<_>>().join(" OR ")
         };
+        let only = only.map(|minutes| minutes.iter().map(u32::to_string).collect::<Vec<_>>().join(", "));
+        let only = only.map(|minutes| format!(" WHERE at IN ({minutes})")).unwrap_or_default();
         let sides = Comparison::of(rollup);
         let sql = format!(
             "SELECT count() AS minutes, sum(merged) AS events, countIf(bad) AS wrong, groupArrayIf({LISTED})(CAST((at, raw, \
@@ -164,7 +175,7 @@ impl Audit<'_> {
              FROM (SELECT toUnixTimestamp(toStartOfMinute({column})) AS at, count() AS n{raw} FROM {raw_table} \
              WHERE {raw_within} GROUP BY at HAVING at >= {since}) AS r \
              FULL OUTER JOIN (SELECT toUnixTimestamp(m.minute) AS at, sum(m.count) AS n{parts} FROM {parts_table} AS m \
-             WHERE m.`_source` = '' AND ({parts_within}) GROUP BY at HAVING at >= {since}) AS v ON r.at = v.at)",
+             WHERE m.`_source` = '' AND ({parts_within}) GROUP BY at HAVING at >= {since}) AS v ON r.at = v.at){only}",
             wrong = sides.wrong.join(", "),
             raw = sides.raw,
             raw_table = self.client.table(&event.name),
@@ -189,9 +200,7 @@ impl Audit<'_> {
         while !open.is_empty() {
             tokio::time::sleep(PAUSE.min(self.options.patience)).await;
             let asked: BTreeSet<u32> = open.iter().map(|minute| minute.at).collect();
-            let now = self.compared(rollup, table, &joined(&asked)).await?.listed;
-            let mut now: Vec<Minute> = now.into_iter().filter(|minute| asked.contains(&minute.at)).collect();
-            now.sort();
+            let now = self.compared(rollup, table, &joined(&asked), Some(&asked)).await?.listed;
             still = now.iter().filter(|minute| open.contains(minute)).cloned().collect();
             let is_quiet =
                 still.len() == now.len() && (self.options.patience.is_zero() || !self.is_ahead(table).await?);
@@ -225,7 +234,7 @@ impl Audit<'_> {
         let alike = |a: &Minute, b: &Minute| b.at - a.at == 60 && a.columns == b.columns;
         let stretches: Vec<&[Minute]> = wrong.chunk_by(alike).collect();
         let mut findings = Vec::new();
-        let mut changes: Option<BTreeMap<String, Vec<super::plans::Change>>> = None;
+        let mut changes: Option<BTreeMap<String, Vec<Change>>> = None;
         for stretch in stretches.iter().take(FINDINGS) {
             if changes.is_none() {
                 changes = Some(self.changes().await?);
