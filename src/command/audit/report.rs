@@ -111,8 +111,11 @@ fn findings(count: usize) -> String {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for check in &self.checks {
-            let verdict = if check.findings == 0 { "ok".to_owned() } else { findings(check.findings).to_uppercase() };
-            writeln!(f, "{:<10} {verdict}: {}", check.name, check.figures)?;
+            let verdict = match check.findings {
+                0 => "ok:".to_owned(),
+                count => format!("{} against:", findings(count).to_uppercase()),
+            };
+            writeln!(f, "{:<10} {verdict} {}", check.name, check.figures)?;
         }
         for note in &self.notes {
             writeln!(f, "note: {note}")?;
@@ -170,7 +173,7 @@ mod tests {
         let text = report.to_string();
         assert!(
             text.contains(
-                "ledger     1 FINDING: 8 ranges\nFINDING ledger 1/t/0 [3, 5): gap: none\naudit: 1 finding — "
+                "ledger     1 FINDING against: 8 ranges\nFINDING ledger 1/t/0 [3, 5): gap: none\naudit: 1 finding — "
             ),
             "{text}"
         );
