@@ -9,10 +9,10 @@ const MINUTE_OF: &str = "minute = toDateTime('2026-02-01 00:01:00', 'UTC') AND _
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_part_inserted_again_is_found() {
-    let db = filled("parts").await;
+    let db = filled("partagain").await;
     // All rows of one month, as one insert of a part would bring them, markers and all.
     db.run(
-        "INSERT INTO parts.probe_1m_parts SELECT * FROM parts.probe_1m_parts WHERE toYYYYMM(minute, 'UTC') = 202601 AND \
+        "INSERT INTO partagain.probe_1m_parts SELECT * FROM partagain.probe_1m_parts WHERE toYYYYMM(minute, 'UTC') = 202601 AND \
          (_source = '' OR _source = '1/events/1')",
     )
     .await;
