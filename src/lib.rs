@@ -35,9 +35,11 @@
 //! | [`batch`] | a range of offsets and its blocks; the ledger's row |
 //! | [`partition`] | the delivery protocol of one partition, a pure state machine |
 //! | [`ports`] | what a worker needs of a log and a store |
+//! | [`meter`] | what a worker tells of its work |
 //! | [`worker`] | one consumer's thread, driving partitions between the two |
 //! | [`kafka`] | the log |
 //! | [`clickhouse`] | the store; tables and their migration |
+//! | [`tls`] | certificates, dialing under TLS or without, and what went wrong with it |
 //! | [`telemetry`] | what the process says of itself |
 //! | [`command`] | one file per subcommand |
 //!
@@ -51,9 +53,11 @@ pub mod command;
 pub mod config;
 pub mod event;
 pub mod kafka;
+pub mod meter;
 pub mod partition;
 pub mod plan;
 pub mod ports;
 pub mod rollup;
 pub mod telemetry;
+pub mod tls;
 pub mod worker;

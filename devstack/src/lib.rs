@@ -47,7 +47,7 @@ use anyhow::{Result, anyhow};
 pub use artifact::Artifact;
 pub use clickhouse::{ClickHouse, ClickHouseOptions};
 pub use home::{Home, VARIABLE as HOME_VARIABLE};
-pub use kafka::{Kafka, KafkaOptions};
+pub use kafka::{Kafka, KafkaOptions, SecureListener};
 pub use registry::Registry;
 pub use server::Server;
 

@@ -44,7 +44,7 @@ pub enum ClaimError {
     /// The topic is another one than before.
     #[error(
         "the topic {topic} is not the one that this database knows: it was {found}, now it is {asked}. If the topic was made \
-         anew, or moved, its offsets begin anew: use another database, or begin epoch {next} by\n  {fix}"
+         anew, or moved, its offsets begin anew: use another database, or begin epoch {next}, at the log's start, by\n  {fix}"
     )]
     OtherTopic {
         /// The topic.

@@ -228,7 +228,8 @@ async fn usable(client: &Client, catalog: &Catalog) -> Result<(Vec<String>, bool
         Err(error) => return Err(error.into()),
     };
     let hinders = |fault: &Fault| match fault {
-        Fault::Missing(table) => table != AUDITS,
+        // Views are never asked.
+        Fault::Missing(name) => name != AUDITS && catalog.tables.iter().any(|table| table.name == *name),
         Fault::TokenWindow { .. } | Fault::Retention { .. } => false,
         Fault::NoColumn { .. } | Fault::Type { .. } | Fault::Layout { .. } => true,
     };

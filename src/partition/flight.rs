@@ -24,6 +24,7 @@ use std::time::Duration;
 use super::token::{Suffix, Token};
 use super::{Action, Backoff, Stop, Terms};
 use crate::batch::{Batch, Block, Key};
+use crate::meter::Note;
 use crate::plan::{Plan, TableKind};
 use crate::ports::{Connection, Insert, Marks, Question, Rows};
 
@@ -36,8 +37,9 @@ pub(super) struct Flight {
     tokens: BTreeMap<Option<Key>, Token>,
     /// Whether the ledger's recorded marks are to be asked too: another writer has moved the ledger.
     recorded: bool,
-    /// The marks that our ledger row recorded, once it was sent.
-    row_marks: Option<BTreeMap<Key, u64>>,
+    /// Where our ledger row begins and the marks that it recorded, once it was sent.
+    row_marks: Option<(u64, BTreeMap<Key, u64>)>,
+    sealed_at: Duration,
     backoff: Backoff,
 }
 
@@ -82,6 +84,7 @@ impl Flight {
             tokens: BTreeMap::new(),
             recorded: false,
             row_marks: None,
+            sealed_at: terms.now,
             backoff: Backoff::default(),
         };
         if let Some(known) = known
@@ -185,7 +188,13 @@ impl Flight {
             return Ok(Landing::Ahead);
         }
         if end >= self.batch.to() {
-            return Ok(Landing::Done { end, recorded: self.row_marks.take().filter(|_| ours) });
+            let recorded = self.row_marks.take().filter(|_| ours).map(|(at, marks)| {
+                let row = self.batch.ledger_row(terms.plan, at, BTreeMap::new());
+                let took = terms.now.saturating_sub(self.sealed_at);
+                terms.meter.note(Note::Written { batch: &self.batch, row: &row, took, now: terms.now });
+                marks
+            });
+            return Ok(Landing::Done { end, recorded });
         }
         self.build(terms, known, recorded, end);
         Ok(Landing::Ahead)
@@ -225,7 +234,7 @@ impl Flight {
         if outbox.is_empty() {
             let (suffix, again) = self.token(terms, None, at);
             unseen |= again;
-            self.row_marks = Some(seen.clone());
+            self.row_marks = Some((at, seen.clone()));
             outbox.push(self.ledger_insert(terms.plan, connection, at, &suffix, seen));
         }
         let due = if unseen { self.backoff.after_failure(terms.now) } else { terms.now };
@@ -263,13 +272,15 @@ impl Flight {
     /// The token on `base`, and whether an insert under it was acknowledged and yet is not seen.
     fn token(&mut self, terms: Terms<'_>, target: Option<Key>, base: u64) -> (Suffix, bool) {
         let token = self.tokens.entry(target).or_insert(Token::on(base));
-        let before = token.suffix();
+        let burnt = token.burnt();
         let unseen = token.missed(base, terms.tuning.insert_timeout, terms.now);
-        if before != token.suffix() {
-            let place = target.map_or("ledger", |key| &terms.plan.table(key.table).name);
+        if token.burnt() > burnt {
+            let table = target.map_or("ledger", |key| &terms.plan.table(key.table).name);
+            terms.meter.note(Note::Burnt { table });
+            let source = self.batch.source();
             tracing::warn!(
-                source = %self.batch.source(),
-                "ClickHouse acknowledged an insert into {place} on the mark {base} and yet does not have it: the same rows go \
+                topic = %source.topic, partition = source.partition, offset = base,
+                "ClickHouse acknowledged an insert into {table} on the mark {base} and yet does not have it: the same rows go \
                  out under another token. Once after its crash this is right; again and again, it drops what it is given"
             );
         }

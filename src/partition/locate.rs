@@ -1,12 +1,14 @@
 //! Where a partition begins: at the ledger's end, whatever the group committed.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use super::running::Running;
 use super::token::Token;
-use super::{Action, Backoff, Reply, Stop, Terms};
+use super::{Action, Backoff, Lost, Reply, Stop, Terms};
 use crate::batch::{Key, LedgerKind, LedgerRow, Source, Window};
+use crate::meter::Note;
 use crate::plan::Plan;
 use crate::ports::{Bounds, Connection, Insert, LedgerEnd, LogError, Question, Rows, StoreError};
 
@@ -15,7 +17,9 @@ use crate::ports::{Bounds, Connection, Insert, LedgerEnd, LogError, Question, Ro
 pub(super) struct Locate {
     step: Step,
     /// The token of the source's first row.
-    token: Token,
+    first: Token,
+    /// The token of the row that says what the log lost, once there is something to say.
+    lost: Option<Token>,
     /// The ledger's end that lay below the log's start when the log was asked: another writer may have moved it between
     /// the two answers, so it is asked once more before anything is called lost.
     doubted: Option<u64>,
@@ -26,20 +30,31 @@ pub(super) struct Locate {
 enum Step {
     /// Ask the ledger for its end, not before the time.
     Ledger { due: Duration },
-    /// The ledger was asked, or a start row is on its way; the answer leads on.
+    /// The ledger was asked; the answer leads on.
     Waiting,
+    /// A row is on its way; whatever becomes of it, the ledger knows.
+    Writing { row: Gap },
     /// The ledger has answered; ask the log.
     Bounds { due: Duration, connection: Connection, ledger: LedgerEnd },
     /// The log was asked; its answer is held against this.
     Comparing { connection: Connection, ledger: LedgerEnd },
-    /// The ledger had no row: write the first, then ask again.
-    Claim { due: Duration, connection: Connection, at: u64 },
+    /// The ledger had no row, or the log no longer has what follows it: write a row that says so, then ask again.
+    Write { due: Duration, connection: Connection, row: Gap },
     /// The log no longer has all offsets of the duplicates window: ask the raw rows for the ids.
     Ids { due: Duration, place: Place },
     /// Tell the log where to begin.
     Start { due: Duration, place: Place },
     /// Nothing to do until `reply`, which needs this.
     Pending(Place),
+}
+
+/// A row of the ledger that stands for no event.
+#[derive(Debug, Clone, Copy)]
+enum Gap {
+    /// The source begins here.
+    Start { at: u64 },
+    /// The log deleted this range before it was read.
+    Lost { from: u64, to: u64 },
 }
 
 /// What is known of the place to begin at.
@@ -65,7 +80,8 @@ impl Locate {
     pub(super) fn new() -> Locate {
         Locate {
             step: Step::Ledger { due: Duration::ZERO },
-            token: Token::on(0),
+            first: Token::on(0),
+            lost: None,
             doubted: None,
             backoff: Backoff::default(),
         }
@@ -81,20 +97,10 @@ impl Locate {
                 self.step = Step::Comparing { connection: *connection, ledger: std::mem::take(ledger) };
                 Some(Action::Bounds)
             }
-            Step::Claim { due, connection, at } if *due <= terms.now => {
-                let insert = Insert {
-                    connection: *connection,
-                    token: format!("{source}/ledger/new{}", self.token.suffix()),
-                    rows: Rows::Ledger(LedgerRow::empty(
-                        source.clone(),
-                        LedgerKind::Start,
-                        *at,
-                        *at,
-                        terms.plan.hash.clone(),
-                    )),
-                };
-                self.step = Step::Waiting;
-                Some(Action::Insert(insert))
+            Step::Write { due, connection, row } if *due <= terms.now => {
+                let (connection, row) = (*connection, *row);
+                self.step = Step::Writing { row };
+                Some(Action::Insert(self.insert(source, terms.plan, connection, row)))
             }
             Step::Ids { due, place } if *due <= terms.now => {
                 let action =
@@ -109,6 +115,18 @@ impl Locate {
             }
             _ => None,
         }
+    }
+
+    fn insert(&self, source: &Source, plan: &Plan, connection: Connection, row: Gap) -> Insert {
+        let (token, kind, from, to) = match row {
+            Gap::Start { at } => (format!("{source}/ledger/new{}", self.first.suffix()), LedgerKind::Start, at, at),
+            Gap::Lost { from, to } => {
+                let token = self.lost.unwrap_or(Token::on(from));
+                (format!("{source}/ledger/{from}{}", token.suffix()), LedgerKind::Lost, from, to)
+            }
+        };
+        let row = LedgerRow::empty(source.clone(), kind, from, to, plan.hash.clone());
+        Insert { connection, token, rows: Rows::Ledger(row) }
     }
 
     pub(super) fn reply(&mut self, source: &Source, terms: Terms<'_>, reply: Reply) -> Result<Option<Located>, Stop> {
@@ -144,28 +162,31 @@ impl Locate {
             (Step::Pending(place), Reply::Started(Ok(()))) => {
                 let warm = place.read_from < place.end;
                 let cut_until = if place.is_cut(terms.plan) { place.log_start + terms.plan.limits.horizon } else { 0 };
-                tracing::info!(source = %source, "starting at the ledger's end, offset {}", place.end);
+                let (topic, offset) = (&source.topic, place.end);
+                tracing::info!(%topic, partition = source.partition, offset, "starting at the ledger's end");
                 let ready = Running::new(source.clone(), place.end, place.recorded, place.window, cut_until);
                 return Ok(Some(Located { ready, warm }));
             }
             (Step::Pending(place), Reply::Started(Err(_))) => {
                 Step::Start { due: self.backoff.after_failure(terms.now), place }
             }
-            // Whatever became of the first row, the ledger knows.
-            (_, Reply::Inserted(Ok(()))) => {
-                self.token.acknowledge(terms.now);
+            (Step::Writing { row }, Reply::Inserted(Ok(()))) => {
+                match row {
+                    Gap::Start { .. } => self.first.acknowledge(terms.now),
+                    Gap::Lost { from, .. } => self.lost.get_or_insert(Token::on(from)).acknowledge(terms.now),
+                }
                 Step::Ledger { due: terms.now }
             }
             (_, Reply::Marks(Err(StoreError::Refused(error)))) => {
                 return Err(Stop::Refused { what: "the question for the ledger's end".to_owned(), error });
             }
             (_, Reply::Inserted(Err(StoreError::Refused(error)))) => {
-                return Err(Stop::Refused { what: "the ledger's first row".to_owned(), error });
+                return Err(Stop::Refused { what: "a row of the ledger".to_owned(), error });
             }
             (_, Reply::Marks(Err(_)) | Reply::Inserted(Err(_))) => {
                 Step::Ledger { due: self.backoff.after_failure(terms.now) }
             }
-            (step, Reply::Bounds(_) | Reply::Ids(_) | Reply::Started(_)) => step,
+            (step, Reply::Bounds(_) | Reply::Ids(_) | Reply::Started(_) | Reply::Inserted(Ok(()))) => step,
         };
         Ok(None)
     }
@@ -180,18 +201,24 @@ impl Locate {
         bounds: Bounds,
     ) -> Result<Step, Stop> {
         let Some(end) = ledger.end else {
-            // The one time that a committed offset is believed.
-            let at = bounds.committed.unwrap_or(bounds.start).max(bounds.start).min(bounds.end.max(bounds.start));
-            if let Some(committed) = bounds.committed.filter(|&committed| committed != at) {
+            // The one time that a committed offset is believed; and not in a later life of the topic, for the commit may
+            // well be of the life before.
+            let committed = bounds.committed.filter(|_| source.epoch <= 1);
+            let at = committed.unwrap_or(bounds.start).max(bounds.start).min(bounds.end.max(bounds.start));
+            if let Some(committed) = committed.filter(|&committed| committed != at) {
                 tracing::warn!(
-                    %source, committed,
+                    topic = %source.topic, partition = source.partition, committed,
                     "the first start is at {at}: the group had committed {committed}, and the log has offsets {}..{}",
                     bounds.start, bounds.end
                 );
             }
-            let unseen = self.token.missed(0, terms.tuning.insert_timeout, terms.now);
+            let burnt = self.first.burnt();
+            let unseen = self.first.missed(0, terms.tuning.insert_timeout, terms.now);
+            if self.first.burnt() > burnt {
+                terms.meter.note(Note::Burnt { table: "ledger" });
+            }
             let due = if unseen { self.backoff.after_failure(terms.now) } else { terms.now };
-            return Ok(Step::Claim { due, connection, at });
+            return Ok(Step::Write { due, connection, row: Gap::Start { at } });
         };
         if bounds.end < end {
             return Err(Stop::LogEndsEarlier { ledger: end, end: bounds.end });
@@ -200,13 +227,13 @@ impl Locate {
             if self.doubted.replace(end) != Some(end) {
                 return Ok(Step::Ledger { due: terms.now });
             }
-            return Err(Stop::LogStartsLater { ledger: end, start: bounds.start });
+            return self.lose(source, terms, connection, end..bounds.start);
         }
         if let Some(committed) = bounds.committed.filter(|&committed| committed > end) {
             tracing::warn!(
-                source = %source, committed, ledger = end,
-                "the committed offset is ahead of the ledger; the ledger decides: reading from {end} (to \
-                 leave events out on purpose, delete them from the topic with kafka-delete-records)"
+                topic = %source.topic, partition = source.partition, offset = end, committed,
+                "the committed offset is ahead of the ledger; the ledger decides: reading from {end}. To \
+                 leave events out on purpose, delete them from the topic (kafka-delete-records); to read some again, `highwater rewind`"
             );
         }
         let read_from = end.saturating_sub(terms.plan.limits.horizon).max(bounds.start);
@@ -217,6 +244,35 @@ impl Locate {
         } else {
             Step::Start { due: terms.now, place }
         })
+    }
+}
+
+impl Locate {
+    /// The log deleted offsets before they were read: says so in the ledger, or stops, as the settings have it.
+    fn lose(
+        &mut self,
+        source: &Source,
+        terms: Terms<'_>,
+        connection: Connection,
+        lost: Range<u64>,
+    ) -> Result<Step, Stop> {
+        if terms.tuning.lost == Lost::Stop {
+            return Err(Stop::LogStartsLater { ledger: lost.start, start: lost.end });
+        }
+        let mut token = self.lost.unwrap_or_else(|| {
+            tracing::error!(
+                topic = %source.topic, partition = source.partition, offset = lost.start,
+                "offsets {}..{} were deleted from the log before they were read: those events are gone. The ledger records \
+                 them as lost and reading goes on at {}; raise the topic's retention",
+                lost.start, lost.end, lost.end
+            );
+            terms.meter.note(Note::Lost { source, offsets: lost.end - lost.start });
+            Token::on(lost.start)
+        });
+        let unseen = token.missed(lost.start, terms.tuning.insert_timeout, terms.now);
+        self.lost = Some(token);
+        let due = if unseen { self.backoff.after_failure(terms.now) } else { terms.now };
+        Ok(Step::Write { due, connection, row: Gap::Lost { from: lost.start, to: lost.end } })
     }
 }
 

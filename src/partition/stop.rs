@@ -6,7 +6,8 @@ pub enum Stop {
     /// The log's retention ran over us.
     #[error(
         "offsets {ledger}..{start} were deleted from the log before they were read (the ledger ends at {ledger}, the log \
-         begins at {start}); those events are gone: raise the topic's retention, then record the loss"
+         begins at {start}); those events are gone: raise the topic's retention, then restart with kafka.on_loss=record, which \
+         records the loss and goes on"
     )]
     LogStartsLater {
         /// End of the ledger.
@@ -49,6 +50,54 @@ pub enum Stop {
     },
 }
 
+impl Stop {
+    /// A short name to group by.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Stop::LogStartsLater { .. } => "log_starts_later",
+            Stop::LogEndsEarlier { .. } => "log_ends_earlier",
+            Stop::OtherTopic(_) => "other_topic",
+            Stop::LedgerWentBack { .. } => "ledger_went_back",
+            Stop::Refused { .. } => "refused",
+        }
+    }
+}
+
 fn show(end: &Option<u64>) -> String {
     end.map_or_else(|| "nothing".to_owned(), |end| end.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_runbook_has_every_reason() {
+        let runbook = include_str!("../../docs/runbook.md");
+        let headings: Vec<&str> = runbook
+            .lines()
+            .filter(|line| line.starts_with("###"))
+            .flat_map(|line| line.split('`').skip(1).step_by(2))
+            .collect();
+        let text = || "it".to_owned();
+        let reasons = [
+            Stop::LogStartsLater { ledger: 1, start: 2 },
+            Stop::LogEndsEarlier { ledger: 2, end: 1 },
+            Stop::OtherTopic("the topic t is another one than when it was claimed".to_owned()),
+            Stop::LedgerWentBack { end: None, from: 1 },
+            Stop::Refused { what: text(), error: text() },
+        ];
+        for reason in reasons {
+            // A reason that is added here has to be added to the list above.
+            match reason {
+                Stop::LogStartsLater { .. }
+                | Stop::LogEndsEarlier { .. }
+                | Stop::OtherTopic(_)
+                | Stop::LedgerWentBack { .. }
+                | Stop::Refused { .. } => {}
+            }
+            let said = reason.to_string();
+            assert!(headings.iter().any(|heading| said.contains(heading)), "{said}");
+        }
+    }
 }

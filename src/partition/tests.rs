@@ -1,10 +1,15 @@
 //! The guards, and where a partition begins. What happens in between is the simulation's.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod watermark;
+
 use std::collections::BTreeMap;
+
+use std::sync::Mutex;
 
 use super::*;
 use crate::batch::LedgerKind;
+use crate::meter::Note;
 use crate::plan::{Limits, Sources};
 use crate::ports::{Connection, LedgerEnd, Rows};
 
@@ -30,6 +35,25 @@ struct Bench {
     rows: Vec<(LedgerKind, u64, u64)>,
     paused: u32,
     asked: u32,
+    tokens: Vec<String>,
+    notes: Notes,
+}
+
+/// What was told, in words.
+#[derive(Debug, Default)]
+struct Notes(Mutex<Vec<String>>);
+
+impl Meter for Notes {
+    fn note(&self, note: Note<'_>) {
+        self.0.lock().unwrap().push(match note {
+            Note::Sealed { batch, why, age } => format!("sealed {} {} {age:?}", batch.events(), why.name()),
+            Note::Written { row, took, .. } => {
+                format!("written {}..{} {} {took:?}", row.from, row.to, row.dead_letters)
+            }
+            Note::Burnt { table } => format!("burnt {table}"),
+            other => format!("{other:?}"),
+        });
+    }
 }
 
 impl Bench {
@@ -43,6 +67,7 @@ impl Bench {
             seal_bytes: 1 << 20,
             insert_timeout: second,
             keep_events: None,
+            lost: Lost::Record,
         };
         Bench {
             plan: Plan::compile(&sources, limits).unwrap(),
@@ -58,12 +83,14 @@ impl Bench {
             rows: Vec::new(),
             paused: 0,
             asked: 0,
+            tokens: Vec::new(),
+            notes: Notes::default(),
         }
     }
 
     fn run(&mut self) {
         for _ in 0..50 {
-            let terms = Terms { plan: &self.plan, tuning: &self.tuning, now: self.now };
+            let terms = Terms { plan: &self.plan, tuning: &self.tuning, now: self.now, meter: &self.notes };
             let Some(action) = self.partition.next(terms) else {
                 self.now += Duration::from_secs(2);
                 continue;
@@ -77,6 +104,7 @@ impl Bench {
                     Reply::Marks(Ok(Marks { connection: Connection(1), ledger, marks }))
                 }
                 Action::Insert(insert) => {
+                    self.tokens.push(insert.token.clone());
                     if let Rows::Ledger(row) = &insert.rows
                         && self.lands
                     {
@@ -97,18 +125,19 @@ impl Bench {
                 }
                 Action::Resume | Action::Commit(_) => continue,
             };
-            let terms = Terms { plan: &self.plan, tuning: &self.tuning, now: self.now };
+            let terms = Terms { plan: &self.plan, tuning: &self.tuning, now: self.now, meter: &self.notes };
             self.partition.reply(terms, reply);
         }
     }
 
     fn end(&mut self, offset: u64) {
-        self.partition.end_of_log(Terms { plan: &self.plan, tuning: &self.tuning, now: self.now }, offset);
+        let terms = Terms { plan: &self.plan, tuning: &self.tuning, now: self.now, meter: &self.notes };
+        self.partition.end_of_log(terms, offset);
     }
 
     fn noise(&mut self, offset: u64) {
         let record = Record { topic: "t", partition: 0, offset, timestamp_ms: 1, key: None, payload: Some(b"noise") };
-        let terms = Terms { plan: &self.plan, tuning: &self.tuning, now: self.now };
+        let terms = Terms { plan: &self.plan, tuning: &self.tuning, now: self.now, meter: &self.notes };
         self.partition.record(terms, &record);
     }
 }
@@ -132,8 +161,44 @@ fn the_first_start_believes_the_commit_and_says_so_in_the_ledger() {
 }
 
 #[test]
-fn it_stops_where_the_log_lost_what_was_not_read() {
+fn a_later_life_of_a_topic_begins_at_its_start_whatever_was_committed_in_an_earlier() {
+    let mut bench = Bench::new(None, 20, 100, Some(60));
+    bench.partition = Partition::new(Source { epoch: 2, topic: "t".into(), partition: 0 });
+    bench.run();
+    assert_eq!(bench.rows, vec![(LedgerKind::Start, 20, 20)]);
+}
+
+#[test]
+fn what_the_log_lost_is_a_row_of_the_ledger_before_anything_else_is_read() {
+    let mut bench = Bench::new(Some(40), 60, 100, Some(40));
+    bench.run();
+    assert_eq!((bench.rows, bench.started), (vec![(LedgerKind::Lost, 40, 60)], vec![60]));
+    assert_eq!(bench.partition.done(), Some(60));
+    // Another writer says it first, or moves the ledger on meanwhile: asked again, nothing is lost twice.
+    let mut bench = Bench::new(Some(40), 60, 100, None);
+    (bench.lands, bench.insert) = (false, Err(StoreError::Broken("gone".to_owned())));
+    bench.run();
+    assert_eq!((bench.rows.len(), bench.started.len()), (0, 0));
+    (bench.ledger, bench.insert) = (Some(70), Ok(()));
+    bench.run();
+    assert_eq!((bench.rows.len(), bench.started.clone(), bench.partition.done()), (0, vec![60], Some(70)));
+}
+
+#[test]
+fn the_token_of_a_lost_range_is_that_of_any_row_on_that_end() {
+    // Acknowledged and never seen: burnt, and suffixed like any other.
+    let mut bench = Bench::new(Some(0), 60, 100, None);
+    bench.lands = false;
+    bench.run();
+    assert!(bench.tokens.len() > 2 && bench.tokens.contains(&"1/t/0/ledger/0/1".to_owned()), "{:?}", bench.tokens);
+    assert_eq!(bench.tokens[0], "1/t/0/ledger/0");
+    assert!(bench.started.is_empty());
+}
+
+#[test]
+fn it_stops_where_the_log_lost_what_was_not_read_if_told_so() {
     let mut bench = Bench::new(Some(40), 41, 100, Some(40));
+    bench.tuning.lost = Lost::Stop;
     bench.run();
     assert!(bench.partition.is_stopped());
     assert_eq!((bench.asked, bench.paused, bench.started.len()), (2, 1, 0), "asked twice, silenced once");
@@ -208,6 +273,47 @@ fn it_writes_a_batch_and_stops_when_the_ledger_goes_back() {
     bench.run();
     assert!(bench.partition.is_stopped());
     assert!(bench.rows.is_empty(), "nothing was written onto the gap");
+}
+
+#[test]
+fn it_tells_what_it_does_and_how_it_stands() {
+    let mut bench = Bench::new(Some(40), 0, 100, None);
+    assert_eq!(bench.partition.status(), Status::default());
+    bench.run();
+    bench.end(40);
+    let status = bench.partition.status();
+    assert_eq!((status.position, status.done, status.oldest_ms), (Some(40), Some(40), None));
+    (40..45).for_each(|offset| bench.noise(offset));
+    let status = bench.partition.status();
+    assert_eq!(
+        (status.position, status.done, status.oldest_ms, status.latest_ms),
+        (Some(45), Some(40), Some(1), Some(1))
+    );
+    assert!(status.bytes > 0 && status.stopped.is_none());
+    bench.run();
+    // A marker of a transaction follows the last record.
+    bench.end(46);
+    let status = bench.partition.status();
+    assert_eq!((status.position, status.done, status.oldest_ms, status.latest_ms), (Some(46), Some(45), None, Some(1)));
+    assert_eq!(*bench.notes.0.lock().unwrap(), ["sealed 5 age 2s", "written 40..45 5 0ns"]);
+    // It is refused: what stood last stays to be seen.
+    bench.insert = Err(StoreError::Refused("code 60".to_owned()));
+    bench.noise(50);
+    bench.run();
+    let status = bench.partition.status();
+    assert_eq!((status.stopped, status.done, status.oldest_ms), (Some("refused"), Some(45), Some(1)));
+}
+
+#[test]
+fn it_tells_of_a_token_without_a_part() {
+    let mut bench = Bench::new(Some(0), 0, 100, None);
+    bench.run();
+    bench.lands = false;
+    bench.noise(0);
+    bench.run();
+    let notes = bench.notes.0.lock().unwrap();
+    assert_eq!(notes[..2], ["sealed 1 age 2s", "burnt ledger"]);
+    assert!(notes.iter().all(|note| !note.starts_with("written")), "{notes:?}");
 }
 
 #[test]

@@ -45,6 +45,11 @@ impl Token {
         acknowledged.is_some()
     }
 
+    /// How many before it were burnt.
+    pub(super) fn burnt(self) -> u32 {
+        self.burnt
+    }
+
     /// What tells it from its burnt predecessors.
     pub(super) fn suffix(self) -> Suffix {
         Suffix(self.burnt)

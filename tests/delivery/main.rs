@@ -1,7 +1,12 @@
 //! The whole way, with real servers and the real binary: topic → `highwater run` → tables, held against the truth.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod completeness;
+mod files;
+mod guards;
+mod rewind;
 mod support;
+mod telemetry;
 mod truth;
 
 use std::io::Write as _;

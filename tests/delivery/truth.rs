@@ -40,6 +40,14 @@ pub struct Truth {
     pub output_tokens: BTreeMap<i64, Vec<f64>>,
 }
 
+/// One past the last offset of each partition.
+pub fn ends(brokers: &str, topic: &str) -> Vec<u64> {
+    let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
+    let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(10)).unwrap();
+    let end = |partition| consumer.fetch_watermarks(topic, partition as i32, Duration::from_secs(10)).unwrap().1 as u64;
+    (0..metadata.topics()[0].partitions().len()).map(end).collect()
+}
+
 /// Reads a whole topic.
 pub fn of(brokers: &str, topic: &str) -> Truth {
     let mut truth = Truth::default();

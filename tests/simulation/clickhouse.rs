@@ -116,6 +116,14 @@ impl Store for ModelStore {
         self.send(None, Body::Ids(source.clone(), from, to))
     }
 
+    fn report(&mut self, _watermarks: Vec<(Source, i64)>) -> Ticket {
+        let server = &mut self.shared.borrow_mut().clickhouse;
+        server.tickets += 1;
+        let ticket = Ticket(server.tickets);
+        server.answer(self.client, ticket, Answer::Inserted(Ok(())));
+        ticket
+    }
+
     fn poll(&mut self) -> Option<(Ticket, Answer)> {
         self.shared.borrow_mut().clickhouse.answers.get_mut(&self.client)?.pop_front()
     }

@@ -161,6 +161,11 @@ impl Log for ModelLog {
         }
     }
 
+    fn high_watermarks(&mut self, partitions: &[TopicPartition]) -> Vec<Result<u64, LogError>> {
+        let ends = &self.shared.borrow().kafka.ends;
+        partitions.iter().map(|name| Ok(ends[name.partition as usize])).collect()
+    }
+
     fn commit(&mut self, offsets: &[(TopicPartition, u64)]) {
         let shared = &mut *self.shared.borrow_mut();
         for (name, offset) in offsets {

@@ -171,6 +171,7 @@ impl World {
             seal_events,
             seal_bytes: 4_000,
             insert_timeout,
+            lost: highwater::partition::Lost::Record,
             keep_events: keep_events.filter(|_| mutation != Mutation::WaitForExpired),
         };
         let settings = Settings { tuning, memory: 3_000, epochs: BTreeMap::from([(Arc::from(TOPIC), 1)]) };

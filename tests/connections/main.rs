@@ -1,0 +1,17 @@
+//! Connections as production has them, with real servers and the real binary: TLS, users and passwords, client
+//! certificates; and what is said when they are wrong.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod certificates;
+mod proxy;
+#[allow(dead_code, reason = "shared with the tests of delivery")]
+#[path = "../delivery/support.rs"]
+mod support;
+#[allow(dead_code, reason = "shared with the tests of delivery")]
+#[path = "../delivery/truth.rs"]
+mod truth;
+
+mod exact;
+mod secrets;
+mod stack;
+mod wrong;
