@@ -32,7 +32,8 @@ Begin with:
   highwater migrate
   highwater run
 
-Exit codes: 0 done, nothing found; 1 it failed, or the audit found something; 2 the command line or a setting is wrong.
+Exit codes: 0 done, nothing found; 1 it failed, or the audit found something; 2 the command line or a setting is wrong;
+3 the audit could not be made.
 Settings: highwater.toml, HIGHWATER_SECTION__KEY in the environment, --setting; docs/configuration.md describes all.";
 
 #[derive(Subcommand)]
@@ -51,8 +52,13 @@ enum Command {
     Migrate(migrate::Args),
     /// Prove that the numbers add up: the ledger against the tables and Kafka
     ///
-    /// Changes nothing, and may run while workers do. Exit code 1 says that something does not add up.
-    #[command(after_help = "Example:\n  highwater audit --json | jq .findings")]
+    /// Changes nothing but its own table `audits`, and may run while workers do. Exit code 1 says that something does not
+    /// add up, 3 that ClickHouse or Kafka could not be asked.
+    #[command(
+        after_help = "Examples:\n  highwater audit --since last --max-age 10m      # often: what is new, the tables' totals\n  \
+        highwater audit --json | jq .findings           # now and then: everything\n\ndocs/audit.md says what each finding \
+        means and what to do."
+    )]
     Audit(audit::Args),
     /// Take back what was written from a place in the log on, and read it again
     ///
@@ -102,7 +108,11 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("error: {error:#}");
             let usage = error.is::<ConfigError>() || error.is::<UsageError>();
-            if usage { ExitCode::from(2) } else { ExitCode::FAILURE }
+            match (usage, error.is::<audit::NotMade>()) {
+                (true, _) => ExitCode::from(2),
+                (false, true) => ExitCode::from(3),
+                (false, false) => ExitCode::FAILURE,
+            }
         }
     }
 }

@@ -17,8 +17,10 @@ use super::sql;
 use super::tables::PLANS;
 use crate::plan::Plan;
 
-/// Settings under which rows come as JSON without loss: 64-bit integers as numbers, decimals as strings.
-const JSON: [(&str, &str); 3] = [
+/// Settings under which rows come as JSON without loss: 64-bit integers as numbers, decimals as strings. Questions may name
+/// thousands of sources.
+const JSON: [(&str, &str); 4] = [
+    ("max_query_size", "100000000"),
     ("output_format_json_quote_64bit_integers", "0"),
     ("output_format_json_quote_decimals", "1"),
     ("output_format_json_quote_denormals", "1"),

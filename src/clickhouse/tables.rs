@@ -16,6 +16,9 @@ pub const PLANS: &str = "plans";
 /// How far event time has come.
 pub const WATERMARKS: &str = "watermarks";
 
+/// What audits have proved.
+pub const AUDITS: &str = "audits";
+
 /// The least token window that is safe: parts per second × ten session time-outs.
 pub const LEAST_TOKEN_WINDOW: u64 = 10_000;
 
@@ -57,7 +60,7 @@ impl Catalog {
             TableKind::DeadLetters => dead_letters(&planned.name, retention.dead_letters_days, window),
         };
         let mut tables: Vec<TableDef> = plan.tables.iter().map(table).collect();
-        tables.extend([ledger(window), sources(window), plans(), watermarks()]);
+        tables.extend([ledger(window), sources(window), plans(), watermarks(), audits()]);
         Catalog { tables, views: views::all(plan, database) }
     }
 }
@@ -233,4 +236,20 @@ fn watermarks() -> TableDef {
     let mut def = own(WATERMARKS, "how far event time has come, per source", columns, &["source"]);
     def.engine = "AggregatingMergeTree";
     def
+}
+
+fn audits() -> TableDef {
+    let columns = vec![
+        ColumnSql::new("audited_at", "DateTime64(3, 'UTC')", "when it began"),
+        ColumnSql::new("since", "String", "since when it checked; '' for all"),
+        ColumnSql::new("ends", "Map(String, UInt64)", "per source: one past the last offset that is proved"),
+        ColumnSql::new("rows", "Map(String, UInt64)", "per table: rows of those offsets"),
+        ColumnSql::new(
+            "open",
+            "Map(String, Array(UInt32))",
+            "per rollup: minutes then written (unix seconds), for the next",
+        ),
+        ColumnSql::new("plan", "LowCardinality(String)", "hash of the plan whose tables it checked"),
+    ];
+    own(AUDITS, "what clean audits have proved", columns, &["audited_at"])
 }

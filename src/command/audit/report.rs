@@ -4,19 +4,25 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// The result of an audit.
+use super::finding::{Finding, thousands};
+
+/// The result of an audit. Its keys in JSON are stable; `docs/audit.md` lists them.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Report {
+    /// Offsets that are in Kafka and not yet in the ledger; null where Kafka was not asked.
+    pub lag: Option<u64>,
+    /// Since when ranges were checked; null where all were.
+    pub since: Option<String>,
     /// What was checked, with figures.
     pub checks: Vec<Check>,
     /// What does not add up.
     pub findings: Vec<Finding>,
-    /// What is worth knowing and no fault: batches in flight, rows that expired.
+    /// What is worth knowing and no fault: batches in flight, rows that expired, sources that stand still.
     pub notes: Vec<String>,
-    /// Sums over the ledger.
+    /// Sums over the ranges that were checked.
     pub totals: Totals,
-    /// Offsets that are in Kafka and not yet in the ledger; null where Kafka was not asked.
-    pub lag: Option<u64>,
+    /// Where each source stands.
+    pub sources: Vec<Standing>,
 }
 
 /// One check and what it went through.
@@ -28,21 +34,6 @@ pub struct Check {
     pub figures: String,
     /// How many findings it has.
     pub findings: usize,
-}
-
-/// Something that does not add up.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// The table.
-    pub table: String,
-    /// `epoch/topic/partition`, where it concerns one.
-    pub source: Option<String>,
-    /// First offset of the range, where it concerns one.
-    pub from: Option<u64>,
-    /// One past its last.
-    pub to: Option<u64>,
-    /// What is wrong.
-    pub what: String,
 }
 
 /// Sums over the ledger.
@@ -64,10 +55,46 @@ pub struct Totals {
     pub lost: u64,
 }
 
+/// Where a source stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Standing {
+    /// `epoch/topic/partition`.
+    pub source: String,
+    /// First offset that the ledger has.
+    pub first: u64,
+    /// One past its last.
+    pub end: u64,
+    /// Offsets below this one were left out, as proved before.
+    pub checked_from: u64,
+    /// Seconds since the ledger's last row of it.
+    pub age_seconds: u64,
+    /// Offsets that are in Kafka and not in the ledger; null where it was not asked, or has the topic no more.
+    pub behind: Option<u64>,
+}
+
 impl Report {
     /// Whether everything adds up.
     pub fn is_clean(&self) -> bool {
         self.findings.is_empty()
+    }
+
+    /// `clean` or `findings`.
+    pub fn verdict(&self) -> &'static str {
+        if self.is_clean() { "clean" } else { "findings" }
+    }
+
+    /// All of it, with the verdict first.
+    ///
+    /// # Errors
+    /// None that is known: every key is a text.
+    pub fn to_json(&self) -> serde_json::Result<String> {
+        #[derive(Serialize)]
+        struct Printed<'a> {
+            verdict: &'static str,
+            #[serde(flatten)]
+            report: &'a Report,
+        }
+        serde_json::to_string_pretty(&Printed { verdict: self.verdict(), report: self })
     }
 
     /// Records a check and its findings.
@@ -77,27 +104,18 @@ impl Report {
     }
 }
 
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.table)?;
-        if let Some(source) = &self.source {
-            write!(f, " {source}")?;
-        }
-        if let (Some(from), Some(to)) = (self.from, self.to) {
-            write!(f, " [{from}, {to})")?;
-        }
-        write!(f, ": {}", self.what)
-    }
+fn findings(count: usize) -> String {
+    format!("{} finding{}", thousands(count as u64), if count == 1 { "" } else { "s" })
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for check in &self.checks {
             let verdict = match check.findings {
-                0 => "ok".to_owned(),
-                count => format!("{} FINDINGS", thousands(count as u64)),
+                0 => "ok:".to_owned(),
+                count => format!("{} against:", findings(count).to_uppercase()),
             };
-            writeln!(f, "{:<10} {verdict}: {}", check.name, check.figures)?;
+            writeln!(f, "{:<10} {verdict} {}", check.name, check.figures)?;
         }
         for note in &self.notes {
             writeln!(f, "note: {note}")?;
@@ -106,13 +124,11 @@ impl fmt::Display for Report {
             writeln!(f, "FINDING {finding}")?;
         }
         let totals = &self.totals;
-        let verdict = match self.findings.len() {
-            0 => "clean".to_owned(),
-            count => format!("{} findings", thousands(count as u64)),
-        };
+        let verdict = if self.is_clean() { "clean".to_owned() } else { findings(self.findings.len()) };
+        let since = self.since.as_ref().map(|since| format!(" since {since}")).unwrap_or_default();
         write!(
             f,
-            "audit: {verdict} — {} events in {} ranges of {} partitions: {} rows, {} dead letters, {} duplicates",
+            "audit: {verdict}{since} — {} events in {} ranges of {} partitions: {} rows, {} dead letters, {} duplicates",
             thousands(totals.events),
             thousands(totals.ranges),
             thousands(totals.sources),
@@ -123,6 +139,9 @@ impl fmt::Display for Report {
         if totals.lost > 0 {
             write!(f, "; {} offsets were lost from the log before they were read", thousands(totals.lost))?;
         }
+        if let Some(lag) = self.lag {
+            write!(f, "; lag {}", thousands(lag))?;
+        }
         if self.is_clean() {
             write!(f, "; nothing missing, nothing counted twice")?;
         }
@@ -130,28 +149,11 @@ impl fmt::Display for Report {
     }
 }
 
-/// A number with commas.
-pub(super) fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::with_capacity(digits.len() * 4 / 3 + 1);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::finding::Kind;
     use super::*;
-
-    #[test]
-    fn numbers_are_read_in_groups_of_three() {
-        let read = [0, 12, 999, 1_000, 19_366, 1_234_567].map(thousands);
-        assert_eq!(read, ["0", "12", "999", "1,000", "19,366", "1,234,567"]);
-    }
 
     #[test]
     fn a_report_ends_with_its_verdict() {
@@ -162,19 +164,26 @@ mod tests {
             "audit: clean — 19,366 events in 8 ranges of 4 partitions: 19,366 rows, 0 dead letters, 0 duplicates; \
              nothing missing, nothing counted twice"
         );
-        let finding = Finding {
-            table: "ledger".into(),
-            source: Some("1/t/0".into()),
-            from: Some(3),
-            to: Some(5),
-            what: "gap".into(),
-        };
-        report.checked("ledger", "8 ranges".into(), vec![finding]);
+        report.checked(
+            "ledger",
+            "8 ranges".into(),
+            vec![Finding::new(Kind::Gap, "ledger", "gap: none").at("1/t/0", 3, 5)],
+        );
+        report.lag = Some(1_234);
         let text = report.to_string();
         assert!(
-            text.contains("ledger     1 FINDINGS: 8 ranges\nFINDING ledger 1/t/0 [3, 5): gap\naudit: 1 findings"),
+            text.contains(
+                "ledger     1 FINDING against: 8 ranges\nFINDING ledger 1/t/0 [3, 5): gap: none\naudit: 1 finding — "
+            ),
             "{text}"
         );
-        assert!(!text.contains("nothing missing"));
+        assert!(text.ends_with("0 duplicates; lag 1,234"), "{text}");
+    }
+
+    #[test]
+    fn json_begins_with_the_verdict_and_the_lag() {
+        let report = Report { lag: Some(7), ..Report::default() };
+        let json = report.to_json().unwrap();
+        assert!(json.starts_with("{\n  \"verdict\": \"clean\",\n  \"lag\": 7,\n  \"since\": null,"), "{json}");
     }
 }

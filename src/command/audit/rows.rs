@@ -1,192 +1,238 @@
 //! The ledger against the tables of events and of dead letters, range by range.
-
-use std::collections::BTreeMap;
+//!
+//! Offsets are compared in slices of bounded weight. A slice holds a stretch of every source, so that it reads a stretch
+//! of each table: partitions of a topic go forward together, and an index on the offset leads to the granules. Within a
+//! range offsets are collected in a bitmap, which is exact and costs at most two bytes an event.
 
 use anyhow::Result;
 use serde::Deserialize;
 
-use super::Audit;
-use super::ledger::SourceEnd;
-use super::report::{Finding, thousands};
+use super::finding::{Finding, Kind, thousands};
+use super::ledger::{SourceEnd, expiring};
+use super::{Audit, MOST};
 use crate::clickhouse::QueryError;
-use crate::clickhouse::sql::literal;
+use crate::clickhouse::sql::{literal, literals};
 use crate::clickhouse::tables::LEDGER;
 use crate::plan::{Table, TableKind};
 
-/// Events that are compared at a time: what bounds the memory of a query, at some 50 bytes an event.
-const AT_A_TIME: u64 = 4_000_000;
+/// What a slice may weigh: bounds the memory of a query.
+const SLICE: u64 = 32_000_000;
+/// What a range weighs beside its events, for what it costs to keep.
+const RANGE: u64 = 64;
+/// A source's part of a slice weighs at least this much.
+const LEAST: u64 = 1_000_000;
+/// Stretches of offsets that a query names; beyond, neighbours are joined.
+const STRETCHES: usize = 32;
 
-/// Offsets of one source that are compared at a time.
-#[derive(Debug, Clone, Copy, Deserialize)]
-struct Chunk {
+/// A stretch of one source.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Stretch {
+    source: String,
     begin: u64,
     end: u64,
 }
 
-/// A range whose rows are not what the ledger says.
+/// What came of one slice in one table.
 #[derive(Debug, Deserialize)]
-struct Mismatch {
-    from: u64,
-    to: u64,
-    expected: u64,
+struct Compared {
     found: u64,
-    different: u64,
-    expiring: bool,
-}
-
-/// Where a table's rows of one source stand to the ledger.
-#[derive(Debug, Deserialize)]
-struct Place {
-    source: String,
-    inside: u64,
-    beyond: u64,
-    before: u64,
+    expired: u64,
+    wrong: u64,
+    /// Ranges whose rows are not what the ledger says: source, from, to, expected, found, different.
+    ranges: Vec<(String, u64, u64, u64, u64, u64)>,
 }
 
 impl Audit<'_> {
     pub(super) async fn rows(&mut self) -> Result<()> {
-        let mut chunks: BTreeMap<&str, Vec<Chunk>> = BTreeMap::new();
-        for source in &self.sources {
-            chunks.insert(&source.source, self.chunks(source).await?);
-        }
-        let mut done = Vec::new();
-        let mut notes = Vec::new();
-        for table in &self.plan.tables {
-            if matches!(table.kind, TableKind::Rollup(_)) {
-                continue;
+        let slices = self.slices().await?;
+        for table in self.row_tables() {
+            let (mut findings, mut found, mut expired, mut wrong) = (Vec::new(), 0, 0, 0);
+            for slice in &slices {
+                let compared = self.compare(table, slice).await?;
+                found += compared.found;
+                expired += compared.expired;
+                wrong += compared.wrong;
+                let room = MOST - findings.len();
+                findings.extend(compared.ranges.iter().take(room).map(|range| mismatch(table, range)));
             }
-            let (mut findings, mut inside, mut expired) = (Vec::new(), 0, 0);
-            for place in self.places(table).await? {
-                inside += place.inside;
-                findings.extend(self.before(table, &place));
-                if place.beyond > 0 {
-                    let (beyond, source) = (thousands(place.beyond), &place.source);
-                    notes.push(format!(
-                        "{} {source}: {beyond} rows beyond the ledger's end, of a batch in flight",
-                        table.name
-                    ));
-                }
-            }
-            for source in &self.sources {
-                for chunk in chunks.get(source.source.as_str()).into_iter().flatten() {
-                    for mismatch in self.mismatches(table, source, *chunk).await? {
-                        match mismatch.finding(table, source) {
-                            Some(finding) => findings.push(finding),
-                            None => expired += mismatch.expected - mismatch.found,
-                        }
-                    }
-                }
+            if wrong > findings.len() as u64 {
+                let what = format!("{} more ranges differ", thousands(wrong - findings.len() as u64));
+                findings.push(Finding::new(Kind::MissingRows, &table.name, what));
             }
             if expired > 0 {
-                notes.push(format!("{}: {} rows have expired by its retention", table.name, thousands(expired)));
+                let note = format!("{}: {} rows have expired by its retention", table.name, thousands(expired));
+                self.report.notes.push(note);
             }
-            let figures = format!("{}: {} rows, each once and where the ledger says", table.name, thousands(inside));
-            done.push((figures, findings));
-        }
-        for (figures, findings) in done {
+            findings.extend(self.below_first(table).await?);
+            findings.extend(self.table_total(table).await?);
+            let figures = format!("{}: {} rows, each once and where the ledger says", table.name, thousands(found));
             self.report.checked("rows", figures, findings);
         }
-        self.report.notes.extend(notes);
         Ok(())
     }
 
-    async fn chunks(&self, source: &SourceEnd) -> Result<Vec<Chunk>, QueryError> {
-        let sql = format!(
-            "SELECT min(`from`) AS begin, max(`to`) AS end FROM (SELECT `from`, `to`, intDiv(sum(events) OVER (ORDER BY \
-             `from`, `to` ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW), {AT_A_TIME}) AS chunk FROM {} WHERE source = \
-             {} AND `to` > `from` AND `to` <= {}) GROUP BY chunk ORDER BY chunk",
-            self.client.table(LEDGER),
-            literal(&source.source),
-            source.end
-        );
-        self.client.rows(&sql).await
+    /// Slice after slice of what is to be checked.
+    async fn slices(&self) -> Result<Vec<Vec<Stretch>>, QueryError> {
+        let weight = (SLICE / (self.sources.len() as u64).max(1)).max(LEAST);
+        let mut slices: Vec<Vec<Stretch>> = Vec::new();
+        for source in self.sources.iter().filter(|source| source.base < source.end) {
+            let sql = format!(
+                "SELECT {name} AS source, min(`from`) AS begin, max(`to`) AS end FROM (SELECT `from`, `to`, \
+                 intDiv(sum(events) OVER so_far + {RANGE} * row_number() OVER so_far, {weight}) AS slice FROM {ledger} \
+                 WHERE source = {name} AND `to` > `from` AND `to` > {base} AND `to` <= {end} WINDOW so_far AS \
+                 (ORDER BY `from`, `to` ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)) GROUP BY slice ORDER BY slice",
+                name = literal(&source.source),
+                ledger = self.client.table(LEDGER),
+                base = source.base,
+                end = source.end
+            );
+            for (at, stretch) in self.client.rows::<Stretch>(&sql).await?.into_iter().enumerate() {
+                if slices.len() == at {
+                    slices.push(Vec::new());
+                }
+                slices[at].push(stretch);
+            }
+        }
+        Ok(slices)
     }
 
-    async fn mismatches(&self, table: &Table, source: &SourceEnd, chunk: Chunk) -> Result<Vec<Mismatch>, QueryError> {
-        let expected = match table.kind {
-            TableKind::DeadLetters => "dead_letters".to_owned(),
-            TableKind::Raw(_) | TableKind::Rollup(_) => format!("rows[{}]", literal(&table.name)),
-        };
-        let expiring = match self.keep_days(&table.name) {
-            0 => "false".to_owned(),
-            days if table.kind == TableKind::DeadLetters => {
-                format!("CAST(written_at < now() - INTERVAL {days} DAY, 'Bool')")
-            }
-            days => {
-                format!("CAST(least(ifNull(min_time, written_at), written_at) < now() - INTERVAL {days} DAY, 'Bool')")
+    async fn compare(&self, table: &Table, slice: &[Stretch]) -> Result<Compared, QueryError> {
+        let keep_days = self.keep_days(&table.name);
+        let (expected, expiring) = match table.kind {
+            TableKind::DeadLetters => ("dead_letters".to_owned(), expiring(keep_days, false)),
+            TableKind::Raw(_) | TableKind::Rollup(_) => {
+                (format!("rows[{}]", literal(&table.name)), expiring(keep_days, true))
             }
         };
-        let (ledger, source) = (self.client.table(LEDGER), literal(&source.source));
-        let Chunk { begin, end } = chunk;
+        let of = |stretch: &Stretch| {
+            let Stretch { source, begin, end } = stretch;
+            format!("(source = {} AND `from` >= {begin} AND `to` <= {end})", literal(source))
+        };
         let ranges = format!(
-            "SELECT `from`, `to`, source, {expected} AS expected, {expiring} AS expiring FROM {ledger} WHERE source = \
-             {source} AND `to` > `from` AND `from` >= {begin} AND `to` <= {end}"
+            "SELECT source, `from`, `to`, {expected} AS expected, {expiring} AS expiring FROM {} WHERE `to` > `from` AND \
+             ({})",
+            self.client.table(LEDGER),
+            slice.iter().map(of).collect::<Vec<_>>().join(" OR ")
         );
         let sql = format!(
-            "SELECT l.`from` AS `from`, l.`to` AS `to`, l.expected AS expected, c.found AS found, c.different AS different, \
-             l.expiring AS expiring FROM ({ranges}) AS l LEFT JOIN (SELECT r.`from` AS `from`, count() AS found, \
-             uniqExact(p.o) AS different FROM (SELECT `_source` AS s, `_offset` AS o FROM {table} WHERE `_source` = {source} \
-             AND `_offset` >= {begin} AND `_offset` < {end}) AS p ASOF INNER JOIN ({ranges}) AS r ON p.s = r.source AND \
-             p.o >= r.`from` WHERE p.o < r.`to` GROUP BY r.`from`) AS c ON l.`from` = c.`from` \
-             WHERE l.expected != c.found OR c.found != c.different ORDER BY `from`",
-            table = self.client.table(&table.name)
+            "SELECT sum(f) AS found, sumIf(e - f, gone) AS expired, countIf(bad) AS wrong, \
+             arraySort(groupArrayIf({MOST})((s, a, b, e, f, d), bad)) AS ranges FROM (\
+             SELECT l.source AS s, l.`from` AS a, l.`to` AS b, l.expected AS e, c.found AS f, c.different AS d, \
+             l.expiring AND f = d AND f < e AS gone, (e != f OR f != d) AND NOT gone AS bad \
+             FROM ({ranges}) AS l LEFT JOIN (\
+             SELECT r.source AS source, r.`from` AS `from`, count() AS found, \
+             groupBitmap(toUInt32(p.o - r.`from`)) AS different \
+             FROM (SELECT `_source` AS s, `_offset` AS o FROM {rows} WHERE `_source` IN ({names}) AND ({offsets})) AS p \
+             ASOF INNER JOIN ({ranges}) AS r ON p.s = r.source AND p.o >= r.`from` WHERE p.o < r.`to` \
+             GROUP BY r.source, r.`from`) AS c ON l.source = c.source AND l.`from` = c.`from`)",
+            rows = self.client.table(&table.name),
+            names = literals(slice.iter().map(|stretch| &stretch.source)),
+            offsets = offsets(slice)
         );
-        self.client.rows(&sql).await
+        let compared = self.client.rows::<Compared>(&sql).await?.into_iter().next();
+        compared.ok_or(QueryError::Unexpected { expected: "sums over ranges", answer: String::new() })
     }
 
-    async fn places(&self, table: &Table) -> Result<Vec<Place>, QueryError> {
-        let first =
-            self.sources.iter().map(|source| format!("toUInt64({})", source.first)).collect::<Vec<_>>().join(", ");
-        let names = crate::clickhouse::sql::literals(self.sources.iter().map(|source| &source.source));
-        let first = match self.sources.is_empty() {
-            true => "toUInt64(0)".to_owned(),
-            false => format!("transform(toString(`_source`), [{names}], [{first}], toUInt64(0))"),
+    /// Rows that come before the ledger's first range; what earlier audits proved has none.
+    async fn below_first(&self, table: &Table) -> Result<Vec<Finding>, QueryError> {
+        let whole = self.sources.iter().filter(|source| source.first > 0 && source.base == source.first);
+        let of =
+            |source: &SourceEnd| format!("(`_source` = {} AND `_offset` < {})", literal(&source.source), source.first);
+        let conditions: Vec<String> = whole.map(of).collect();
+        if conditions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let finding = |found: Found| {
+            let first = self.sources.iter().find(|source| source.source == found.source)?.first;
+            let what = format!(
+                "{} rows below the ledger's first range: its first rows were deleted, or these were written by hand",
+                thousands(found.rows)
+            );
+            Some(Finding::new(Kind::BelowFirst, &table.name, what).at(&found.source, found.least, first))
         };
-        let sql = format!(
-            "SELECT toString(`_source`) AS source, countIf(`_offset` >= first AND `_offset` < end) AS inside, \
-             countIf(`_offset` >= end) AS beyond, countIf(`_offset` < first) AS before FROM (SELECT `_source`, `_offset`, \
-             {end} AS end, {first} AS first FROM {table}) GROUP BY `_source` ORDER BY source",
-            end = self.end_of("`_source`"),
-            table = self.client.table(&table.name)
-        );
-        self.client.rows(&sql).await
-    }
-
-    fn before(&self, table: &Table, place: &Place) -> Option<Finding> {
-        let source = self.sources.iter().find(|source| source.source == place.source)?;
-        (place.before > 0).then(|| Finding {
-            table: table.name.clone(),
-            source: Some(place.source.clone()),
-            from: Some(0),
-            to: Some(source.first),
-            what: format!("{} rows below the ledger's first range", thousands(place.before)),
-        })
+        Ok(self.found(table, &conditions).await?.into_iter().filter_map(finding).collect())
     }
 }
 
-impl Mismatch {
-    /// `None`: rows have expired.
-    fn finding(&self, table: &Table, source: &SourceEnd) -> Option<Finding> {
-        let doubled = self.found - self.different;
-        if self.expiring && doubled == 0 && self.found < self.expected {
-            return None;
+/// Rows that meet a condition, per source.
+#[derive(Debug, Deserialize)]
+pub(super) struct Found {
+    pub(super) source: String,
+    pub(super) rows: u64,
+    pub(super) least: u64,
+}
+
+impl Audit<'_> {
+    /// Counts the rows of a table that meet any of these conditions.
+    pub(super) async fn found(&self, table: &Table, any: &[String]) -> Result<Vec<Found>, QueryError> {
+        let sql = format!(
+            "SELECT toString(`_source`) AS source, count() AS rows, min(`_offset`) AS least FROM {} WHERE {} \
+             GROUP BY `_source` ORDER BY source",
+            self.client.table(&table.name),
+            any.join(" OR ")
+        );
+        self.client.rows(&sql).await
+    }
+}
+
+/// The offsets of a slice, as a condition: few stretches, so that it costs little for each row.
+fn offsets(slice: &[Stretch]) -> String {
+    let mut stretches: Vec<(u64, u64)> = slice.iter().map(|stretch| (stretch.begin, stretch.end)).collect();
+    stretches.sort_unstable();
+    let mut joined: Vec<(u64, u64)> = Vec::new();
+    for (begin, end) in stretches {
+        match joined.last_mut() {
+            Some(last) if begin <= last.1 => last.1 = last.1.max(end),
+            _ => joined.push((begin, end)),
         }
-        let mut what = format!("{} rows by the ledger, {} found", thousands(self.expected), thousands(self.found));
-        if doubled > 0 {
-            what.push_str(&format!(", {} of them more than once", thousands(doubled)));
-        }
-        if self.different < self.expected {
-            what.push_str(&format!(", {} missing", thousands(self.expected - self.different)));
-        }
-        if self.different > self.expected {
-            what.push_str(&format!(", {} more than the ledger knows", thousands(self.different - self.expected)));
-        }
-        Some(Finding {
-            table: table.name.clone(),
-            source: Some(source.source.clone()),
-            from: Some(self.from),
-            to: Some(self.to),
-            what,
-        })
+    }
+    while joined.len() > STRETCHES {
+        let gap = |at: usize| joined[at + 1].0 - joined[at].1;
+        let Some(at) = (0..joined.len() - 1).min_by_key(|&at| gap(at)) else { break };
+        joined[at].1 = joined.remove(at + 1).1;
+    }
+    let conditions = joined.iter().map(|(begin, end)| format!("`_offset` >= {begin} AND `_offset` < {end}"));
+    conditions.collect::<Vec<_>>().join(" OR ")
+}
+
+fn mismatch(table: &Table, range: &(String, u64, u64, u64, u64, u64)) -> Finding {
+    let (source, from, to, expected, found, different) = range;
+    let doubled = found - different;
+    let mut what = format!("{} rows by the ledger, {} found", thousands(*expected), thousands(*found));
+    let mut kind = Kind::ExtraRows;
+    if different > expected {
+        what.push_str(&format!(", {} more than the ledger knows", thousands(different - expected)));
+    }
+    if different < expected {
+        kind = Kind::MissingRows;
+        what.push_str(&format!(", {} missing", thousands(expected - different)));
+    }
+    if doubled > 0 {
+        kind = Kind::DoubledRows;
+        what.push_str(&format!(", {} of them more than once", thousands(doubled)));
+    }
+    Finding::new(kind, &table.name, what).at(source, *from, *to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stretch(begin: u64, end: u64) -> Stretch {
+        Stretch { source: "1/t/0".into(), begin, end }
+    }
+
+    #[test]
+    fn stretches_that_touch_are_named_once() {
+        let named = offsets(&[stretch(50, 60), stretch(0, 10), stretch(10, 20), stretch(5, 8)]);
+        assert_eq!(named, "`_offset` >= 0 AND `_offset` < 20 OR `_offset` >= 50 AND `_offset` < 60");
+    }
+
+    #[test]
+    fn many_stretches_become_few_over_their_least_gaps() {
+        let many: Vec<Stretch> = (0..100).map(|n| stretch(n * n * 10, n * n * 10 + 1)).collect();
+        let named = offsets(&many);
+        assert_eq!(named.matches(" OR ").count(), STRETCHES - 1);
+        assert!(named.starts_with("`_offset` >= 0 AND ") && named.ends_with("`_offset` < 98011"), "{named}");
     }
 }
