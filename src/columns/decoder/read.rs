@@ -75,17 +75,19 @@ pub(super) enum Digits {
 
 impl Read {
     /// Reads a value and appends it.
+    ///
+    /// What a type is written as when its writer's schema is the reader's is read here, all else elsewhere: this is the
+    /// loop that each message goes through field by field, and its size costs.
     #[inline]
     pub(super) fn value(&self, input: &mut Input<'_>, values: &mut Values, row: &mut Row) -> Result<(), Fault> {
         match (self, values) {
             (Read::Boolean, Values::UInt8(values)) => values.push(input.boolean()?),
             (Read::Int, Values::Int32(values)) => values.push(input.int()?),
-            (Read::Long(width), Values::Int64(values)) => values.push(width.read(input)?),
-            (Read::Float(number), Values::Float32(values)) => values.push(number.single(input)?),
-            (Read::Double(number), Values::Float64(values)) => values.push(number.double(input)?),
+            (Read::Long(Width::Long), Values::Int64(values)) => values.push(input.long()?),
+            (Read::Float(Number::Float), Values::Float32(values)) => values.push(input.float()?),
+            (Read::Double(Number::Double), Values::Float64(values)) => values.push(input.double()?),
             (Read::Bytes, Values::String(values)) => values.push(input.bytes()?),
             (Read::String, Values::String(values)) => values.push(utf8(input.bytes()?)?),
-            (Read::Fixed(size), Values::String(values)) => values.push(input.take(*size)?),
             (Read::Dimension, Values::LowCardinality(values)) => {
                 let index = values.intern_bytes(input.bytes()?).map_err(|_| Fault::BadUtf8)?;
                 values.index.push(index);
@@ -94,34 +96,19 @@ impl Read {
                 let symbol = input.symbol(*symbols)?;
                 values.index.push(symbol + 1);
             }
-            (Read::Symbols(entries), Values::LowCardinality(values)) => {
-                let symbol = input.symbol(entries.len() as u32)?;
-                let entry = entries.get(symbol as usize).copied().flatten();
-                values.index.push(entry.ok_or(Fault::UnreadableSymbol(symbol))?);
-            }
-            (Read::Uuid(form), Values::Uuid(values)) => values.push(form.read(input)?),
+            (Read::Uuid(Form::Text), Values::Uuid(values)) => values.push(uuid(input.bytes()?)?),
             (Read::Date, Values::Int32(values)) => {
                 let days = input.int()?;
                 values.push(DAYS.contains(&days).then_some(days).ok_or(Fault::DateOutOfRange(days))?);
             }
-            (Read::Timestamp(width, unit), Values::Int64(values)) => {
-                let time = width.read(input)?;
-                let holds = SECONDS.contains(&time.div_euclid(*unit));
-                values.push(holds.then_some(time).ok_or(Fault::TimestampOutOfRange(time))?);
+            (Read::Timestamp(Width::Long, unit), Values::Int64(values)) => {
+                values.push(timestamp(input.long()?, *unit)?);
             }
             (Read::Decimal(Digits::Bytes, precision), Values::Int128(values)) => {
-                let bytes = input.bytes()?;
-                values.push(decimal(bytes, *precision)?);
+                values.push(decimal(input.bytes()?, *precision)?);
             }
-            (Read::Decimal(Digits::Fixed(size), precision), Values::Int128(values)) => {
-                let bytes = input.take(*size)?;
-                values.push(decimal(bytes, *precision)?);
-            }
-            (Read::IdUuid(form), Values::Uuid(values)) => {
-                row.id = form.read(input)?;
-                if row.id == 0 {
-                    return Err(Fault::MissingId);
-                }
+            (Read::IdUuid(Form::Text), Values::Uuid(values)) => {
+                row.id = given(uuid(input.bytes()?)?)?;
                 values.push(row.id);
             }
             (Read::IdString, Values::String(values)) => {
@@ -132,14 +119,61 @@ impl Read {
                 row.id = cityhash_rs::cityhash_110_128(id);
                 values.push(id);
             }
+            (Read::Time(Width::Long, unit), Values::Int64(values)) => {
+                let time = input.long()?;
+                row.time = event_time(time, *unit)?;
+                values.push(time);
+            }
+            (_, values) => return self.other_value(input, values, row),
+        }
+        Ok(())
+    }
+
+    /// As [`Read::value`], for `fixed` and for what another schema wrote.
+    #[inline(never)]
+    fn other_value(&self, input: &mut Input<'_>, values: &mut Values, row: &mut Row) -> Result<(), Fault> {
+        match (self, values) {
+            (Read::Long(width), Values::Int64(values)) => values.push(width.read(input)?),
+            (Read::Float(number), Values::Float32(values)) => values.push(number.single(input)?),
+            (Read::Double(number), Values::Float64(values)) => values.push(number.double(input)?),
+            (Read::Timestamp(width, unit), Values::Int64(values)) => values.push(timestamp(width.read(input)?, *unit)?),
             (Read::Time(width, unit), Values::Int64(values)) => {
                 let time = width.read(input)?;
                 row.time = event_time(time, *unit)?;
                 values.push(time);
             }
+            (Read::Symbols(entries), Values::LowCardinality(values)) => {
+                let symbol = input.symbol(entries.len() as u32)?;
+                let entry = entries.get(symbol as usize).copied().flatten();
+                values.index.push(entry.ok_or(Fault::UnreadableSymbol(symbol))?);
+            }
+            (Read::Fixed(size), Values::String(values)) => values.push(input.take(*size)?),
+            (Read::Uuid(Form::Fixed), Values::Uuid(values)) => values.push(u128::from_be_bytes(input.array()?)),
+            (Read::IdUuid(Form::Fixed), Values::Uuid(values)) => {
+                row.id = given(u128::from_be_bytes(input.array()?))?;
+                values.push(row.id);
+            }
+            (Read::Decimal(Digits::Fixed(size), precision), Values::Int128(values)) => {
+                values.push(decimal(input.take(*size)?, *precision)?);
+            }
             _ => return Err(Fault::WrongColumns),
         }
         Ok(())
+    }
+}
+
+/// An id that is not nil.
+#[inline]
+fn given(id: u128) -> Result<u128, Fault> {
+    if id == 0 { Err(Fault::MissingId) } else { Ok(id) }
+}
+
+/// A timestamp that ClickHouse can hold.
+#[inline]
+fn timestamp(time: i64, unit: i64) -> Result<i64, Fault> {
+    match SECONDS.contains(&time.div_euclid(unit)) {
+        true => Ok(time),
+        false => Err(Fault::TimestampOutOfRange(time)),
     }
 }
 
@@ -155,7 +189,6 @@ fn event_time(time: i64, unit: i64) -> Result<i64, Fault> {
 }
 
 impl Width {
-    #[inline]
     fn read(self, input: &mut Input<'_>) -> Result<i64, Fault> {
         match self {
             Width::Int => input.int().map(i64::from),
@@ -165,7 +198,6 @@ impl Width {
 }
 
 impl Number {
-    #[inline]
     fn single(self, input: &mut Input<'_>) -> Result<f32, Fault> {
         match self {
             Number::Int => input.int().map(|number| number as f32),
@@ -176,23 +208,12 @@ impl Number {
         }
     }
 
-    #[inline]
     fn double(self, input: &mut Input<'_>) -> Result<f64, Fault> {
         match self {
             Number::Int => input.int().map(f64::from),
             Number::Long => input.long().map(|number| number as f64),
             Number::Float => input.float().map(f64::from),
             Number::Double => input.double(),
-        }
-    }
-}
-
-impl Form {
-    #[inline]
-    fn read(self, input: &mut Input<'_>) -> Result<u128, Fault> {
-        match self {
-            Form::Text => uuid(input.bytes()?),
-            Form::Fixed => input.array().map(u128::from_be_bytes),
         }
     }
 }

@@ -101,7 +101,7 @@ impl<'a> Resolver<'a> {
                     None => self.types_differ(writer, reader, place),
                     Some(read) => match scalar::logical_types_differ(*writer_logical, *reader_logical) {
                         Some(reason) => self.refuse(place, reason),
-                        None => Some(vec![place.step(Op::Read { column: place.column, read })]),
+                        None => Some(vec![place.step(Op::Read { column: place.column, null: None, read })]),
                     },
                 }
             }
@@ -131,8 +131,8 @@ impl<'a> Resolver<'a> {
         }
         self.found.iter_mut().skip(before).for_each(|mismatch| mismatch.always = false);
         let nullable = |null: u8, value: &[Step], of_null: &[Step]| match (of_null, value) {
-            ([Step { op: Op::Null { .. }, .. }], [Step { op: Op::Read { column, read }, .. }]) => {
-                Some(Op::Nullable { column: *column, null, read: read.clone() })
+            ([Step { op: Op::Null { .. }, .. }], [Step { op: Op::Read { column, null: None, read }, .. }]) => {
+                Some(Op::Read { column: *column, null: Some(null), read: read.clone() })
             }
             _ => None,
         };
@@ -160,7 +160,7 @@ impl<'a> Resolver<'a> {
         };
         let targets = [Target::key(), Target::item(value)];
         let values = self.avro(writer, reader, Place { targets: &targets, column: 1, ..place })?;
-        let key = place.step(Op::Read { column: 0, read: Read::String });
+        let key = place.step(Op::Read { column: 0, null: None, read: Read::String });
         let entries: Steps = [key].into_iter().chain(values).collect();
         Some(vec![place.step(Op::Map { column: place.column, entries })])
     }
@@ -195,7 +195,7 @@ impl<'a> Resolver<'a> {
             }
             _ => return self.types_differ(types.0, types.1, place),
         };
-        Some(vec![place.step(Op::Read { column: place.column, read: op })])
+        Some(vec![place.step(Op::Read { column: place.column, null: None, read: op })])
     }
 
     fn symbols(

@@ -21,10 +21,8 @@ pub(super) type Steps = Box<[Step]>;
 /// Each column that an event has gets exactly one value, whichever branches of unions are taken.
 #[derive(Debug, Clone)]
 pub(super) enum Op {
-    /// Reads a value into a column.
-    Read { column: usize, read: Read },
-    /// Reads a union of null, at branch `null`, and one type.
-    Nullable { column: usize, null: u8, read: Read },
+    /// Reads a value into a column; `null` is the null branch of a union of null and one type.
+    Read { column: usize, null: Option<u8>, read: Read },
     /// Reads nothing; the column has null.
     Null { column: usize },
     /// Reads the branch of a union, then what that branch asks for.
@@ -49,41 +47,46 @@ pub(super) fn run(
     row: &mut Row,
 ) -> Result<(), DecodeError> {
     for step in steps {
-        let at = |fault| DecodeError { field: Some(step.path.clone()), fault };
-        match &step.op {
-            Op::Read { column, read } => read_value(read, input, columns.get_mut(*column), row).map_err(at)?,
-            Op::Nullable { column, null, read } => {
-                let column = columns.get_mut(*column);
-                match branch(input, 2).map_err(at)? {
-                    branch if branch == usize::from(*null) => push_null(column).map_err(at)?,
-                    _ => read_value(read, input, column, row).map_err(at)?,
-                }
-            }
-            Op::Null { column } => push_null(columns.get_mut(*column)).map_err(at)?,
-            Op::Union(branches) => {
-                let branch = branch(input, branches.len()).map_err(at)?;
-                run(&branches[branch], input, columns, row)?;
-            }
-            Op::Array { column, items } => {
-                let nested = nested(columns.get_mut(*column)).map_err(at)?;
-                read_items(items, input, nested, row, &at)?;
-                nested.end_row();
-            }
-            Op::Map { column, entries } => {
-                let nested = nested(columns.get_mut(*column)).map_err(at)?;
-                read_items(entries, input, nested, row, &at)?;
-                distinct_keys(nested).map_err(at)?;
-                nested.end_row();
-            }
-            Op::Default { body, steps } => run(steps, &mut Input(body), columns, row)?,
-            Op::Skip(skip, skips) => skips.skip(skip, input).map_err(at)?,
-            Op::Refuse(fault) => return Err(at(*fault)),
+        // Nearly all steps are of this kind, and the loop is no larger than they need.
+        if let Op::Read { column, null, read } = &step.op {
+            read_value(*column, *null, read, input, columns, row)
+                .map_err(|fault| DecodeError { field: Some(step.path.clone()), fault })?;
+        } else {
+            run_other(step, input, columns, row)?;
         }
     }
     Ok(())
 }
 
-#[inline]
+#[inline(never)]
+fn run_other(step: &Step, input: &mut Input<'_>, columns: &mut [Column], row: &mut Row) -> Result<(), DecodeError> {
+    let at = |fault| DecodeError { field: Some(step.path.clone()), fault };
+    match &step.op {
+        Op::Read { .. } => run(std::slice::from_ref(step), input, columns, row),
+        Op::Null { column } => push_null(columns.get_mut(*column)).map_err(at),
+        Op::Union(branches) => {
+            let branch = branch(input, branches.len()).map_err(at)?;
+            run(&branches[branch], input, columns, row)
+        }
+        Op::Array { column, items } => {
+            let nested = nested(columns.get_mut(*column)).map_err(at)?;
+            read_items(items, input, nested, row, &at)?;
+            nested.end_row();
+            Ok(())
+        }
+        Op::Map { column, entries } => {
+            let nested = nested(columns.get_mut(*column)).map_err(at)?;
+            read_items(entries, input, nested, row, &at)?;
+            distinct_keys(nested).map_err(at)?;
+            nested.end_row();
+            Ok(())
+        }
+        Op::Default { body, steps } => run(steps, &mut Input(body), columns, row),
+        Op::Skip(skip, skips) => skips.skip(skip, input).map_err(at),
+        Op::Refuse(fault) => Err(at(*fault)),
+    }
+}
+
 fn branch(input: &mut Input<'_>, branches: usize) -> Result<usize, Fault> {
     let branch = input.long()?;
     match usize::try_from(branch) {
@@ -92,16 +95,34 @@ fn branch(input: &mut Input<'_>, branches: usize) -> Result<usize, Fault> {
     }
 }
 
-#[inline]
-fn read_value(read: &Read, input: &mut Input<'_>, column: Option<&mut Column>, row: &mut Row) -> Result<(), Fault> {
-    let column = column.ok_or(Fault::WrongColumns)?;
+#[inline(always)]
+fn read_value(
+    column: usize,
+    null: Option<u8>,
+    read: &Read,
+    input: &mut Input<'_>,
+    columns: &mut [Column],
+    row: &mut Row,
+) -> Result<(), Fault> {
+    let Some(column) = columns.get_mut(column) else { return Err(Fault::WrongColumns) };
+    let mut is_null = false;
+    if let Some(null) = null {
+        let branch = input.long()?;
+        if branch != 0 && branch != 1 {
+            return Err(Fault::UnknownBranch { branch, branches: 2 });
+        }
+        is_null = branch == i64::from(null);
+    }
     if let Some(nulls) = &mut column.nulls {
-        nulls.push(0);
+        nulls.push(u8::from(is_null));
+    }
+    if is_null {
+        column.values.push_zero();
+        return Ok(());
     }
     read.value(input, &mut column.values, row)
 }
 
-#[inline]
 fn push_null(column: Option<&mut Column>) -> Result<(), Fault> {
     let column = column.ok_or(Fault::WrongColumns)?;
     if let Some(nulls) = &mut column.nulls {
