@@ -39,6 +39,7 @@
 //! | [`kafka`] | the log |
 //! | [`clickhouse`] | the store; tables and their migration |
 //! | [`telemetry`] | what the process says of itself |
+//! | [`failpoint`] | where a test may end the process, in debug builds |
 //! | [`command`] | one file per subcommand |
 //!
 //! From [`event`] to [`worker`] nothing knows a socket, a clock or a thread: time and I/O come in as arguments, so that a
@@ -50,6 +51,7 @@ pub mod columns;
 pub mod command;
 pub mod config;
 pub mod event;
+pub mod failpoint;
 pub mod kafka;
 pub mod partition;
 pub mod plan;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 
 use crate::batch::Source;
+use crate::failpoint::{self, Point};
 use crate::partition::{Action, Partition, Reply, Terms, Tuning};
 use crate::plan::Plan;
 use crate::ports::{Answer, Log, LogEvent, Question, Store, Ticket, TopicPartition};
@@ -239,7 +240,9 @@ impl<L: Log, S: Store> Worker<L, S> {
             self.waiting.insert(self.store.ask(questions), homes);
         }
         if !round.commits.is_empty() {
+            failpoint::reach(Point::BeforeCommit);
             self.log.commit(&round.commits);
+            failpoint::reach(Point::AfterCommit);
         }
         for (home, offset) in round.starts {
             let started = self.log.start(&home.name, offset);
