@@ -113,7 +113,8 @@ mod tests {
         let armed = Armed::parse("blocks_sent:7:freeze").unwrap();
         assert_eq!((armed.point, armed.at, armed.freeze), (Point::BlocksSent, 7, true));
         assert!(!Armed::parse("after_commit:1:end").unwrap().freeze);
-        for text in ["", "blocks_sent", "blocks_sent:7", "blocks_sent:x:end", "nowhere:1:end", "blocks_sent:1:explode"] {
+        for text in ["", "blocks_sent", "blocks_sent:7", "blocks_sent:x:end", "nowhere:1:end", "blocks_sent:1:explode"]
+        {
             assert!(Armed::parse(text).is_none(), "{text}");
         }
     }

@@ -58,6 +58,7 @@ pub struct Kafka {
 pub struct KafkaOptions {
     folder: Option<PathBuf>,
     port: Option<u16>,
+    behind: Option<(u16, u16)>,
     properties: Vec<(String, String)>,
     java: Vec<OsString>,
     long_running: bool,
@@ -82,6 +83,13 @@ impl KafkaOptions {
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
         self.port = Some(port);
+        self
+    }
+
+    /// A second port, `listener`, whose clients are told to come back to `proxy`: all that they do goes through it.
+    #[must_use]
+    pub fn behind(mut self, listener: u16, proxy: u16) -> Self {
+        self.behind = Some((listener, proxy));
         self
     }
 
@@ -149,9 +157,18 @@ impl KafkaOptions {
     }
 
     fn configuration(&self, port: u16, controller_port: u16, data: &Path) -> String {
+        let mut listeners = format!("PLAINTEXT://127.0.0.1:{port}");
+        let mut advertised = listeners.clone();
+        if let Some((listener, proxy)) = self.behind {
+            listeners.push_str(&format!(",PROXIED://127.0.0.1:{listener}"));
+            advertised.push_str(&format!(",PROXIED://127.0.0.1:{proxy}"));
+        }
+        let protocols = ["PLAINTEXT", "PROXIED", "CONTROLLER"].map(|name| format!("{name}:PLAINTEXT")).join(",");
         let own = [
             ("controller.quorum.voters", format!("1@127.0.0.1:{controller_port}")),
-            ("listeners", format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}")),
+            ("listeners", format!("{listeners},CONTROLLER://127.0.0.1:{controller_port}")),
+            ("advertised.listeners", advertised),
+            ("listener.security.protocol.map", protocols),
             ("log.dirs", data.display().to_string()),
         ];
         let fixed = PROPERTIES.iter().map(|(key, value)| (*key, *value));
@@ -300,5 +317,10 @@ mod tests {
         let last = text.lines().rfind(|line| line.starts_with("log.retention.ms="));
         assert_eq!(last, Some("log.retention.ms=1000"));
         assert!(text.contains("listeners=PLAINTEXT://127.0.0.1:1,CONTROLLER://127.0.0.1:2\n"));
+        let text = options.behind(3, 4).configuration(1, 2, Path::new("/data"));
+        assert!(text.contains(
+            "listeners=PLAINTEXT://127.0.0.1:1,PROXIED://127.0.0.1:3,CONTROLLER://127.0.0.1:2\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:1,PROXIED://127.0.0.1:4\n"
+        ));
     }
 }
