@@ -2,14 +2,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod guards;
+#[path = "../shared/mod.rs"]
+mod shared;
 mod support;
-mod truth;
 
 use std::io::Write as _;
 use std::time::Duration;
 
 use highwater::kafka::Producer;
 use highwater::kafka::producer::Outgoing;
+use shared::truth;
 use support::{TOPIC, World};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -27,7 +29,7 @@ fn a_stream_becomes_rows_and_minutes() {
     let (status, said) = process.terminate();
     assert!(status.success(), "{status}: {said}");
     let truth = world.check();
-    assert!(truth.duplicates > 1_000 && truth.dead_letters > 100, "the traffic was too kind: {truth:?}");
+    assert!(truth.duplicates > 1_000 && truth.dead_letters > 100, "the traffic was too kind");
 
     // A second run finds nothing to do.
     let ledger = world.query("SELECT * FROM highwater.ledger ORDER BY ALL FORMAT TSV");
