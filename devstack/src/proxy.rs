@@ -207,9 +207,11 @@ async fn pass(
     let there = Pump { from: from_client, to: to_server, orders: orders.clone() };
     let back = Pump { from: from_server, to: to_client, orders: orders.clone() };
     tokio::select! {
+        // First, so that what is held is lost even when the same moment lets it go.
+        biased;
+        _ = orders.wait_for(|orders| orders.cuts != cuts) => Ok(()),
         ended = there.requests(&request, sprung) => ended,
         ended = back.answers(&request) => ended,
-        _ = orders.wait_for(|orders| orders.cuts != cuts) => Ok(()),
     }
 }
 

@@ -1,0 +1,280 @@
+//! Performs actions, and ends in time what lasts a while.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use devstack::Proxy;
+
+use crate::actions::{Action, Fault, Refusal, Server, Then};
+use crate::events::VISIT;
+use crate::fleet::Fleet;
+use crate::report::{BODY, Report};
+use crate::stage::{SLOTS, Stage};
+
+/// How long a trap waits for an insert.
+const TRAP: Duration = Duration::from_secs(10);
+/// How long after its sender's patience a held insert is delivered.
+const LATE: Duration = Duration::from_secs(7);
+
+/// The end of something that lasts.
+enum Ending {
+    Restart(Server),
+    LeaveAlone(Server, usize, Fault),
+    Accept(Refusal),
+}
+
+/// A trap that is set.
+struct Catch {
+    then: Then,
+    /// How many requests the proxy had caught before.
+    before: usize,
+    until: Instant,
+}
+
+/// The event type that comes up on the way.
+enum Addition {
+    ToCome,
+    /// Replicas are replaced, one after the other.
+    Rolling,
+    Known,
+}
+
+pub struct Performance {
+    pub stage: Stage,
+    pub fleet: Fleet,
+    pub report: Report,
+    endings: Vec<(Instant, Ending)>,
+    catches: [Option<Catch>; SLOTS],
+    restarts: Vec<JoinHandle<()>>,
+    clickhouse_up: Arc<AtomicBool>,
+    kafka_up: Arc<AtomicBool>,
+    addition: Addition,
+}
+
+impl Performance {
+    pub fn new(stage: Stage, fleet: Fleet) -> Performance {
+        Performance {
+            stage,
+            fleet,
+            report: Report::default(),
+            endings: Vec::new(),
+            catches: [const { None }; SLOTS],
+            restarts: Vec::new(),
+            clickhouse_up: Arc::new(AtomicBool::new(true)),
+            kafka_up: Arc::new(AtomicBool::new(true)),
+            addition: Addition::ToCome,
+        }
+    }
+
+    /// Does what is due by now.
+    pub fn tick(&mut self) {
+        self.fleet.tick(&self.stage, &mut self.report);
+        self.spring();
+        let due: Vec<Ending> =
+            self.endings.extract_if(.., |(at, _)| *at <= Instant::now()).map(|(_, end)| end).collect();
+        due.into_iter().for_each(|ending| self.end(ending));
+    }
+
+    pub fn perform(&mut self, action: Action) {
+        let name = action.name();
+        let done = match action {
+            Action::Kill(slot) => self.fleet.running(slot).is_some_and(|slot| self.fleet.kill(slot)),
+            Action::Freeze(slot, time) => self.fleet.running(slot).is_some_and(|slot| self.fleet.freeze(slot, time)),
+            Action::Terminate(slot) => self.fleet.running(slot).is_some_and(|slot| self.fleet.terminate(slot)),
+            Action::Scale(wanted) => {
+                self.fleet.scale(wanted);
+                true
+            }
+            Action::KillServer(server, time) => self.kill_server(server, time),
+            Action::Cut(server, slot) => self.proxy(server, slot).cut() > 0,
+            Action::Disturb(server, slot, fault, time) => {
+                disturb(self.proxy(server, slot), fault, true);
+                self.later(time, Ending::LeaveAlone(server, slot, fault));
+                true
+            }
+            Action::Catch(slot, trap, then) => {
+                let Some(slot) = self.fleet.running(slot).filter(|slot| self.catches[*slot].is_none()) else { return };
+                let proxy = &self.stage.clickhouse[slot];
+                self.catches[slot] = Some(Catch { then, before: proxy.sprung(), until: Instant::now() + TRAP });
+                proxy.trap(Some(trap));
+                true
+            }
+            Action::Refuse(refusal, time) => self.refuse(refusal, time),
+        };
+        if done {
+            self.report.action(name);
+            match name {
+                "kill -9 of a replica" | "kill -9 of ClickHouse" | "kill -9 of Kafka" => self.report.kill(name),
+                _ => {}
+            }
+        }
+    }
+
+    fn later(&mut self, time: Duration, ending: Ending) {
+        self.endings.push((Instant::now() + time, ending));
+    }
+
+    fn proxy(&self, server: Server, slot: usize) -> &Proxy {
+        match server {
+            Server::ClickHouse => &self.stage.clickhouse[slot],
+            Server::Kafka => &self.stage.kafka,
+        }
+    }
+
+    fn up(&self, server: Server) -> &Arc<AtomicBool> {
+        match server {
+            Server::ClickHouse => &self.clickhouse_up,
+            Server::Kafka => &self.kafka_up,
+        }
+    }
+
+    fn kill_server(&mut self, server: Server, time: Duration) -> bool {
+        if !self.up(server).swap(false, Ordering::SeqCst) {
+            return false;
+        }
+        match server {
+            Server::ClickHouse => self.stage.stack.clickhouse.kill().unwrap(),
+            Server::Kafka => self.stage.stack.kafka.kill().unwrap(),
+        }
+        self.later(time, Ending::Restart(server));
+        true
+    }
+
+    /// Takes care of inserts that are held in their middle.
+    fn spring(&mut self) {
+        for slot in 0..SLOTS {
+            let proxy = &self.stage.clickhouse[slot];
+            let Some(catch) = &self.catches[slot] else { continue };
+            let caught = proxy.sprung() > catch.before;
+            if !caught && catch.until > Instant::now() {
+                continue;
+            }
+            let then = catch.then;
+            match then {
+                _ if !caught => {}
+                Then::KillReplica => {
+                    if self.fleet.kill(slot) {
+                        self.report.end(BODY);
+                    }
+                    proxy.cut();
+                }
+                Then::Cut => {
+                    proxy.cut();
+                }
+                // Released by its trap into a stall, which does not mind that its sender is gone.
+                Then::Deliver => proxy.stall(true),
+            }
+            proxy.trap(None);
+            self.catches[slot] = None;
+            if caught && then == Then::Deliver {
+                self.later(LATE, Ending::LeaveAlone(Server::ClickHouse, slot, Fault::Stall));
+            }
+        }
+    }
+
+    fn end(&mut self, ending: Ending) {
+        match ending {
+            Ending::Restart(server) => {
+                let (stack, up) = (Arc::clone(&self.stage.stack), Arc::clone(self.up(server)));
+                self.restarts.push(std::thread::spawn(move || {
+                    match server {
+                        Server::ClickHouse => stack.clickhouse.restart().unwrap(),
+                        Server::Kafka => stack.kafka.restart().unwrap(),
+                    }
+                    up.store(true, Ordering::SeqCst);
+                }));
+            }
+            Ending::LeaveAlone(server, slot, fault) => disturb(self.proxy(server, slot), fault, false),
+            Ending::Accept(refusal) => {
+                let changes: &[&str] = match refusal {
+                    Refusal::DiskFull => &["RESET SETTING min_free_disk_bytes_to_perform_insert"],
+                    Refusal::ReadOnly => &["MODIFY SETTING table_readonly = 0", "RESET SETTING table_readonly"],
+                };
+                // The server may be away just now.
+                if !self.alter(changes) {
+                    self.later(Duration::from_millis(500), Ending::Accept(refusal));
+                }
+            }
+        }
+    }
+
+    fn refuse(&mut self, refusal: Refusal, time: Duration) -> bool {
+        let changes: &[&str] = match refusal {
+            Refusal::DiskFull => &["MODIFY SETTING min_free_disk_bytes_to_perform_insert = 1000000000000000"],
+            Refusal::ReadOnly => &["MODIFY SETTING table_readonly = 1"],
+        };
+        if !self.clickhouse_up.load(Ordering::SeqCst) || self.refuses() {
+            return false;
+        }
+        self.later(time, Ending::Accept(refusal));
+        self.alter(changes)
+    }
+
+    fn refuses(&self) -> bool {
+        self.endings.iter().any(|(_, ending)| matches!(ending, Ending::Accept(_)))
+    }
+
+    /// Alters all tables; whether all of them were.
+    fn alter(&self, changes: &[&str]) -> bool {
+        let clickhouse = &self.stage.stack.clickhouse;
+        let tables = clickhouse.query(
+            "SELECT name FROM system.tables WHERE database = 'highwater' AND engine LIKE '%MergeTree' FORMAT TSV",
+        );
+        let Ok(tables) = tables else { return false };
+        let statements = tables.lines().flat_map(|table| changes.iter().map(move |change| (table, change)));
+        let mut statements = statements.map(|(table, change)| format!("ALTER TABLE highwater.`{table}` {change}"));
+        statements.all(|statement| clickhouse.query(&statement).is_ok())
+    }
+
+    /// Adds the event type and replaces replicas one by one; true once, when all that run know it.
+    pub fn add_schema(&mut self) -> bool {
+        match self.addition {
+            Addition::ToCome if self.clickhouse_up.load(Ordering::SeqCst) && !self.refuses() => {
+                match self.stage.add_schema(VISIT.name, VISIT.schema) {
+                    Ok(()) => {
+                        self.fleet.all_are_old();
+                        self.addition = Addition::Rolling;
+                    }
+                    Err(said) => self.report.violation(format!("migrate failed: {said}")),
+                }
+                false
+            }
+            Addition::Rolling if self.fleet.replace_old() => {
+                self.report.action("schema added");
+                self.addition = Addition::Known;
+                true
+            }
+            Addition::ToCome | Addition::Rolling | Addition::Known => false,
+        }
+    }
+
+    /// Whether nothing is left to be done for the event type.
+    pub fn is_added(&self) -> bool {
+        matches!(self.addition, Addition::Known)
+    }
+
+    /// Brings all servers back and lets connections and replicas be.
+    pub fn calm(&mut self) {
+        self.catches = [const { None }; SLOTS];
+        self.stage.heal();
+        let begun = Instant::now();
+        while !self.endings.is_empty() || self.restarts.iter().any(|restart| !restart.is_finished()) {
+            assert!(begun.elapsed() < Duration::from_secs(120), "the servers do not come back");
+            self.endings.iter_mut().for_each(|(at, _)| *at = Instant::now());
+            self.tick();
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        self.restarts.drain(..).for_each(|restart| restart.join().unwrap());
+        self.fleet.calm(&mut self.report);
+    }
+}
+
+fn disturb(proxy: &Proxy, fault: Fault, on: bool) {
+    match fault {
+        Fault::Stall => proxy.stall(on),
+        Fault::Slow(pace) => proxy.slow(on.then_some(pace)),
+        Fault::Refuse => proxy.refuse(on),
+    }
+}
