@@ -61,17 +61,17 @@ pub enum Then {
 type Weighted = (u32, fn(&mut Rng) -> Action);
 
 const ACTIONS: [Weighted; 14] = [
-    (8, |rng| Action::Kill(rng.usize(..SLOTS))),
-    (4, |rng| Action::Freeze(rng.usize(..SLOTS), millis(rng, 6_500..11_000))),
-    (3, |rng| Action::Terminate(rng.usize(..SLOTS))),
-    (3, |rng| Action::Scale(rng.usize(1..=SLOTS))),
-    (4, |rng| Action::KillServer(Server::ClickHouse, millis(rng, 0..4_000))),
+    (4, |rng| Action::Kill(rng.usize(..SLOTS))),
+    (2, |rng| Action::Freeze(rng.usize(..SLOTS), millis(rng, 6_500..11_000))),
+    (2, |rng| Action::Terminate(rng.usize(..SLOTS))),
+    (2, |rng| Action::Scale(rng.usize(1..=SLOTS))),
+    (3, |rng| Action::KillServer(Server::ClickHouse, millis(rng, 0..4_000))),
     (1, |rng| Action::KillServer(Server::Kafka, millis(rng, 0..3_000))),
     (4, |rng| Action::Cut(Server::ClickHouse, rng.usize(..SLOTS))),
     (2, |_| Action::Cut(Server::Kafka, 0)),
     (5, |rng| disturb(rng, Server::ClickHouse)),
     (2, |rng| disturb(rng, Server::Kafka)),
-    (12, |rng| catch(rng, Then::KillReplica)),
+    (14, |rng| catch(rng, Then::KillReplica)),
     (2, |rng| catch(rng, Then::Cut)),
     (2, |rng| catch(rng, Then::Deliver)),
     (3, |rng| {

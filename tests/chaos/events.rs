@@ -62,8 +62,8 @@ fn draw(name: &str, schema: &Schema, rng: &mut Rng) -> Value {
             let at = rng.usize(..symbols.symbols.len());
             Value::Enum(at as u32, symbols.symbols[at].clone())
         }
-        Schema::Int => Value::Int(rng.i32(..10)),
-        Schema::Long => Value::Long(rng.i64(..20_000)),
+        Schema::Int => Value::Int(rng.i32(0..10)),
+        Schema::Long => Value::Long(rng.i64(0..20_000)),
         Schema::Boolean => Value::Boolean(rng.bool()),
         Schema::Double => Value::Double((rng.f64() * 12.0).exp() / 10.0),
         Schema::Decimal(_) => Value::Decimal(rng.u32(1 << 16..1 << 23).to_be_bytes().into()),
@@ -91,7 +91,7 @@ impl Events {
             // Its month may be another than its record's.
             0 => now - rng.i64(20 * DAY..28 * DAY),
             1..10 => now - rng.i64(2 * MINUTE..30 * MINUTE),
-            _ => now - rng.i64(..20 * SECOND),
+            _ => now - rng.i64(0..20 * SECOND),
         };
         if rng.u32(..1_000) >= 6 {
             return Some(kind.message(time, rng));

@@ -65,14 +65,14 @@ impl Fleet {
     }
 
     fn start(&mut self, slot: usize, stage: &Stage) {
-        let failpoint = (self.armed && self.rng.u8(..5) > 0).then(|| self.failpoint());
+        let failpoint = (self.armed && self.rng.u8(..10) > 0).then(|| self.failpoint());
         self.started += 1;
         let log = stage.folder.join(format!("replica-{slot}-{:04}.log", self.started));
         let file = std::fs::File::create(&log).unwrap();
         let mut command = stage.replica(slot);
         if let Some(Failpoint { point, freeze }) = failpoint {
             let then = if freeze { "freeze" } else { "end" };
-            command.env(VARIABLE, format!("{}:{}:{then}", point.name(), self.rng.u32(1..12)));
+            command.env(VARIABLE, format!("{}:{}:{then}", point.name(), self.rng.u32(1..6)));
         }
         let child = command.stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
         self.slots[slot] = Some(Replica { child, log, failpoint, thaw: None, leaving: None, old: false });
@@ -84,7 +84,7 @@ impl Fleet {
             self.round = Point::ALL.to_vec();
             self.rng.shuffle(&mut self.round);
         }
-        Failpoint { point: self.round.pop().unwrap(), freeze: self.rng.u8(..6) == 0 }
+        Failpoint { point: self.round.pop().unwrap(), freeze: self.rng.u8(..8) == 0 }
     }
 
     /// The slot of a running replica: this one, or the next.

@@ -99,7 +99,7 @@ fn play(performance: &mut Performance, production: &Production, rng: &mut Rng, t
         performance.tick();
         if Instant::now() >= next {
             performance.perform(Action::draw(rng));
-            next = Instant::now() + Duration::from_millis(rng.u64(300..2_000));
+            next = Instant::now() + Duration::from_millis(rng.u64(800..4_000));
         }
         if begun.elapsed() > time.mul_f64(0.4) {
             if performance.add_schema() {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use devstack::Proxy;
+use devstack::{Proxy, Stack};
 
 use crate::actions::{Action, Fault, Refusal, Server, Then};
 use crate::events::VISIT;
@@ -22,7 +22,6 @@ const LATE: Duration = Duration::from_secs(7);
 enum Ending {
     Restart(Server),
     LeaveAlone(Server, usize, Fault),
-    Accept(Refusal),
 }
 
 /// A trap that is set.
@@ -47,9 +46,11 @@ pub struct Performance {
     pub report: Report,
     endings: Vec<(Instant, Ending)>,
     catches: [Option<Catch>; SLOTS],
-    restarts: Vec<JoinHandle<()>>,
+    /// What would keep the others waiting.
+    aside: Vec<JoinHandle<()>>,
     clickhouse_up: Arc<AtomicBool>,
     kafka_up: Arc<AtomicBool>,
+    refuses: Arc<AtomicBool>,
     addition: Addition,
 }
 
@@ -61,9 +62,10 @@ impl Performance {
             report: Report::default(),
             endings: Vec::new(),
             catches: [const { None }; SLOTS],
-            restarts: Vec::new(),
+            aside: Vec::new(),
             clickhouse_up: Arc::new(AtomicBool::new(true)),
             kafka_up: Arc::new(AtomicBool::new(true)),
+            refuses: Arc::new(AtomicBool::new(false)),
             addition: Addition::ToCome,
         }
     }
@@ -178,7 +180,7 @@ impl Performance {
         match ending {
             Ending::Restart(server) => {
                 let (stack, up) = (Arc::clone(&self.stage.stack), Arc::clone(self.up(server)));
-                self.restarts.push(std::thread::spawn(move || {
+                self.aside.push(std::thread::spawn(move || {
                     match server {
                         Server::ClickHouse => stack.clickhouse.restart().unwrap(),
                         Server::Kafka => stack.kafka.restart().unwrap(),
@@ -187,51 +189,41 @@ impl Performance {
                 }));
             }
             Ending::LeaveAlone(server, slot, fault) => disturb(self.proxy(server, slot), fault, false),
-            Ending::Accept(refusal) => {
-                let changes: &[&str] = match refusal {
-                    Refusal::DiskFull => &["RESET SETTING min_free_disk_bytes_to_perform_insert"],
-                    Refusal::ReadOnly => &["MODIFY SETTING table_readonly = 0", "RESET SETTING table_readonly"],
-                };
-                // The server may be away just now.
-                if !self.alter(changes) {
-                    self.later(Duration::from_millis(500), Ending::Accept(refusal));
-                }
-            }
         }
     }
 
+    /// Aside, since a change of a table waits for the inserts that are under way, of which some are held.
     fn refuse(&mut self, refusal: Refusal, time: Duration) -> bool {
-        let changes: &[&str] = match refusal {
-            Refusal::DiskFull => &["MODIFY SETTING min_free_disk_bytes_to_perform_insert = 1000000000000000"],
-            Refusal::ReadOnly => &["MODIFY SETTING table_readonly = 1"],
-        };
-        if !self.clickhouse_up.load(Ordering::SeqCst) || self.refuses() {
+        if self.refuses.swap(true, Ordering::SeqCst) {
             return false;
         }
-        self.later(time, Ending::Accept(refusal));
-        self.alter(changes)
-    }
-
-    fn refuses(&self) -> bool {
-        self.endings.iter().any(|(_, ending)| matches!(ending, Ending::Accept(_)))
-    }
-
-    /// Alters all tables; whether all of them were.
-    fn alter(&self, changes: &[&str]) -> bool {
-        let clickhouse = &self.stage.stack.clickhouse;
-        let tables = clickhouse.query(
-            "SELECT name FROM system.tables WHERE database = 'highwater' AND engine LIKE '%MergeTree' FORMAT TSV",
-        );
-        let Ok(tables) = tables else { return false };
-        let statements = tables.lines().flat_map(|table| changes.iter().map(move |change| (table, change)));
-        let mut statements = statements.map(|(table, change)| format!("ALTER TABLE highwater.`{table}` {change}"));
-        statements.all(|statement| clickhouse.query(&statement).is_ok())
+        let (stack, refuses) = (Arc::clone(&self.stage.stack), Arc::clone(&self.refuses));
+        self.aside.push(std::thread::spawn(move || {
+            let (on, off): (&[&str], &[&str]) = match refusal {
+                Refusal::DiskFull => (
+                    &["MODIFY SETTING min_free_disk_bytes_to_perform_insert = 1000000000000000"],
+                    &["RESET SETTING min_free_disk_bytes_to_perform_insert"],
+                ),
+                Refusal::ReadOnly => (
+                    &["MODIFY SETTING table_readonly = 1"],
+                    &["MODIFY SETTING table_readonly = 0", "RESET SETTING table_readonly"],
+                ),
+            };
+            alter(&stack, on);
+            std::thread::sleep(time);
+            // The server may be away just now.
+            while !alter(&stack, off) {
+                std::thread::sleep(Duration::from_millis(500));
+            }
+            refuses.store(false, Ordering::SeqCst);
+        }));
+        true
     }
 
     /// Adds the event type and replaces replicas one by one; true once, when all that run know it.
     pub fn add_schema(&mut self) -> bool {
         match self.addition {
-            Addition::ToCome if self.clickhouse_up.load(Ordering::SeqCst) && !self.refuses() => {
+            Addition::ToCome if self.clickhouse_up.load(Ordering::SeqCst) && !self.refuses.load(Ordering::SeqCst) => {
                 match self.stage.add_schema(VISIT.name, VISIT.schema) {
                     Ok(()) => {
                         self.fleet.all_are_old();
@@ -260,13 +252,13 @@ impl Performance {
         self.catches = [const { None }; SLOTS];
         self.stage.heal();
         let begun = Instant::now();
-        while !self.endings.is_empty() || self.restarts.iter().any(|restart| !restart.is_finished()) {
+        while !self.endings.is_empty() || self.aside.iter().any(|thread| !thread.is_finished()) {
             assert!(begun.elapsed() < Duration::from_secs(120), "the servers do not come back");
             self.endings.iter_mut().for_each(|(at, _)| *at = Instant::now());
             self.tick();
             std::thread::sleep(Duration::from_millis(100));
         }
-        self.restarts.drain(..).for_each(|restart| restart.join().unwrap());
+        self.aside.drain(..).for_each(|thread| thread.join().unwrap());
         self.fleet.calm(&mut self.report);
     }
 }
@@ -277,4 +269,15 @@ fn disturb(proxy: &Proxy, fault: Fault, on: bool) {
         Fault::Slow(pace) => proxy.slow(on.then_some(pace)),
         Fault::Refuse => proxy.refuse(on),
     }
+}
+
+/// Alters all tables; whether all of them were.
+fn alter(stack: &Stack, changes: &[&str]) -> bool {
+    let tables = stack
+        .clickhouse
+        .query("SELECT name FROM system.tables WHERE database = 'highwater' AND engine LIKE '%MergeTree' FORMAT TSV");
+    let Ok(tables) = tables else { return false };
+    let statements = tables.lines().flat_map(|table| changes.iter().map(move |change| (table, change)));
+    let mut statements = statements.map(|(table, change)| format!("ALTER TABLE highwater.`{table}` {change}"));
+    statements.all(|statement| stack.clickhouse.query(&statement).is_ok())
 }

@@ -18,6 +18,8 @@ use crate::shared::truth;
 
 /// How long the servers may keep a producer waiting.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How long one answer may take before it is asked for again.
+const ANSWER: Duration = Duration::from_secs(10);
 /// A duplicate follows within so many messages of its producer, which is well within the horizon.
 const REPEATED_WITHIN: usize = 300;
 
@@ -157,7 +159,7 @@ impl Producer {
         }
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros() as i64;
         let payload = self.events.next(now, common.visits.load(Ordering::Relaxed));
-        let message = (self.rng.i32(..common.partitions), payload);
+        let message = (self.rng.i32(0..common.partitions), payload);
         self.recent.push_back(message.clone());
         if self.recent.len() > REPEATED_WITHIN {
             self.recent.pop_front();
@@ -181,7 +183,7 @@ impl Producer {
     }
 
     fn commit(&mut self) -> End {
-        match until_answered(|| self.inner.commit_transaction(PATIENCE)) {
+        match self.until_answered(|inner| inner.commit_transaction(ANSWER)) {
             Answer::Done => End::Committed,
             Answer::MustAbort => self.abort(),
             Answer::Fatal => self.begin_anew(),
@@ -189,9 +191,22 @@ impl Producer {
     }
 
     fn abort(&mut self) -> End {
-        match until_answered(|| self.inner.abort_transaction(PATIENCE)) {
+        match self.until_answered(|inner| inner.abort_transaction(ANSWER)) {
             Answer::Done => End::Aborted,
             Answer::MustAbort | Answer::Fatal => self.begin_anew(),
+        }
+    }
+
+    fn until_answered(&self, ask: impl Fn(&BaseProducer<Deliveries>) -> Result<(), KafkaError>) -> Answer {
+        loop {
+            // Both wait for deliveries to be told, and tell none themselves.
+            let _ = self.inner.flush(ANSWER);
+            match ask(&self.inner) {
+                Ok(()) => return Answer::Done,
+                Err(KafkaError::Transaction(error)) if error.is_retriable() => {}
+                Err(KafkaError::Transaction(error)) if error.txn_requires_abort() => return Answer::MustAbort,
+                Err(_) => return Answer::Fatal,
+            }
         }
     }
 
@@ -208,17 +223,6 @@ enum Answer {
     Done,
     MustAbort,
     Fatal,
-}
-
-fn until_answered(mut ask: impl FnMut() -> Result<(), KafkaError>) -> Answer {
-    loop {
-        match ask() {
-            Ok(()) => return Answer::Done,
-            Err(KafkaError::Transaction(error)) if error.is_retriable() => {}
-            Err(KafkaError::Transaction(error)) if error.txn_requires_abort() => return Answer::MustAbort,
-            Err(_) => return Answer::Fatal,
-        }
-    }
 }
 
 fn connect(brokers: &str, transactional_id: Option<&str>) -> BaseProducer<Deliveries> {

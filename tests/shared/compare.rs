@@ -47,6 +47,8 @@ pub type Query<'a> = &'a dyn Fn(&str) -> String;
 /// Holds all tables of the database `highwater` against the truth; there must be one source per partition.
 pub fn hold(truth: &Truth, query: Query<'_>) -> Verdict {
     let mut verdict = Verdict::default();
+    ledger(&mut verdict, truth, query);
+    dead_letters(&mut verdict, truth, query);
     for table in &truth.tables {
         rows(&mut verdict, table, query);
         series(&mut verdict, table, query);
@@ -54,8 +56,6 @@ pub fn hold(truth: &Truth, query: Query<'_>) -> Verdict {
             percentiles(&mut verdict, table, at, query);
         }
     }
-    dead_letters(&mut verdict, truth, query);
-    ledger(&mut verdict, truth, query);
     verdict
 }
 

@@ -59,7 +59,7 @@ pub struct Reader<'s> {
     pub kind: Kind,
     pub fingerprint: [u8; 8],
     inner: GenericDatumReader<'s>,
-    prices: BTreeMap<String, [i128; 4]>,
+    prices: BTreeMap<String, [Option<i128>; 4]>,
 }
 
 impl<'s> Reader<'s> {
@@ -69,16 +69,25 @@ impl<'s> Reader<'s> {
     }
 
     /// The event, if the bytes behind the fingerprint are exactly one.
-    pub fn read(&self, mut body: &[u8]) -> Option<Event> {
-        let Value::Record(fields) = self.inner.read_value(&mut body).ok()? else { return None };
-        if !body.is_empty() {
+    pub fn read(&self, body: &[u8]) -> Option<Event> {
+        // The library takes the end of a message that was cut for nulls; it must not have read into this.
+        const BEYOND: [u8; 64] = [0; 64];
+        let padded = [body, &BEYOND].concat();
+        let mut rest = padded.as_slice();
+        let Value::Record(fields) = self.inner.read_value(&mut rest).ok()? else { return None };
+        if rest.len() != BEYOND.len() {
             return None;
         }
         let field = |name: &str| &fields.iter().find(|(found, _)| found == name).unwrap().1;
         let texts = |names: &[&str]| names.iter().map(|name| text(field(name))).collect::<Vec<_>>();
         let cost = self.kind.priced.then(|| {
             let price = self.prices.get(&text(field("model")))?;
-            Some(price.iter().zip(TOKENS).map(|(price, class)| price * integer(field(class))).sum())
+            // Tokens of a class that has no price are not free.
+            let cost = |(price, class): (&Option<i128>, &str)| match integer(field(class)) {
+                0 => Some(0),
+                tokens => price.map(|price| price * tokens),
+            };
+            price.iter().zip(TOKENS).map(cost).sum::<Option<i128>>()
         });
         Some(Event {
             id: text(field("event_id")),
@@ -120,14 +129,14 @@ fn number(value: &Value) -> Option<f64> {
 }
 
 /// Micro-dollars per million tokens (so 1e-12 USD per token) of each model now: input, output, cache read, cache write.
-fn prices() -> BTreeMap<String, [i128; 4]> {
+fn prices() -> BTreeMap<String, [Option<i128>; 4]> {
     let list: toml::Value = toml::from_str(PRICES).unwrap();
     let mut found = BTreeMap::new();
     for entry in list["price"].as_array().unwrap() {
         let micro = |class: &str| {
-            let text = entry.get(class).and_then(toml::Value::as_str).unwrap_or("0");
+            let text = entry.get(class)?.as_str()?;
             let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-            format!("{whole}{fraction:0<6}").parse::<i128>().unwrap()
+            Some(format!("{whole}{fraction:0<6}").parse::<i128>().unwrap())
         };
         let price = ["input", "output", "cache_read", "cache_write"].map(micro);
         let aliases = entry.get("aliases").and_then(toml::Value::as_array).into_iter().flatten();
