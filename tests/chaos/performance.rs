@@ -57,9 +57,9 @@ pub struct Performance {
 impl Performance {
     pub fn new(stage: Stage, fleet: Fleet) -> Performance {
         Performance {
+            report: Report::new(&stage.folder),
             stage,
             fleet,
-            report: Report::default(),
             endings: Vec::new(),
             catches: [const { None }; SLOTS],
             aside: Vec::new(),
@@ -74,6 +74,7 @@ impl Performance {
     pub fn tick(&mut self) {
         self.fleet.tick(&self.stage, &mut self.report);
         self.spring();
+        self.watch();
         let due: Vec<Ending> =
             self.endings.extract_if(.., |(at, _)| *at <= Instant::now()).map(|(_, end)| end).collect();
         due.into_iter().for_each(|ending| self.end(ending));
@@ -81,6 +82,7 @@ impl Performance {
 
     pub fn perform(&mut self, action: Action) {
         let name = action.name();
+        let words = format!("{action:?}");
         let done = match action {
             Action::Kill(slot) => self.fleet.running(slot).is_some_and(|slot| self.fleet.kill(slot)),
             Action::Freeze(slot, time) => self.fleet.running(slot).is_some_and(|slot| self.fleet.freeze(slot, time)),
@@ -97,19 +99,37 @@ impl Performance {
                 true
             }
             Action::Catch(slot, trap, then) => {
-                let Some(slot) = self.fleet.running(slot).filter(|slot| self.catches[*slot].is_none()) else { return };
-                let proxy = &self.stage.clickhouse[slot];
-                self.catches[slot] = Some(Catch { then, before: proxy.sprung(), until: Instant::now() + TRAP });
-                proxy.trap(Some(trap));
-                true
+                let free = self.fleet.running(slot).filter(|slot| self.catches[*slot].is_none());
+                free.is_some_and(|slot| {
+                    let proxy = &self.stage.clickhouse[slot];
+                    self.catches[slot] = Some(Catch { then, before: proxy.sprung(), until: Instant::now() + TRAP });
+                    proxy.trap(Some(trap));
+                    true
+                })
             }
             Action::Refuse(refusal, time) => self.refuse(refusal, time),
         };
+        self.report.note(&format!("{words}{}", if done { "" } else { ": nobody there" }));
         if done {
             self.report.action(name);
             match name {
                 "kill -9 of a replica" | "kill -9 of ClickHouse" | "kill -9 of Kafka" => self.report.kill(name),
                 _ => {}
+            }
+        }
+    }
+
+    /// A server that ended though nobody told it to is brought back, and named in the report.
+    fn watch(&mut self) {
+        for server in [Server::ClickHouse, Server::Kafka] {
+            if self.up(server).load(Ordering::SeqCst) && self.stage.pid(server).is_none() {
+                self.report.kill(match server {
+                    Server::ClickHouse => "ClickHouse ended by itself",
+                    Server::Kafka => "Kafka ended by itself",
+                });
+                self.report.note(&format!("{server:?} ended by itself"));
+                self.up(server).store(false, Ordering::SeqCst);
+                self.later(Duration::ZERO, Ending::Restart(server));
             }
         }
     }
@@ -169,6 +189,8 @@ impl Performance {
                 Then::Deliver => proxy.stall(true),
             }
             proxy.trap(None);
+            self.report
+                .note(&format!("{then:?}: an insert of {slot} was {}", if caught { "caught" } else { "not caught" }));
             self.catches[slot] = None;
             if caught && then == Then::Deliver {
                 self.later(LATE, Ending::LeaveAlone(Server::ClickHouse, slot, Fault::Stall));

@@ -1,14 +1,20 @@
 //! What was done to the system, and what came of it.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+use std::time::SystemTime;
 
 use highwater::failpoint::Point;
 
 /// The place of a kill that the proxy makes: half of a request has arrived.
 pub const BODY: &str = "middle_of_insert";
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Report {
+    /// What was done when, to be read beside the logs.
+    journal: File,
     actions: BTreeMap<&'static str, u64>,
     kills: BTreeMap<&'static str, u64>,
     /// By place: ended there, frozen there.
@@ -17,6 +23,18 @@ pub struct Report {
 }
 
 impl Report {
+    pub fn new(folder: &Path) -> Report {
+        let journal = File::create(folder.join("journal.log")).unwrap();
+        let (actions, kills, places) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Report { journal, actions, kills, places, violations: Vec::new() }
+    }
+
+    /// Writes down what happens now.
+    pub fn note(&mut self, what: &str) {
+        let now = jiff::Timestamp::try_from(SystemTime::now()).unwrap();
+        writeln!(self.journal, "{now} {what}").unwrap();
+    }
+
     pub fn action(&mut self, name: &'static str) {
         *self.actions.entry(name).or_default() += 1;
     }
@@ -28,17 +46,20 @@ impl Report {
 
     /// A process ended at this place.
     pub fn end(&mut self, place: &'static str) {
+        self.note(&format!("ended at {place}"));
         self.places.entry(place).or_default()[0] += 1;
         self.kill("at a place in the protocol");
     }
 
     /// A process was frozen at this place.
     pub fn freeze(&mut self, place: &'static str) {
+        self.note(&format!("frozen at {place}"));
         self.places.entry(place).or_default()[1] += 1;
     }
 
     /// Something that must never happen.
     pub fn violation(&mut self, what: String) {
+        self.note(&format!("VIOLATION {what}"));
         println!("VIOLATION {what}");
         self.violations.push(what);
     }

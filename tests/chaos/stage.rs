@@ -10,6 +10,8 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 
+use crate::actions::Server;
+
 pub const TOPIC: &str = "llm-calls";
 pub const PARTITIONS: i32 = 6;
 /// Replicas at most.
@@ -95,6 +97,14 @@ impl Stage {
         let output = self.command(arguments, &brokers, &clickhouse).output().unwrap();
         let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
         (output.status.success(), text)
+    }
+
+    /// The process of a server, unless it has ended.
+    pub fn pid(&self, server: Server) -> Option<u32> {
+        match server {
+            Server::ClickHouse => self.stack.clickhouse.pid(),
+            Server::Kafka => self.stack.kafka.pid(),
+        }
     }
 
     pub fn query(&self, sql: &str) -> String {
