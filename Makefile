@@ -5,6 +5,9 @@ SHELL := /bin/bash
 
 DENY_VERSION := 0.20.2
 TOOLS := .devstack/tools
+# OpenSSL, for Kafka under TLS, is the system's where it has the headers (libssl-dev), else built from source, which needs
+# perl and some minutes.
+FEATURES := $(shell pkg-config --exists 'openssl >= 1.1.1' 2>/dev/null || echo --features vendored-openssl)
 DENY := $(TOOLS)/bin/cargo-deny
 
 .PHONY: help
@@ -21,13 +24,13 @@ test: check unit integration ## everything: formatting, lints, docs, licences, u
 .PHONY: check
 check: deny ## formatting, lints, documentation, licences
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+	cargo clippy --workspace --all-targets $(FEATURES) -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet $(FEATURES)
 
 .PHONY: unit
 unit: ## tests that need no server, the simulation among them
-	cargo test --workspace --lib --bins
-	cargo test --test simulation
+	cargo test --workspace --lib --bins $(FEATURES)
+	cargo test --test simulation $(FEATURES)
 
 .PHONY: fetch
 fetch: ## download the real servers, once
@@ -36,17 +39,24 @@ fetch: ## download the real servers, once
 
 .PHONY: integration
 integration: fetch ## tests against real Kafka and ClickHouse
-	cargo build --workspace
+	cargo build --workspace $(FEATURES)
 	cargo test --package devstack --tests
-	cargo test --test clickhouse --test kafka --test delivery -- --test-threads=2
+	cargo test --test clickhouse --test connections --test kafka --test delivery $(FEATURES) -- --test-threads=2
+	$(MAKE) chaos MINUTES=3
+
+.PHONY: chaos
+chaos: fetch ## real servers and replicas killed, frozen and cut off at random, then every number checked: make chaos MINUTES=20; SEED, PROTOCOL=classic|consumer and RATE as it prints them
+	cargo build --workspace $(FEATURES)
+	CHAOS_MINUTES=$(or $(MINUTES),20) CHAOS_SEED=$(SEED) CHAOS_PROTOCOL=$(PROTOCOL) CHAOS_RATE=$(RATE) \
+		cargo test --test chaos $(FEATURES) -- --nocapture
 
 .PHONY: simulate
 simulate: ## the delivery protocol under random faults: make simulate SCHEDULES=1000000
-	SIMULATION_SCHEDULES=$(or $(SCHEDULES),1000000) cargo test --release --test simulation -- --nocapture
+	SIMULATION_SCHEDULES=$(or $(SCHEDULES),1000000) cargo test --release --test simulation $(FEATURES) -- --nocapture
 
 .PHONY: release
 release: ## the binaries, optimised
-	cargo build --release --workspace --bins
+	cargo build --release --workspace --bins $(FEATURES)
 
 .PHONY: deny
 deny: $(DENY) ## licences, bans and sources of all dependencies

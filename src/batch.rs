@@ -21,7 +21,7 @@ use crate::event::wire;
 use crate::plan::{Plan, TableKind};
 use crate::ports::Record;
 
-pub use block::Block;
+pub use block::{Block, Encoded};
 pub use dead_letter::{COLUMNS as DEAD_LETTER_COLUMNS, Reason};
 pub use key::{Key, Month, Source};
 pub use ledger::{LedgerKind, LedgerRow};
@@ -42,8 +42,12 @@ pub struct Batch {
     duplicates: Vec<u64>,
     /// Offsets of late rows, ascending.
     late: Vec<u64>,
+    /// Bytes of the payloads taken in.
+    payload_bytes: usize,
     /// Memory held, roughly.
     bytes: usize,
+    /// Least and greatest timestamp of the records taken in that have one, milliseconds since 1970.
+    stamps: Option<(i64, i64)>,
     horizon_cut: bool,
 }
 
@@ -54,6 +58,11 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// The greatest event time seen, milliseconds since 1970.
+    pub fn greatest_ms(&self) -> Option<i64> {
+        self.greatest_ms
+    }
+
     /// Takes note of an event's time and answers whether it was late: further than the lateness behind the greatest
     /// time before it. A time ahead of its record's timestamp (if it has one) counts as that timestamp, so that one fast clock does not
     /// make everybody late.
@@ -85,7 +94,9 @@ impl Batch {
             tables: BTreeMap::new(),
             duplicates: Vec::new(),
             late: Vec::new(),
+            payload_bytes: 0,
             bytes: 0,
+            stamps: None,
             horizon_cut,
         }
     }
@@ -126,12 +137,43 @@ impl Batch {
         self.bytes
     }
 
+    /// Bytes of the payloads taken in.
+    pub fn payload_bytes(&self) -> usize {
+        self.payload_bytes
+    }
+
+    /// Least and greatest timestamp of the records taken in, milliseconds since 1970; `None`: none had one.
+    pub fn stamps(&self) -> Option<(i64, i64)> {
+        self.stamps
+    }
+
+    /// The dead letters of `[at, to)` by reason: how many, and the offset of the first.
+    pub fn dead_letters(&self, plan: &Plan, at: u64) -> BTreeMap<&str, (u64, u64)> {
+        let mut reasons = BTreeMap::new();
+        for columns in self.tables.iter().filter(|(key, _)| key.table == plan.dead_letters).map(|(_, columns)| columns)
+        {
+            for row in below(&columns.offsets, at)..columns.len() {
+                let offset = columns.offsets[row];
+                let (count, first) = reasons.entry(dead_letter::reason(columns, row)).or_insert((0, offset));
+                *count += 1;
+                *first = offset.min(*first);
+            }
+        }
+        reasons
+    }
+
     /// Takes in the next message: it becomes a row, a dead letter or a counted duplicate, never nothing.
     pub fn push(&mut self, plan: &Plan, record: &Record<'_>, window: &mut Window, progress: &mut Progress) {
         debug_assert!(record.offset >= self.to, "offsets ascend");
         self.to = record.offset + 1;
         self.events += 1;
-        self.bytes += record.payload.map_or(0, <[u8]>::len) + record.key.map_or(0, <[u8]>::len) + ROW_OVERHEAD;
+        let payload = record.payload.map_or(0, <[u8]>::len);
+        self.payload_bytes += payload;
+        self.bytes += payload + record.key.map_or(0, <[u8]>::len) + ROW_OVERHEAD;
+        if record.timestamp_ms > 0 {
+            let (least, greatest) = self.stamps.unwrap_or((record.timestamp_ms, record.timestamp_ms));
+            self.stamps = Some((least.min(record.timestamp_ms), greatest.max(record.timestamp_ms)));
+        }
         match self.take(plan, record, window, progress) {
             Ok(Taken::Row { late: false }) => {}
             Ok(Taken::Row { late: true }) => self.late.push(record.offset),

@@ -35,9 +35,11 @@
 //! | [`batch`] | a range of offsets and its blocks; the ledger's row |
 //! | [`partition`] | the delivery protocol of one partition, a pure state machine |
 //! | [`ports`] | what a worker needs of a log and a store |
+//! | [`meter`] | what a worker tells of its work |
 //! | [`worker`] | one consumer's thread, driving partitions between the two |
 //! | [`kafka`] | the log |
 //! | [`clickhouse`] | the store; tables and their migration |
+//! | [`tls`] | certificates, dialing under TLS or without, and what went wrong with it |
 //! | [`telemetry`] | what the process says of itself |
 //! | [`failpoint`] | where a test may end the process, in debug builds |
 //! | [`command`] | one file per subcommand |
@@ -53,9 +55,11 @@ pub mod config;
 pub mod event;
 pub mod failpoint;
 pub mod kafka;
+pub mod meter;
 pub mod partition;
 pub mod plan;
 pub mod ports;
 pub mod rollup;
 pub mod telemetry;
+pub mod tls;
 pub mod worker;

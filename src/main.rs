@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand, ValueEnum};
-use highwater::command::{UsageError, audit, generate, migrate, replay, run};
+use highwater::command::{UsageError, audit, generate, migrate, replay, rewind, run};
 use highwater::config::{self, ConfigError};
 use highwater::telemetry;
 
@@ -54,6 +54,13 @@ enum Command {
     /// Changes nothing, and may run while workers do. Exit code 1 says that something does not add up.
     #[command(after_help = "Example:\n  highwater audit --json | jq .findings")]
     Audit(audit::Args),
+    /// Take back what was written from a place in the log on, and read it again
+    ///
+    /// Stop all replicas first. Rows are deleted, the minutes they were in are computed anew from the rows that stay, and
+    /// the topic begins a new epoch there. Without --yes it says what it would do.
+    #[command(after_help = "Examples:\n  highwater rewind usage-events --to 2026-11-20T08:00:00Z\n  \
+        highwater rewind usage-events --partition 3 --to 120000 --yes")]
+    Rewind(rewind::Args),
     /// Send the lines of a CSV file as events, dated as they say
     ///
     /// The whole file is checked first; nothing is sent if anything is wrong. The same file (by its name and lines) gives
@@ -76,7 +83,7 @@ enum Command {
         --bad 0.001 --truth truth.jsonl"
     )]
     Generate(generate::Args),
-    /// Print highwater.toml or docs/configuration.md, as made of the settings' declarations
+    /// Print highwater.toml, docs/configuration.md or docs/metrics-of-highwater.md, as made of the declarations in the code
     #[command(hide = true)]
     Reference { what: Reference },
 }
@@ -85,6 +92,7 @@ enum Command {
 enum Reference {
     Toml,
     Markdown,
+    Metrics,
 }
 
 fn main() -> ExitCode {
@@ -105,6 +113,7 @@ fn execute(cli: &Cli) -> Result<bool> {
         let text = match what {
             Reference::Toml => config::toml(),
             Reference::Markdown => config::markdown(),
+            Reference::Metrics => telemetry::catalogue::markdown(),
         };
         std::io::stdout().write_all(text.as_bytes()).context("writing to standard output")?;
         return Ok(true);
@@ -120,6 +129,7 @@ fn execute(cli: &Cli) -> Result<bool> {
             Command::Migrate(args) => migrate::run(&settings, args).await?,
             Command::Audit(args) => return audit::run(&settings, args).await,
             Command::Replay(args) => replay::run(&settings, args).await?,
+            Command::Rewind(args) => rewind::run(&settings, args).await?,
             Command::Generate(args) => generate::run(&settings, args).await?,
             Command::Reference { .. } => {}
         }

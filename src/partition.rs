@@ -17,17 +17,21 @@
 mod flight;
 mod locate;
 mod running;
+mod status;
 mod stop;
 mod token;
+mod watermark;
 
 use std::time::Duration;
 
 use crate::batch::Source;
+use crate::meter::Meter;
 use crate::plan::Plan;
 use crate::ports::{Bounds, Insert, LogError, Marks, Question, Record, StoreError};
 
 use locate::{Locate, Located};
 use running::Running;
+pub use status::Status;
 pub use stop::Stop;
 
 /// When a batch is sealed, and how patient its delivery is.
@@ -67,6 +71,8 @@ pub struct Terms<'a> {
     pub tuning: &'a Tuning,
     /// Time since 1970; it never goes back.
     pub now: Duration,
+    /// Who is told what happens.
+    pub meter: &'a dyn Meter,
 }
 
 /// What a partition wants done. Every one but the last three is answered by a [`Reply`].
@@ -115,6 +121,10 @@ pub enum Reply {
 pub struct Partition {
     source: Source,
     state: State,
+    /// The end of the log as last reached.
+    end: u64,
+    /// How it stood when it was stopped.
+    last: Option<Status>,
 }
 
 #[derive(Debug)]
@@ -132,7 +142,7 @@ enum State {
 impl Partition {
     /// A partition that was just assigned.
     pub fn new(source: Source) -> Partition {
-        Partition { source, state: State::Locating(Locate::new()) }
+        Partition { source, state: State::Locating(Locate::new()), end: 0, last: None }
     }
 
     /// Whose machine this is.
@@ -181,11 +191,34 @@ impl Partition {
 
     /// The log has been read to its end; the next record will be at `offset` or later.
     pub fn end_of_log(&mut self, terms: Terms<'_>, offset: u64) {
+        self.end = offset;
         if matches!(&self.state, State::Warming(running) if offset >= running.done()) {
             self.finish_warming();
         }
         if let State::Running(running) = &mut self.state {
             running.end_of_log(terms, offset);
+        }
+    }
+
+    /// Whether it has come to the log's end and written all of it; whoever knows the log's high watermark then, open
+    /// transactions included, should tell it by [`Partition::quiet`].
+    pub fn is_quiet(&self) -> bool {
+        matches!(&self.state, State::Running(running) if running.is_quiet())
+    }
+
+    /// The log's high watermark is `high`; it was asked for at `terms.now`, or later.
+    pub fn quiet(&mut self, high: u64, terms: Terms<'_>) {
+        if let State::Running(running) = &mut self.state {
+            running.quiet(high, terms);
+        }
+    }
+
+    /// The time, in milliseconds since 1970, before which no event is expected any more, by what is written; once it is
+    /// known.
+    pub fn watermark(&self) -> Option<i64> {
+        match &self.state {
+            State::Running(running) => running.watermark(),
+            State::Locating(_) | State::Warming(_) | State::Stopped { .. } => None,
         }
     }
 
@@ -197,7 +230,9 @@ impl Partition {
 
     /// Stops this partition and no other, and says so.
     fn stop(&mut self, stop: Stop) {
-        tracing::error!(source = %self.source, "partition stopped: {stop}");
+        let Source { topic, partition, .. } = &self.source;
+        tracing::error!(%topic, partition, offset = self.done(), "partition stopped: {stop}");
+        self.last = Some(Status { bytes: 0, paused: true, stopped: Some(stop.name()), ..self.status() });
         self.state = State::Stopped { silent: false };
     }
 
@@ -238,6 +273,15 @@ impl Partition {
         match &self.state {
             State::Warming(running) | State::Running(running) => Some(running.done()),
             State::Locating(_) | State::Stopped { .. } => None,
+        }
+    }
+
+    /// How it stands.
+    pub fn status(&self) -> Status {
+        match (&self.state, &self.last) {
+            (State::Warming(running) | State::Running(running), _) => running.status(self.end),
+            (State::Stopped { .. }, Some(last)) => last.clone(),
+            (State::Locating(_) | State::Stopped { .. }, _) => Status::default(),
         }
     }
 

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::batch::Reason;
 use crate::columns::Decoder;
 use crate::event::{EventType, RESERVED_TABLES, SchemaError};
-use crate::rollup::{self, Pack, PackError, PriceError, PriceList, Pricer, Rollup};
+use crate::rollup::{self, Metric, Pack, PackError, PriceError, PriceList, Pricer, Resolved, Rollup};
 
 /// Position of a table in [`Plan::tables`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -104,6 +104,8 @@ pub struct Plan {
     pub types: Vec<PlannedType>,
     /// Rollups.
     pub rollups: Vec<Rollup>,
+    /// Metrics over them: views, which decide nothing of what is written.
+    pub metrics: Vec<Metric>,
     /// All tables that batches write to.
     pub tables: Vec<Table>,
     /// The table of each of `rollups`.
@@ -171,15 +173,15 @@ impl Plan {
         if !errors.is_empty() {
             return Err(errors);
         }
-        let rollups = rollup::resolve(&packs, &events)
+        let resolved = rollup::resolve(&packs, &events)
             .map_err(|errors| errors.into_iter().map(PlanError::Pack).collect::<Vec<_>>())?;
         let prices = prices.into_iter().next().unwrap_or_default();
-        Plan::assemble(events, rollups, &prices, limits, sources)
+        Plan::assemble(events, resolved, &prices, limits, sources)
     }
 
     fn assemble(
         events: Vec<EventType>,
-        rollups: Vec<Rollup>,
+        Resolved { rollups, metrics }: Resolved,
         prices: &PriceList,
         limits: Limits,
         sources: &Sources,
@@ -200,9 +202,8 @@ impl Plan {
                 event,
             });
         }
-        let rollup_tables = (rollups.iter().enumerate())
-            .map(|(index, rollup)| add(format!("{}_parts", rollup.name), TableKind::Rollup(index)))
-            .collect();
+        let rollup_tables =
+            (rollups.iter().enumerate()).map(|(index, rollup)| add(rollup.table(), TableKind::Rollup(index))).collect();
         let dead_letters = add("dead_letters".to_owned(), TableKind::DeadLetters);
         let mut errors = Vec::new();
         for (index, table) in tables.iter().enumerate() {
@@ -219,7 +220,7 @@ impl Plan {
         let by_fingerprint =
             types.iter().enumerate().map(|(index, planned)| (planned.event.fingerprint, index)).collect();
         let (hash, sources) = (hash(sources, &limits), sources.clone());
-        Ok(Plan { types, rollups, tables, rollup_tables, dead_letters, limits, hash, sources, by_fingerprint })
+        Ok(Plan { types, rollups, metrics, tables, rollup_tables, dead_letters, limits, hash, sources, by_fingerprint })
     }
 
     /// The event type of a schema fingerprint.

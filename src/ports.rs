@@ -90,6 +90,9 @@ pub trait Log {
     fn pause(&mut self, partition: &TopicPartition);
     /// Goes on after [`Log::pause`].
     fn resume(&mut self, partition: &TopicPartition);
+    /// Asks where these partitions end, records of open transactions included: one past the last offset of each. Some
+    /// milliseconds, at most a second.
+    fn high_watermarks(&mut self, partitions: &[TopicPartition]) -> Vec<Result<u64, LogError>>;
     /// Commits offsets: a hint, so a failure is logged and nothing else.
     fn commit(&mut self, offsets: &[(TopicPartition, u64)]);
 }
@@ -190,6 +193,8 @@ pub trait Store {
     fn insert(&mut self, insert: Insert) -> Ticket;
     /// Asks for the ids of raw rows with offsets in `[from, to)`.
     fn ids(&mut self, source: &Source, from: u64, to: u64) -> Ticket;
+    /// Stores watermarks, in milliseconds since 1970; answered as an insert is. A repetition does no harm.
+    fn report(&mut self, watermarks: Vec<(Source, i64)>) -> Ticket;
     /// The next answer, if one is there.
     fn poll(&mut self) -> Option<(Ticket, Answer)>;
 }

@@ -4,6 +4,8 @@
 //! answered, and does what the partitions want next. It spawns nothing and reads no clock, so a simulation runs this
 //! very code.
 
+mod watermarks;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +14,11 @@ use rustc_hash::FxHashMap;
 
 use crate::batch::Source;
 use crate::failpoint::{self, Point};
+use crate::meter::{Errand, Meter, Note};
 use crate::partition::{Action, Partition, Reply, Terms, Tuning};
 use crate::plan::Plan;
-use crate::ports::{Answer, Log, LogEvent, Question, Store, Ticket, TopicPartition};
+use crate::ports::{Answer, Log, LogEvent, Question, Store, StoreError, Ticket, TopicPartition};
+use watermarks::Reports;
 
 /// Settings of a worker.
 #[derive(Debug, Clone)]
@@ -34,18 +38,22 @@ pub struct Worker<L, S> {
     settings: Settings,
     log: L,
     store: S,
+    meter: Arc<dyn Meter>,
     /// By topic and partition number, so that a record finds its own without a key being made.
     partitions: BTreeMap<Arc<str>, BTreeMap<i32, Assigned>>,
     /// Counts assignments, so that an answer to an earlier one is not taken for one to a later.
     assignments: u64,
     waiting: FxHashMap<Ticket, Vec<Home>>,
     throttled: bool,
+    reports: Reports,
 }
 
 #[derive(Debug)]
 struct Assigned {
     serial: u64,
     partition: Partition,
+    /// The watermark that the store was told last.
+    told: Option<i64>,
 }
 
 /// Whom an answer goes to.
@@ -63,11 +71,20 @@ impl<L: Log, S: Store> Worker<L, S> {
             settings,
             log,
             store,
+            meter: Arc::new(()),
             partitions: BTreeMap::new(),
             assignments: 0,
             waiting: FxHashMap::default(),
             throttled: false,
+            reports: Reports::default(),
         }
+    }
+
+    /// Tells `meter` what happens from here on.
+    #[must_use]
+    pub fn told_to(mut self, meter: Arc<dyn Meter>) -> Worker<L, S> {
+        self.meter = meter;
+        self
     }
 
     /// Does what there is to do at `now`, the time since 1970, waiting at most `wait` for the log.
@@ -76,6 +93,7 @@ impl<L: Log, S: Store> Worker<L, S> {
         self.hear(now);
         self.drive(now);
         self.bound_memory();
+        self.report(now);
     }
 
     /// Writes what has been read and reads no more; answers whether all is written. To be called until then.
@@ -120,8 +138,8 @@ impl<L: Log, S: Store> Worker<L, S> {
     }
 
     fn read(&mut self, now: Duration, wait: Duration) {
-        let Worker { plan, settings, log, partitions, assignments, .. } = self;
-        let terms = Terms { plan, tuning: &settings.tuning, now };
+        let Worker { plan, settings, log, partitions, assignments, meter, .. } = self;
+        let terms = Terms { plan, tuning: &settings.tuning, now, meter: &**meter };
         log.poll(wait, &mut |event| match event {
             LogEvent::Record(record) => {
                 if let Some(assigned) = find(partitions, record.topic, record.partition) {
@@ -141,7 +159,7 @@ impl<L: Log, S: Store> Worker<L, S> {
                 {
                     *assignments += 1;
                     let partition = Partition::new(assigned.partition.source().clone());
-                    *assigned = Assigned { serial: *assignments, partition };
+                    *assigned = Assigned { serial: *assignments, partition, told: None };
                 }
             }
             LogEvent::Assigned(names) => {
@@ -150,16 +168,17 @@ impl<L: Log, S: Store> Worker<L, S> {
                         tracing::error!(topic = %name.topic, "assigned a topic that was not claimed; it is not read");
                         continue;
                     };
-                    tracing::debug!(partition = %name, "assigned");
+                    tracing::debug!(topic = %name.topic, partition = name.partition, "assigned");
                     *assignments += 1;
                     let source = Source { epoch, topic: Arc::clone(&name.topic), partition: name.partition };
-                    let assigned = Assigned { serial: *assignments, partition: Partition::new(source) };
+                    let partition = Partition::new(source);
+                    let assigned = Assigned { serial: *assignments, partition, told: None };
                     partitions.entry(name.topic).or_default().insert(name.partition, assigned);
                 }
             }
             LogEvent::Revoked(names) => {
                 for name in names {
-                    tracing::info!(partition = %name, "revoked");
+                    tracing::info!(topic = %name.topic, partition = name.partition, "revoked");
                     partitions.get_mut(&name.topic).and_then(|numbered| numbered.remove(&name.partition));
                 }
             }
@@ -169,6 +188,9 @@ impl<L: Log, S: Store> Worker<L, S> {
     /// Takes in the store's answers.
     fn hear(&mut self, now: Duration) {
         while let Some((ticket, answer)) = self.store.poll() {
+            if self.reported(ticket, &answer) {
+                continue;
+            }
             let homes = self.waiting.remove(&ticket).unwrap_or_default();
             match answer {
                 Answer::Marks(Ok(all)) => {
@@ -199,7 +221,10 @@ impl<L: Log, S: Store> Worker<L, S> {
         if let Some(assigned) = find(&mut self.partitions, &home.name.topic, home.name.partition)
             && assigned.serial == home.serial
         {
-            let terms = Terms { plan: &self.plan, tuning: &self.settings.tuning, now };
+            let terms = Terms { plan: &self.plan, tuning: &self.settings.tuning, now, meter: &*self.meter };
+            if let Some(errand) = failed(&reply) {
+                self.meter.note(Note::Retry(errand));
+            }
             assigned.partition.reply(terms, reply);
         }
     }
@@ -207,10 +232,10 @@ impl<L: Log, S: Store> Worker<L, S> {
     /// Does what the partitions want. What several of them ask goes out as one question.
     fn drive(&mut self, now: Duration) {
         let mut round = Round::default();
-        let Worker { plan, settings, log, store, partitions, waiting, .. } = self;
-        let terms = Terms { plan, tuning: &settings.tuning, now };
+        let Worker { plan, settings, log, store, partitions, waiting, meter, .. } = self;
+        let terms = Terms { plan, tuning: &settings.tuning, now, meter: &**meter };
         for (topic, numbered) in partitions.iter_mut() {
-            for (&number, Assigned { serial, partition }) in numbered.iter_mut() {
+            for (&number, Assigned { serial, partition, .. }) in numbered.iter_mut() {
                 let name = || TopicPartition { topic: Arc::clone(topic), partition: number };
                 let home = || Home { name: name(), serial: *serial };
                 while let Some(action) = partition.next(terms) {
@@ -281,6 +306,19 @@ struct Round {
     bounds: Vec<Home>,
     starts: Vec<(Home, u64)>,
     commits: Vec<(TopicPartition, u64)>,
+}
+
+/// What failed and will be tried again, if so.
+fn failed(reply: &Reply) -> Option<Errand> {
+    let passes = |error: &StoreError| !matches!(error, StoreError::Refused(_));
+    match reply {
+        Reply::Marks(Err(error)) if passes(error) => Some(Errand::Marks),
+        Reply::Inserted(Err(error)) if passes(error) => Some(Errand::Insert),
+        Reply::Ids(Err(_)) => Some(Errand::Ids),
+        Reply::Bounds(Err(_)) => Some(Errand::Bounds),
+        Reply::Started(Err(_)) => Some(Errand::Start),
+        _ => None,
+    }
 }
 
 fn find<'a>(

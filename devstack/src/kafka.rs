@@ -1,12 +1,13 @@
 //! Apache Kafka: one node that is broker and controller (KRaft).
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::artifact::Artifact;
 use crate::holder::Stop;
@@ -50,7 +51,49 @@ const PROPERTIES: [(&str, &str); 24] = [
 pub struct Kafka {
     server: Server,
     port: u16,
+    secure_ports: Vec<u16>,
     cluster_id: String,
+}
+
+/// One more port of the broker, beside the plain one, that clients must be let in to.
+#[derive(Debug, Clone, Default)]
+pub struct SecureListener {
+    /// `SSL`, `SASL_SSL` or `SASL_PLAINTEXT`.
+    pub protocol: &'static str,
+    /// A PEM file of the broker's private key (PKCS #8) and its certificate.
+    pub keystore: Option<PathBuf>,
+    /// The CA (PEM) that clients' certificates must be signed by; `None` asks for none.
+    pub client_ca: Option<PathBuf>,
+    /// Names and passwords, for each of PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512.
+    pub users: Vec<(String, String)>,
+}
+
+impl SecureListener {
+    /// Its properties, by its number.
+    fn properties(&self, number: usize) -> Vec<(String, String)> {
+        let mut all = Vec::new();
+        let mut set = |key: &str, value: String| all.push((format!("listener.name.secure{number}.{key}"), value));
+        if let Some(keystore) = &self.keystore {
+            set("ssl.keystore.type", "PEM".to_owned());
+            set("ssl.keystore.location", keystore.display().to_string());
+        }
+        if let Some(ca) = &self.client_ca {
+            set("ssl.client.auth", "required".to_owned());
+            set("ssl.truststore.type", "PEM".to_owned());
+            set("ssl.truststore.location", ca.display().to_string());
+        }
+        if !self.users.is_empty() {
+            const MODULES: &str = "org.apache.kafka.common.security";
+            let users: String = self.users.iter().map(|(name, word)| format!(" user_{name}=\"{word}\"")).collect();
+            set("sasl.enabled.mechanisms", "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512".to_owned());
+            set("plain.sasl.jaas.config", format!("{MODULES}.plain.PlainLoginModule required{users};"));
+            for mechanism in ["scram-sha-256", "scram-sha-512"] {
+                let module = format!("{MODULES}.scram.ScramLoginModule required;");
+                set(&format!("{mechanism}.sasl.jaas.config"), module);
+            }
+        }
+        all
+    }
 }
 
 /// What to start.
@@ -60,6 +103,7 @@ pub struct KafkaOptions {
     port: Option<u16>,
     behind: Option<(u16, u16)>,
     properties: Vec<(String, String)>,
+    secure: Vec<SecureListener>,
     java: Vec<OsString>,
     long_running: bool,
 }
@@ -90,6 +134,13 @@ impl KafkaOptions {
     #[must_use]
     pub fn behind(mut self, listener: u16, proxy: u16) -> Self {
         self.behind = Some((listener, proxy));
+        self
+    }
+
+    /// Opens one more port, under TLS, with users or both.
+    #[must_use]
+    pub fn secure(mut self, listener: SecureListener) -> Self {
+        self.secure.push(listener);
         self
     }
 
@@ -125,10 +176,11 @@ impl KafkaOptions {
         let [free_port, controller_port] = port::free()?;
         let port = self.port.unwrap_or(free_port);
         let data = folder.path().join("data");
-        let cluster_id = identify(&installed, &data)?;
+        let secure_ports = self.secure.iter().map(|_| port::free().map(|[port]| port)).collect::<Result<Vec<u16>>>()?;
         let configuration = folder.path().join("server.properties");
-        fs::write(&configuration, self.configuration(port, controller_port, &data))
+        fs::write(&configuration, self.configuration(port, controller_port, &secure_ports, &data))
             .with_context(|| format!("cannot write {}", configuration.display()))?;
+        let cluster_id = self.identify(&installed, &data, &configuration)?;
 
         let mut command: Vec<OsString> = ["java", "-Xmx512m", "-XX:+UseSerialGC"].map(OsString::from).into();
         if !self.long_running {
@@ -153,29 +205,67 @@ impl KafkaOptions {
             ready: Box::new(|log| log.contains("Kafka Server started")),
         };
         let server = Server::start(recipe, folder)?;
-        Ok(Kafka { server, port, cluster_id })
+        Ok(Kafka { server, port, secure_ports, cluster_id })
     }
 
-    fn configuration(&self, port: u16, controller_port: u16, data: &Path) -> String {
-        let mut listeners = format!("PLAINTEXT://127.0.0.1:{port}");
-        let mut advertised = listeners.clone();
+    fn configuration(&self, port: u16, controller_port: u16, secure_ports: &[u16], data: &Path) -> String {
+        let mut listeners = format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}");
+        let mut advertised = format!("PLAINTEXT://127.0.0.1:{port}");
+        let mut protocols = "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned();
+        let mut own = vec![
+            ("controller.quorum.voters".to_owned(), format!("1@127.0.0.1:{controller_port}")),
+            ("log.dirs".to_owned(), data.display().to_string()),
+        ];
         if let Some((listener, proxy)) = self.behind {
             listeners.push_str(&format!(",PROXIED://127.0.0.1:{listener}"));
             advertised.push_str(&format!(",PROXIED://127.0.0.1:{proxy}"));
+            protocols.push_str(",PROXIED:PLAINTEXT");
         }
-        let protocols = ["PLAINTEXT", "PROXIED", "CONTROLLER"].map(|name| format!("{name}:PLAINTEXT")).join(",");
-        let own = [
-            ("controller.quorum.voters", format!("1@127.0.0.1:{controller_port}")),
-            ("listeners", format!("{listeners},CONTROLLER://127.0.0.1:{controller_port}")),
-            ("advertised.listeners", advertised),
-            ("listener.security.protocol.map", protocols),
-            ("log.dirs", data.display().to_string()),
-        ];
+        // By name, as certificates have it.
+        for (number, (listener, port)) in self.secure.iter().zip(secure_ports).enumerate() {
+            listeners.push_str(&format!(",SECURE{number}://127.0.0.1:{port}"));
+            advertised.push_str(&format!(",SECURE{number}://localhost:{port}"));
+            protocols.push_str(&format!(",SECURE{number}:{}", listener.protocol));
+            own.extend(listener.properties(number));
+        }
+        own.push(("advertised.listeners".to_owned(), advertised));
+        own.push(("listener.security.protocol.map".to_owned(), protocols));
+        own.push(("listeners".to_owned(), listeners));
         let fixed = PROPERTIES.iter().map(|(key, value)| (*key, *value));
-        let own = own.iter().map(|(key, value)| (*key, value.as_str()));
+        let own = own.iter().map(|(key, value)| (key.as_str(), value.as_str()));
         let wanted = self.properties.iter().map(|(key, value)| (key.as_str(), value.as_str()));
         // The last line of a key wins.
         fixed.chain(own).chain(wanted).map(|(key, value)| format!("{key}={value}\n")).collect()
+    }
+
+    /// Formats `data` under a new cluster id, unless it is formatted; its id.
+    fn identify(&self, installed: &Path, data: &Path, configuration: &Path) -> Result<String> {
+        let properties = data.join("meta.properties");
+        if let Ok(text) = fs::read_to_string(&properties) {
+            return text
+                .lines()
+                .find_map(|line| line.strip_prefix("cluster.id="))
+                .map(str::to_owned)
+                .with_context(|| format!("{} has no cluster.id", properties.display()));
+        }
+        let cluster_id = random_id();
+        let users = self.secure.iter().flat_map(|listener| &listener.users);
+        // A user of two listeners is one user of the broker.
+        let credentials: BTreeSet<String> = users
+            .flat_map(|(name, password)| {
+                [256, 512].map(|bits| format!("SCRAM-SHA-{bits}=[name={name},password={password}]"))
+            })
+            .collect();
+        if !credentials.is_empty() {
+            format_with(installed, &cluster_id, configuration, &credentials)?;
+            return Ok(cluster_id);
+        }
+        let text = format!("version=1\ncluster.id={cluster_id}\nnode.id=1\ndirectory.id={}\n", random_id());
+        fs::create_dir_all(data)
+            .and_then(|()| fs::copy(installed.join(CHECKPOINT), data.join(CHECKPOINT)))
+            .and_then(|_| fs::write(&properties, text))
+            .with_context(|| format!("cannot format {}", data.display()))?;
+        Ok(cluster_id)
     }
 }
 
@@ -188,6 +278,12 @@ impl Kafka {
     /// Host and port for `bootstrap.servers`.
     pub fn bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The same for the `number`th of [`KafkaOptions::secure`], counted from 0, if there is one. By name: certificates
+    /// for an address would need another extension.
+    pub fn secure_bootstrap(&self, number: usize) -> Option<String> {
+        self.secure_ports.get(number).map(|port| format!("localhost:{port}"))
     }
 
     /// The id of this cluster: another one for each new folder.
@@ -225,7 +321,7 @@ pub(crate) fn format(installed: &Path, clock: &Clock) -> Result<()> {
     let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
     let data = scratch.path().join("data");
     let configuration = scratch.path().join("server.properties");
-    fs::write(&configuration, KafkaOptions::default().configuration(9092, 9093, &data))
+    fs::write(&configuration, KafkaOptions::default().configuration(9092, 9093, &[], &data))
         .with_context(|| format!("cannot write {}", configuration.display()))?;
     let mut java = Command::new("java");
     java.arg("-cp").arg(class_path(installed)).args(["kafka.tools.StorageTool", "format"]);
@@ -251,23 +347,19 @@ pub(crate) fn archive_classes(home: &Home) -> Result<()> {
     Ok(())
 }
 
-/// Formats `data` under a new cluster id, unless it is formatted; its id.
-fn identify(installed: &Path, data: &Path) -> Result<String> {
-    let properties = data.join("meta.properties");
-    if let Ok(text) = fs::read_to_string(&properties) {
-        return text
-            .lines()
-            .find_map(|line| line.strip_prefix("cluster.id="))
-            .map(str::to_owned)
-            .with_context(|| format!("{} has no cluster.id", properties.display()));
+/// Lets Kafka's own tool format, as only it can salt the users' credentials.
+fn format_with(installed: &Path, cluster_id: &str, configuration: &Path, credentials: &BTreeSet<String>) -> Result<()> {
+    let mut java = Command::new("java");
+    java.arg("-cp").arg(class_path(installed)).args(["kafka.tools.StorageTool", "format"]);
+    java.args(["--cluster-id", cluster_id, "--config"]).arg(configuration);
+    for credential in credentials {
+        java.args(["--add-scram", credential]);
     }
-    let cluster_id = random_id();
-    let text = format!("version=1\ncluster.id={cluster_id}\nnode.id=1\ndirectory.id={}\n", random_id());
-    fs::create_dir_all(data)
-        .and_then(|()| fs::copy(installed.join(CHECKPOINT), data.join(CHECKPOINT)))
-        .and_then(|_| fs::write(&properties, text))
-        .with_context(|| format!("cannot format {}", data.display()))?;
-    Ok(cluster_id)
+    let output = java.output().context("cannot start java")?;
+    if !output.status.success() {
+        bail!("Kafka's storage tool failed: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
 }
 
 /// 16 random bytes in URL-safe base64 without padding: the form of Kafka's ids,
@@ -313,14 +405,12 @@ mod tests {
     #[test]
     fn an_own_property_comes_after_the_default() {
         let options = Kafka::options().property("log.retention.ms", "1000");
-        let text = options.configuration(1, 2, Path::new("/data"));
+        let text = options.configuration(1, 2, &[], Path::new("/data"));
         let last = text.lines().rfind(|line| line.starts_with("log.retention.ms="));
         assert_eq!(last, Some("log.retention.ms=1000"));
         assert!(text.contains("listeners=PLAINTEXT://127.0.0.1:1,CONTROLLER://127.0.0.1:2\n"));
-        let text = options.behind(3, 4).configuration(1, 2, Path::new("/data"));
-        assert!(text.contains(
-            "listeners=PLAINTEXT://127.0.0.1:1,PROXIED://127.0.0.1:3,CONTROLLER://127.0.0.1:2\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:1,PROXIED://127.0.0.1:4\n"
-        ));
+        let text = options.behind(3, 4).configuration(1, 2, &[], Path::new("/data"));
+        assert!(text.contains("listeners=PLAINTEXT://127.0.0.1:1,CONTROLLER://127.0.0.1:2,PROXIED://127.0.0.1:3\n"));
+        assert!(text.contains("advertised.listeners=PLAINTEXT://127.0.0.1:1,PROXIED://127.0.0.1:4\n"));
     }
 }

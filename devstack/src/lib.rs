@@ -49,7 +49,7 @@ use anyhow::{Result, anyhow};
 pub use artifact::Artifact;
 pub use clickhouse::{ClickHouse, ClickHouseOptions};
 pub use home::{Home, VARIABLE as HOME_VARIABLE};
-pub use kafka::{Kafka, KafkaOptions};
+pub use kafka::{Kafka, KafkaOptions, SecureListener};
 pub use port::free as free_ports;
 pub use proxy::{Pace, Proxy, Trap};
 pub use registry::Registry;

@@ -19,6 +19,17 @@ pub struct Block {
     at: u64,
 }
 
+/// What a block was encoded as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// Names of its columns, in order.
+    pub columns: Vec<String>,
+    /// Series of a rollup's block; 0 of others.
+    pub series: u64,
+    /// Events of a rollup's block that went to the series `__other__`.
+    pub overflow: u64,
+}
+
 impl Block {
     /// The rows of `batch` for `key` at or above `at`.
     pub fn new(batch: Arc<Batch>, key: Key, at: u64) -> Block {
@@ -70,11 +81,17 @@ impl Block {
         (columns, rows)
     }
 
-    /// Appends it to `out` as one Native block and answers the names of its columns in order.
-    pub fn encode(&self, plan: &Plan, out: &mut Vec<u8>) -> Vec<String> {
+    /// Appends it to `out` as one Native block.
+    pub fn encode(&self, plan: &Plan, out: &mut Vec<u8>) -> Encoded {
         let (columns, rows) = self.columns(plan);
         let borrowed: Vec<&Column> = columns.iter().map(AsRef::as_ref).collect();
+        let rows_len = rows.len();
         native::encode(&borrowed, rows, out);
-        columns.iter().map(|column| column.name.clone()).collect()
+        let (series, overflow) = match plan.table(self.key.table).kind {
+            TableKind::Rollup(rollup) => (rows_len.saturating_sub(1), plan.rollups[rollup].overflow(&borrowed)),
+            TableKind::Raw(_) | TableKind::DeadLetters => (0, 0),
+        };
+        let columns = columns.iter().map(|column| column.name.clone()).collect();
+        Encoded { columns, series: series as u64, overflow }
     }
 }

@@ -83,6 +83,15 @@ pub(super) fn new_columns() -> Columns {
     Columns { columns: COLUMNS.iter().zip(values).map(column).collect(), ..Columns::default() }
 }
 
+/// The reason in this row.
+pub(super) fn reason(columns: &Columns, row: usize) -> &str {
+    let named = columns.columns.iter().find(|column| column.name == "reason");
+    match named.map(|column| &column.values) {
+        Some(Values::LowCardinality(values)) => values.get(row),
+        _ => "",
+    }
+}
+
 /// The record's timestamp within what `DateTime64(3)` and a month can hold: it comes from outside, and a bad one must
 /// not keep the message from being kept.
 pub(super) fn timestamp_ms(record: &Record<'_>) -> i64 {

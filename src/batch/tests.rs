@@ -105,6 +105,23 @@ fn a_message_becomes_a_row_of_its_month_a_dead_letter_or_a_duplicate() {
 }
 
 #[test]
+fn it_tells_its_dead_letters_apart_by_reason() {
+    let mut bench = Bench::new(3);
+    bench.event(3, FEBRUARY + 9, "a", FEBRUARY);
+    bench.push(4, FEBRUARY + 7, Some(b"noise"));
+    bench.event(6, FEBRUARY, "b", FEBRUARY + MINUTE + 1); // too far ahead
+    bench.push(8, FEBRUARY - 86_400_000, Some(b"noise")); // a day and so a month before
+    bench.push(9, 0, None);
+    let reasons = |at| bench.batch.dead_letters(&bench.plan, at).into_iter().collect::<Vec<_>>();
+    assert_eq!(reasons(0), [("in_the_future", (1, 6)), ("not_framed", (3, 4))]);
+    assert_eq!(reasons(7), [("not_framed", (2, 8))]);
+    assert_eq!(reasons(10), []);
+    assert_eq!(bench.batch.stamps(), Some((FEBRUARY - 86_400_000, FEBRUARY + 9)), "a record without one has no part");
+    let event = message(&bench.plan, "a", FEBRUARY).len();
+    assert_eq!(bench.batch.payload_bytes(), 2 * event + 2 * b"noise".len());
+}
+
+#[test]
 fn a_rejected_event_counts_for_the_duplicates_window() {
     let mut bench = Bench::new(0);
     bench.event(0, FEBRUARY, "a", FEBRUARY + 2 * MINUTE); // a dead letter, but it was there

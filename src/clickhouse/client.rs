@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use hyper_util::rt::TokioExecutor;
 use serde::de::DeserializeOwned;
 
 use super::connection::Pinned;
@@ -119,8 +120,10 @@ impl Client {
 
     async fn ask(&self, sql: &str, settings: &[(&str, &str)]) -> Result<Bytes, QueryError> {
         let endpoint = &self.endpoint;
-        let mut client = clickhouse::Client::default()
-            .with_url(format!("http://{}", endpoint.authority()))
+        // No pool: the client lives for one question.
+        let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(endpoint.dialer.connector());
+        let mut client = clickhouse::Client::with_http_client(http)
+            .with_url(endpoint.url())
             .with_user(&endpoint.user)
             .with_password(&endpoint.password)
             // An error in the middle of an answer is an error and not its end.

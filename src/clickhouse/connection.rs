@@ -1,4 +1,4 @@
-//! One TCP connection to ClickHouse that is dialed once and never again.
+//! One connection to ClickHouse, TCP or TLS over it, that is dialed once and never again.
 //!
 //! An insert may go out only on a connection that was opened before its mark was asked: when the server is killed
 //! between writing a part and remembering its token, the connection dies with it, and so does the right to repeat the
@@ -13,9 +13,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{CONTENT_LENGTH, HOST};
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use tokio::task::JoinHandle;
 
 use super::endpoint::Endpoint;
@@ -57,10 +55,9 @@ impl Pinned {
     /// [`Broken`] where the server can't be reached within the time-out.
     pub async fn open(endpoint: &Endpoint) -> Result<Pinned, Broken> {
         let dial = async {
-            let stream =
-                TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await.map_err(|e| e.to_string())?;
-            stream.set_nodelay(true).map_err(|e| e.to_string())?;
-            http1::handshake(TokioIo::new(stream)).await.map_err(|e| describe(&e))
+            let uri: Uri = endpoint.url().parse().map_err(|_| "the host is no host name".to_owned())?;
+            let stream = endpoint.dialer.dial(uri).await?;
+            http1::handshake(stream).await.map_err(|e| describe(endpoint, &e))
         };
         let (sender, connection) = within(endpoint.connect_timeout, "connecting", dial)
             .await
@@ -119,9 +116,9 @@ impl Pinned {
                 .header(CONTENT_LENGTH, body.len())
                 .body(Full::new(body))
                 .map_err(|e| e.to_string())?;
-            self.sender.ready().await.map_err(|e| describe(&e))?;
-            let response = self.sender.send_request(request).await.map_err(|e| describe(&e))?;
-            read(response).await
+            self.sender.ready().await.map_err(|e| describe(&endpoint, &e))?;
+            let response = self.sender.send_request(request).await.map_err(|e| describe(&endpoint, &e))?;
+            read(&endpoint, response).await
         };
         match within(timeout, "waiting for the answer", exchange).await {
             Ok(answer) => Ok((self, answer)),
@@ -137,11 +134,14 @@ impl Pinned {
 }
 
 /// The whole answer; the outer error is a broken connection.
-async fn read(response: Response<hyper::body::Incoming>) -> Result<Result<Bytes, ServerError>, String> {
+async fn read(
+    endpoint: &Endpoint,
+    response: Response<hyper::body::Incoming>,
+) -> Result<Result<Bytes, ServerError>, String> {
     let status = response.status();
     let code = response.headers().get("X-ClickHouse-Exception-Code");
     let code: Option<u32> = code.and_then(|value| value.to_str().ok()).and_then(|value| value.parse().ok());
-    let body = response.into_body().collect().await.map_err(|e| describe(&e))?.to_bytes();
+    let body = response.into_body().collect().await.map_err(|e| describe(endpoint, &e))?.to_bytes();
     match code {
         None if status == StatusCode::OK => Ok(Ok(body)),
         // Something between us and ClickHouse answered: what ClickHouse did is as unknown as behind a lost connection.
@@ -163,13 +163,11 @@ async fn within<T>(
     tokio::time::timeout(timeout, future).await.unwrap_or_else(|_| Err(late()))
 }
 
-/// hyper's errors name their cause only in their sources.
-fn describe(error: &hyper::Error) -> String {
-    use std::error::Error;
-    match error.source() {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    }
+/// hyper's errors name their cause only in their sources; one of those may be TLS, which is heard of only here if the
+/// server wants a certificate of ours.
+fn describe(endpoint: &Endpoint, error: &hyper::Error) -> String {
+    let said = endpoint.dialer.explain(error);
+    if error.is_parse() { format!("{said}; does clickhouse.url want https:// or another port?") } else { said }
 }
 
 fn broken(endpoint: &Endpoint, what: String) -> Broken {

@@ -144,6 +144,8 @@ pub struct ViewDef {
     pub comment: String,
     /// Its query.
     pub select: String,
+    /// Earlier versions of the table that it reads: the view that is to read each from then on, and the table.
+    pub formers: Vec<(String, String)>,
 }
 
 impl ViewDef {
@@ -205,7 +207,12 @@ mod tests {
 
     #[test]
     fn a_view_is_known_by_its_query() {
-        let view = |select: &str| ViewDef { name: "v".into(), comment: "c".into(), select: select.into() };
+        let view = |select: &str| ViewDef {
+            name: "v".into(),
+            comment: "c".into(),
+            select: select.into(),
+            formers: Vec::new(),
+        };
         assert_ne!(view("SELECT 1").signed_comment(), view("SELECT 2").signed_comment());
         assert_eq!(view("SELECT 1").signed_comment(), view("SELECT 1").signed_comment());
     }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use hyper::Uri;
 
+use crate::tls::{Dialer, Section, TlsError, TlsFiles};
+
 /// A ClickHouse server's HTTP interface.
 #[derive(Clone)]
 pub struct Endpoint {
@@ -12,6 +14,8 @@ pub struct Endpoint {
     pub host: String,
     /// TCP port.
     pub port: u16,
+    /// Whether HTTP is spoken under TLS.
+    pub https: bool,
     /// Database of all tables.
     pub database: String,
     /// User name.
@@ -24,6 +28,8 @@ pub struct Endpoint {
     pub query_timeout: Duration,
     /// How long an insert may take, likewise.
     pub insert_timeout: Duration,
+    /// Opens connections.
+    pub(crate) dialer: Dialer,
 }
 
 impl fmt::Debug for Endpoint {
@@ -33,46 +39,69 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-/// Why an address can't be used.
+/// Why an address can't be used. None repeats it: it may hold a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointError {
     /// Not a URL.
-    #[error("the ClickHouse URL {0:?} is not of the form http://host:port")]
-    Malformed(String),
-    /// TLS.
+    #[error("the ClickHouse URL is not of the form http://host:port or https://host:port")]
+    Malformed,
+    /// User, password or both in the address.
     #[error(
-        "the ClickHouse URL {0:?} asks for https, which highwater does not speak yet; use the plain HTTP port (8123) or a \
-         TLS tunnel on this machine"
+        "the ClickHouse URL holds a user or a password; they have settings of their own, which are kept out of logs"
     )]
-    Https(String),
+    Credentials,
+    /// TLS can't be set up.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 impl Endpoint {
-    /// Reads `http://host[:port][/]`; the port is 8123 by default. Time-outs begin at 5 s for dialing, 30 s for a
-    /// question and 120 s for an insert.
+    /// [`Endpoint::open`] with the trust of this system.
+    ///
+    /// # Errors
+    /// As there.
     pub fn new(url: &str, database: &str, user: &str, password: &str) -> Result<Endpoint, EndpointError> {
-        let malformed = || EndpointError::Malformed(url.to_owned());
-        let uri: Uri = url.parse().map_err(|_| malformed())?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => return Err(EndpointError::Https(url.to_owned())),
-            _ => return Err(malformed()),
+        Endpoint::open(url, database, user, password, &TlsFiles::default())
+    }
+
+    /// Reads `http://host[:port][/]` or `https://…`; the port is 8123 or 8443 by default. Time-outs begin at 5 s for
+    /// dialing, 30 s for a question and 120 s for an insert.
+    ///
+    /// # Errors
+    /// The URL is another, or holds credentials; the files for TLS can't be used.
+    pub fn open(
+        url: &str,
+        database: &str,
+        user: &str,
+        password: &str,
+        files: &TlsFiles,
+    ) -> Result<Endpoint, EndpointError> {
+        let names_somebody = ["user=", "password="].iter().any(|name| url.contains(name));
+        if url.contains('@') || names_somebody {
+            return Err(EndpointError::Credentials);
         }
-        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(malformed)?;
-        let extra = !matches!(uri.path(), "" | "/") || uri.query().is_some();
-        let in_authority = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
-        if extra || in_authority {
-            return Err(malformed());
+        let uri: Uri = url.parse().map_err(|_| EndpointError::Malformed)?;
+        let (https, port) = match uri.scheme_str() {
+            Some("http") => (false, 8123),
+            Some("https") => (true, 8443),
+            _ => return Err(EndpointError::Malformed),
+        };
+        let host = uri.host().filter(|host| !host.is_empty()).ok_or(EndpointError::Malformed)?;
+        if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+            return Err(EndpointError::Malformed);
         }
+        let section = Section::CLICKHOUSE;
         Ok(Endpoint {
             host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
-            port: uri.port_u16().unwrap_or(8123),
+            port: uri.port_u16().unwrap_or(port),
+            https,
             database: database.to_owned(),
             user: user.to_owned(),
             password: password.to_owned(),
             connect_timeout: Duration::from_secs(5),
             query_timeout: Duration::from_secs(30),
             insert_timeout: Duration::from_secs(120),
+            dialer: if https { Dialer::new(section, files)? } else { Dialer::plain(section)? },
         })
     }
 
@@ -84,6 +113,11 @@ impl Endpoint {
             format!("{}:{}", self.host, self.port)
         }
     }
+
+    /// Scheme, host and port.
+    pub(super) fn url(&self) -> String {
+        format!("{}://{}", if self.https { "https" } else { "http" }, self.authority())
+    }
 }
 
 #[cfg(test)]
@@ -93,15 +127,31 @@ mod tests {
 
     #[test]
     fn reads_urls() {
-        let at = |url: &str| Endpoint::new(url, "d", "u", "p").map(|e| (e.host.clone(), e.port, e.authority()));
-        assert_eq!(at("http://db:8124"), Ok(("db".into(), 8124, "db:8124".into())));
-        assert_eq!(at("http://db/"), Ok(("db".into(), 8123, "db:8123".into())));
-        assert_eq!(at("http://[::1]:9"), Ok(("::1".into(), 9, "[::1]:9".into())));
-        assert!(matches!(at("https://db:8443"), Err(EndpointError::Https(_))));
-        for bad in ["", "db:8123", "http://", "http://db:8123/path", "http://db?x=1", "http://u:p@db", "tcp://db:9000"]
-        {
-            assert!(matches!(at(bad), Err(EndpointError::Malformed(_))), "{bad:?} was taken");
+        let at = |url: &str| Endpoint::new(url, "d", "u", "p").map(|e| (e.host.clone(), e.port, e.url()));
+        assert_eq!(at("http://db:8124"), Ok(("db".into(), 8124, "http://db:8124".into())));
+        assert_eq!(at("http://db/"), Ok(("db".into(), 8123, "http://db:8123".into())));
+        assert_eq!(at("http://[::1]:9"), Ok(("::1".into(), 9, "http://[::1]:9".into())));
+        for bad in ["", "db:8123", "http://", "http://db:8123/path", "http://db?x=1", "tcp://db:9000"] {
+            assert_eq!(at(bad), Err(EndpointError::Malformed), "{bad:?} was taken");
         }
+        for bad in ["http://u:p@db", "http://u@db", "https://u:p#x@db", "http://db/?user=u&password=p"] {
+            assert_eq!(at(bad), Err(EndpointError::Credentials), "{bad:?} was taken");
+        }
+    }
+
+    #[test]
+    fn https_trusts_whom_it_is_told_to() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let ca = rcgen::CertificateParams::new(vec!["ca".to_owned()]).unwrap().self_signed(&key).unwrap().pem();
+        let folder = tempfile::tempdir().unwrap();
+        let ca_file = folder.path().join("ca.pem");
+        std::fs::write(&ca_file, ca).unwrap();
+        let files = TlsFiles { ca_file: Some(ca_file), ..TlsFiles::default() };
+        let endpoint = Endpoint::open("https://db", "d", "u", "p", &files).unwrap();
+        assert_eq!((endpoint.https, endpoint.port, endpoint.url()), (true, 8443, "https://db:8443".into()));
+        let files = TlsFiles { ca_file: Some("/does/not/exist".into()), ..TlsFiles::default() };
+        let error = Endpoint::open("https://db", "d", "u", "p", &files).unwrap_err();
+        assert!(error.to_string().contains("ca_file") && error.to_string().contains("/does/not/exist"), "{error}");
     }
 
     #[test]

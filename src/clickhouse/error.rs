@@ -23,7 +23,7 @@ impl Broken {
 
 /// ClickHouse answered, with an error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("ClickHouse error {code}: {text}")]
+#[error("ClickHouse error {code}: {text}{}", self.advice())]
 pub struct ServerError {
     /// ClickHouse's error code.
     pub code: u32,
@@ -52,7 +52,7 @@ pub enum QueryError {
 
 /// Codes of errors that come again for the same request until somebody changes a table, a permission or this program.
 /// All others are waited out: an error that is not known must stop nobody for good.
-const PERMANENT: [u32; 23] = [
+const PERMANENT: [u32; 24] = [
     16,  // NO_SUCH_COLUMN_IN_TABLE
     20,  // NUMBER_OF_COLUMNS_DOESNT_MATCH
     26,  // CANNOT_PARSE_QUOTED_STRING
@@ -73,12 +73,22 @@ const PERMANENT: [u32; 23] = [
     117, // INCORRECT_DATA
     192, // UNKNOWN_USER
     193, // WRONG_PASSWORD
+    194, // REQUIRED_PASSWORD
     291, // DATABASE_ACCESS_DENIED
     497, // ACCESS_DENIED
     516, // AUTHENTICATION_FAILED
 ];
 
 impl ServerError {
+    /// Which setting to look at, where one is wrong.
+    fn advice(&self) -> &'static str {
+        match self.code {
+            192 | 193 | 194 | 516 => "; look at clickhouse.user and clickhouse.password",
+            81 => "; look at clickhouse.database, or run `highwater migrate`",
+            _ => "",
+        }
+    }
+
     /// Whether the same request may pass later.
     pub fn is_passing(&self) -> bool {
         // 252, too many parts, has a second meaning: one insert touches too many partitions, and does so again next time.
@@ -102,24 +112,10 @@ impl QueryError {
                 Some(error) => return error.into(),
                 None => text,
             },
-            error => with_causes(&error),
+            error => endpoint.dialer.explain(&error),
         };
         Broken { authority: endpoint.authority(), what }.into()
     }
-}
-
-/// An error with all that lies behind it: «network error» alone helps nobody.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(behind) = cause {
-        let more = behind.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = behind.source();
-    }
-    text
 }
 
 impl From<ServerError> for StoreError {
@@ -158,7 +154,7 @@ mod tests {
         for code in [0, 159, 202, 209, 210, 241, 242, 243, 252, 285, 319, 999, 4_711] {
             assert!(matches!(error(code, "Too many parts (3000)"), StoreError::Passing(_)), "{code}");
         }
-        for code in [16, 27, 53, 60, 62, 117, 497, 516] {
+        for code in [16, 27, 53, 60, 62, 117, 194, 497, 516] {
             assert!(matches!(error(code, "no such column"), StoreError::Refused(_)), "{code}");
         }
     }

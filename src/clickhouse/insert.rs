@@ -62,6 +62,8 @@ pub(super) struct Request {
     pub(super) sql: String,
     /// Its rows, in compressed frames.
     pub(super) body: Bytes,
+    /// Series of a rollup, and events of it beyond the limit of series.
+    pub(super) series: (u64, u64),
 }
 
 impl Request {
@@ -70,15 +72,16 @@ impl Request {
         match rows {
             Rows::Block(block) => {
                 let mut native = Vec::new();
-                let columns = block.encode(plan, &mut native);
-                let columns: Vec<String> = columns.iter().map(|name| ident(name)).collect();
+                let encoded = block.encode(plan, &mut native);
+                let columns: Vec<String> = encoded.columns.iter().map(|name| ident(name)).collect();
                 let name = &plan.table(block.key().table).name;
                 let sql = format!("INSERT INTO {} ({}) FORMAT Native", table(database, name), columns.join(", "));
-                Request { sql, body: compress(&native).into() }
+                Request { sql, body: compress(&native).into(), series: (encoded.series, encoded.overflow) }
             }
             Rows::Ledger(row) => Request {
                 sql: format!("INSERT INTO {} FORMAT JSONEachRow", table(database, LEDGER)),
                 body: compress(ledger_json(row, plan).as_bytes()).into(),
+                series: (0, 0),
             },
         }
     }

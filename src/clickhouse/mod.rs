@@ -17,10 +17,13 @@ mod error;
 mod insert;
 mod marks;
 mod pace;
+pub mod rebuild;
 pub mod schema;
 pub mod sql;
 mod store;
 pub mod tables;
+mod views;
+mod watermarks;
 
 pub use claim::{ClaimError, claim};
 pub use client::Client;
@@ -29,3 +32,4 @@ pub use endpoint::{Endpoint, EndpointError};
 pub use error::{Broken, QueryError, ServerError};
 pub use store::ClickHouseStore;
 pub use tables::{Catalog, Retention};
+pub use views::COMPLETENESS;

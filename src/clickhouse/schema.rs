@@ -19,6 +19,8 @@ pub struct Existing {
     sorting_key: String,
     partition_key: String,
     comment: String,
+    /// A view's query, as ClickHouse writes it.
+    as_select: String,
     /// Name and type of each column.
     #[serde(skip)]
     columns: BTreeMap<String, String>,
@@ -86,7 +88,7 @@ pub enum Fault {
     /// Engine, sorting key or partition key differ.
     #[error(
         "the table {table} has the {what} ({found}) where ({wanted}) is needed, which can't be changed in place: where `by` \
-         of a rollup was changed, give the rollup another name; otherwise rename the table away (RENAME TABLE) and migrate \
+         of a rollup was changed, give it the next `version` in its pack (version = 2 at first); otherwise rename the table away (RENAME TABLE) and migrate \
          again"
     )]
     Layout {
@@ -145,7 +147,7 @@ pub async fn read(client: &Client) -> Result<Tables, SchemaError> {
     let outside = client.clone().outside();
     let database = literal(client.database());
     let failed = |error| SchemaError::Query { database: client.database().to_owned(), error };
-    let columns = "name, engine, engine_full, sorting_key, partition_key, comment";
+    let columns = "name, engine, engine_full, sorting_key, partition_key, comment, as_select";
     let tables = format!("SELECT {columns} FROM system.tables WHERE database = {database}");
     let tables: Vec<Existing> = outside.rows(&tables).await.map_err(failed)?;
     let mut tables: Tables = tables.into_iter().map(|table| (table.name.clone(), table)).collect();
@@ -181,11 +183,25 @@ pub fn difference(existing: &Tables, catalog: &Catalog, database: &str) -> Resul
                 found: found.engine.clone(),
                 wanted: "View".to_owned(),
             }),
-            Some(found) if found.comment == ViewDef::signed_comment(view) => {}
-            _ => statements.push(view.create(database)),
+            Some(found) if found.comment == view.signed_comment() => {}
+            Some(found) => {
+                statements.extend(kept(found, view, existing, database));
+                statements.push(view.create(database));
+            }
+            None => statements.push(view.create(database)),
         }
     }
     if faults.is_empty() { Ok(statements) } else { Err(faults) }
+}
+
+/// Where a rollup's view moves on to the next version of its table: the view by which the version before it is read from
+/// then on, a copy of what the view has been until now.
+fn kept(found: &Existing, view: &ViewDef, existing: &Tables, database: &str) -> Option<String> {
+    let select = found.as_select.replace('`', "");
+    let (name, _) = view.formers.iter().find(|(_, parts)| select.contains(&format!(".{parts} ")))?;
+    let comment = literal(&format!("{} as it was before `by` was changed", view.name));
+    (!existing.contains_key(name))
+        .then(|| format!("CREATE VIEW {} AS\n{}\nCOMMENT {comment}", table(database, name), found.as_select))
 }
 
 /// Differences that rows would have to be rewritten for.

@@ -16,9 +16,11 @@ use super::error::{Broken, QueryError};
 use super::insert::{self, Known, Request};
 use super::marks;
 use super::pace::Pace;
+use super::watermarks;
 use crate::batch::Source;
+use crate::meter::{Meter, Note};
 use crate::plan::Plan;
-use crate::ports::{Answer, Connection, Insert, Marks, Question, Store, StoreError, Ticket};
+use crate::ports::{Answer, Connection, Insert, Marks, Question, Rows, Store, StoreError, Ticket};
 use crate::telemetry::Outage;
 
 /// Which an event is: offset, position of its type in the plan, id.
@@ -31,6 +33,7 @@ enum Command {
     Ask(Vec<Question>),
     Insert(Box<Insert>),
     Ids(Source, u64, u64),
+    Report(Vec<(Source, i64)>),
 }
 
 /// ClickHouse as a worker sees it. Dropping it ends its task and closes its connection.
@@ -44,13 +47,13 @@ pub struct ClickHouseStore {
 }
 
 impl ClickHouseStore {
-    /// Starts the task. Nothing is dialed before the first question.
-    pub fn new(endpoint: Endpoint, plan: Arc<Plan>, runtime: &Handle) -> ClickHouseStore {
+    /// Starts the task, which tells `meter` of inserts. Nothing is dialed before the first question.
+    pub fn new(endpoint: Endpoint, plan: Arc<Plan>, runtime: &Handle, meter: Arc<dyn Meter>) -> ClickHouseStore {
         let (commands, inbox) = unbounded_channel();
         let (outbox, answers) = channel();
         let questions = Outage::of(format!("ClickHouse at {endpoint:?}"));
         let inserts = Outage::of(format!("ClickHouse at {endpoint:?} to take inserts"));
-        let task = Task { endpoint, plan, open: None, questions, inserts, pace: Pace::new() };
+        let task = Task { endpoint, plan, open: None, questions, inserts, pace: Pace::new(), meter };
         runtime.spawn(task.run(inbox, outbox));
         ClickHouseStore { commands, answers, ahead: None, next: 0 }
     }
@@ -61,6 +64,11 @@ impl ClickHouseStore {
             self.ahead = self.answers.recv_timeout(time_out).ok();
         }
         self.ahead.is_some()
+    }
+
+    /// Whether its task has ended, so that no answer will ever come: a fault in it, or the runtime's end.
+    pub fn is_dead(&self) -> bool {
+        self.commands.is_closed()
     }
 
     fn send(&mut self, command: Command) -> Ticket {
@@ -85,6 +93,10 @@ impl Store for ClickHouseStore {
         self.send(Command::Ids(source.clone(), from, to))
     }
 
+    fn report(&mut self, watermarks: Vec<(Source, i64)>) -> Ticket {
+        self.send(Command::Report(watermarks))
+    }
+
     fn poll(&mut self) -> Option<(Ticket, Answer)> {
         self.ahead.take().or_else(|| self.answers.try_recv().ok())
     }
@@ -105,6 +117,7 @@ struct Task {
     /// It is there and takes no inserts: read-only, full, overloaded.
     inserts: Outage,
     pace: Pace,
+    meter: Arc<dyn Meter>,
 }
 
 impl Task {
@@ -113,6 +126,7 @@ impl Task {
             let answer = match command {
                 Command::Ask(questions) => Answer::Marks(self.ask(&questions).await),
                 Command::Insert(insert) => Answer::Inserted(self.insert(*insert).await),
+                Command::Report(watermarks) => Answer::Inserted(self.report(&watermarks).await),
                 Command::Ids(source, from, to) => Answer::Ids(self.ids(&source, from, to).await),
             };
             self.note(&answer);
@@ -150,6 +164,12 @@ impl Task {
         let sql = marks::ids_question(source, from, to, &self.plan, &self.endpoint.database);
         let (_, text) = self.query(&sql).await?;
         Ok(marks::ids_answer(&text, &self.plan)?)
+    }
+
+    async fn report(&mut self, watermarks: &[(Source, i64)]) -> Result<(), StoreError> {
+        let sql = watermarks::insertion(watermarks, &self.endpoint.database);
+        self.query(&sql).await?;
+        Ok(())
     }
 
     /// Asks on the open connection, or on a new one: a question may go out on any.
@@ -192,7 +212,14 @@ impl Task {
         let answered = open.pinned.insert(&request.sql, &settings, request.body).await;
         let answer = self.keep(answered, open.known)?;
         answer.map_err(StoreError::from)?;
-        self.pace.took(&insert.rows, sent.elapsed());
+        let took = sent.elapsed();
+        self.pace.took(&insert.rows, took);
+        let table = match &insert.rows {
+            Rows::Block(block) => &self.plan.table(block.key().table).name,
+            Rows::Ledger(_) => super::tables::LEDGER,
+        };
+        let (series, overflow) = request.series;
+        self.meter.note(Note::Inserted { table, series, overflow, took });
         Ok(())
     }
 
@@ -205,5 +232,33 @@ impl Task {
         let (pinned, answer) = answered?;
         self.open = Some(Open { pinned, known });
         Ok(answer)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::plan::{Limits, Sources};
+
+    const SCHEMA: &str = r#"{"type": "record", "name": "tick", "fields": [
+        {"name": "event_id", "type": "string", "highwater": {"role": "id"}},
+        {"name": "occurred_at", "type": {"type": "long", "logicalType": "timestamp-millis"}, "highwater": {"role": "time"}},
+        {"name": "app", "type": "string", "highwater": {"role": "dimension"}},
+        {"name": "environment", "type": "string", "highwater": {"role": "dimension"}}]}"#;
+
+    #[test]
+    fn a_store_whose_task_has_ended_is_known_to_be_dead() {
+        let sources = Sources { schemas: vec![("tick.avsc".to_owned(), SCHEMA.to_owned())], ..Sources::default() };
+        let limits = Limits { horizon: 1, max_skew_ms: 1, max_age_ms: 1, lateness_ms: 1, max_series: 1 };
+        let plan = Arc::new(Plan::compile(&sources, limits).unwrap());
+        let endpoint = Endpoint::new("http://127.0.0.1:1", "d", "u", "p").unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let mut store = ClickHouseStore::new(endpoint, plan, runtime.handle(), Arc::new(()));
+        store.ask(Vec::new());
+        assert!(store.wait(Duration::from_secs(10)), "it answers that nobody is there");
+        assert!(!store.is_dead());
+        drop(runtime);
+        assert!(store.is_dead());
     }
 }

@@ -1,11 +1,11 @@
 //! All tables and views that a plan needs.
 
 use super::ddl::{ColumnSql, TableDef, ViewDef, month};
-use super::sql::{ident, table};
+use super::views;
 use crate::batch::DEAD_LETTER_COLUMNS;
 use crate::event::EventType;
 use crate::plan::{Plan, TableKind};
-use crate::rollup::{Merge, Rollup};
+use crate::rollup::Rollup;
 
 /// The proof: one row per batch.
 pub const LEDGER: &str = "ledger";
@@ -58,12 +58,7 @@ impl Catalog {
         };
         let mut tables: Vec<TableDef> = plan.tables.iter().map(table).collect();
         tables.extend([ledger(window), sources(window), plans(), watermarks()]);
-        let views = plan.tables.iter().filter_map(|planned| match planned.kind {
-            TableKind::Rollup(index) => Some(merged(&plan.rollups[index], &planned.name, database)),
-            TableKind::Raw(_) | TableKind::DeadLetters => None,
-        });
-        let views = views.collect();
-        Catalog { tables, views }
+        Catalog { tables, views: views::all(plan, database) }
     }
 }
 
@@ -159,34 +154,6 @@ fn parts(rollup: &Rollup, name: &str, keep_days: u32, token_window: u64) -> Tabl
         token_window,
         keeps_markers: true,
     }
-}
-
-/// The view over a rollup's parts: merged, without marker rows.
-fn merged(rollup: &Rollup, parts: &str, database: &str) -> ViewDef {
-    let (mut columns, mut keys) = (Vec::new(), Vec::new());
-    for part in rollup.part_columns() {
-        let name = ident(&part.def.name);
-        let function = match part.merge {
-            Merge::Source | Merge::Through => continue,
-            Merge::Key => {
-                columns.push(format!("    p.{name} AS {name}"));
-                keys.push(name);
-                continue;
-            }
-            Merge::Sum => "sum",
-            Merge::Min => "min",
-            Merge::Max => "max",
-            Merge::SumMap => "sumMap",
-        };
-        columns.push(format!("    {function}(p.{name}) AS {name}"));
-    }
-    let select = format!(
-        "SELECT\n{}\nFROM {} AS p\nWHERE p.`_source` = ''\nGROUP BY {}",
-        columns.join(",\n"),
-        table(database, parts),
-        keys.join(", ")
-    );
-    ViewDef { name: rollup.name.clone(), comment: format!("per minute, merged from {parts}"), select }
 }
 
 fn own(name: &str, comment: &str, columns: Vec<ColumnSql>, order_by: &[&str]) -> TableDef {

@@ -7,6 +7,7 @@ pub mod load;
 pub mod migrate;
 mod outlet;
 pub mod replay;
+pub mod rewind;
 pub mod run;
 
 /// The command line asks for something that can't be: exit code 2, as for a flag that does not exist.

@@ -60,12 +60,12 @@ impl Outlet {
                 // Events of years ago must neither expire nor get today's timestamp.
                 let keep = [("retention.ms", "-1"), ("message.timestamp.type", "CreateTime")];
                 let keep: BTreeMap<String, String> = keep.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-                create_topic(&brokers, &settings.kafka.properties.0, &topic, wanted, -1, &keep).await?;
+                create_topic(&brokers, &settings.client_properties(), &topic, wanted, -1, &keep).await?;
                 eprintln!("created the topic {topic} with {wanted} partitions");
                 usize::from(wanted)
             }
         };
-        let producer = Producer::new(&brokers, "highwater", &settings.kafka.properties.0)?;
+        let producer = Producer::new(&brokers, "highwater", &settings.client_properties())?;
         let now = Instant::now();
         Ok(Outlet { producer, topic, partitions, sent: 0, total, started: now, reported: now })
     }

@@ -3,26 +3,30 @@
 //! Servers that are away when it starts are waited for. Told to stop (SIGTERM or Ctrl-C), it writes what it has read,
 //! commits and leaves the group; a second signal ends it at once, which loses nothing either.
 
+mod threads;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
-use tokio::signal::unix::{SignalKind, signal};
 
+use crate::batch::Source;
 use crate::clickhouse::schema::{SchemaError, check_tables};
 use crate::clickhouse::{Catalog, ClaimError, ClickHouseStore, Client, Endpoint, QueryError, claim};
 use crate::command::load;
 use crate::config::{OnLoss, Settings};
 use crate::kafka::identity::IdentityError;
 use crate::kafka::{ConsumerSettings, KafkaLog, Observer, TopicIdentity};
+use crate::meter::Meter;
 use crate::partition::{Lost, Tuning};
 use crate::plan::Plan;
-use crate::telemetry::Outage;
+use crate::telemetry::{self, Board, Counters, Outage, Reporter};
 use crate::worker::{self, Worker};
+
+use threads::{Stop, join, watched};
 
 /// How long writing what was read may take at the end; the log still has it.
 const LAST_WRITES: Duration = Duration::from_secs(4);
@@ -40,11 +44,23 @@ pub async fn run(settings: &Settings) -> Result<()> {
     let plan = Arc::new(load::plan(settings)?);
     let endpoint = settings.endpoint()?;
     let stop = Stop::listen()?;
+    let workers = usize::try_from(settings.workers)?;
+    let board = Board::new(workers, settings.memory.limit.0);
+    let counters = Arc::new(Counters::new(Arc::clone(&plan), &settings.kafka.topics, Arc::clone(&board)));
+    if let Some(address) = settings.telemetry.listen {
+        let address = telemetry::listen(address, Arc::clone(&board), Arc::clone(&counters)).await?;
+        tracing::info!(
+            metrics = format!("http://{address}/metrics"),
+            live = format!("http://{address}/livez"),
+            ready = format!("http://{address}/readyz"),
+            "metrics and health are served"
+        );
+    }
+    telemetry::watch(Arc::clone(&board), Arc::clone(&counters), endpoint.clone(), settings.consumer("highwater-watch"));
     let claims = tokio::select! {
         claims = prepare(settings, &plan, &endpoint) => claims?,
         () = stop.asked() => return Ok(()),
     };
-    let workers = usize::try_from(settings.workers)?;
     tracing::info!(
         plan = plan.hash,
         workers,
@@ -69,14 +85,17 @@ pub async fn run(settings: &Settings) -> Result<()> {
     let identities: BTreeMap<_, _> = claims.into_iter().map(|(topic, claim)| (topic, claim.identity)).collect();
     let worker_settings = worker::Settings { tuning, memory, epochs };
     let mut threads = Vec::new();
+    let (runtime, meter) = (tokio::runtime::Handle::current(), || -> Arc<dyn Meter> { Arc::clone(&counters) as _ });
     for number in 0..workers {
         let log = KafkaLog::new(&settings.consumer(&format!("highwater-{number}")))?.claimed(identities.clone());
-        let store = ClickHouseStore::new(endpoint.clone(), Arc::clone(&plan), &tokio::runtime::Handle::current());
-        let worker = Worker::new(Arc::clone(&plan), worker_settings.clone(), log, store);
-        threads.push(spawn(number, worker, &stop)?);
+        let store = ClickHouseStore::new(endpoint.clone(), Arc::clone(&plan), &runtime, meter());
+        let worker = Worker::new(Arc::clone(&plan), worker_settings.clone(), log, store).told_to(meter());
+        threads.push(spawn(number, worker, Reporter::new(Arc::clone(&board), number), &stop)?);
     }
-    let ended = tokio::task::spawn_blocking(move || threads.into_iter().map(join).collect::<Result<Vec<()>>>());
-    ended.await.context("waiting for the workers")??;
+    let ended = tokio::task::spawn_blocking(move || join(threads));
+    let ended = ended.await.context("waiting for the workers")?;
+    counters.say(true);
+    ended?;
     tracing::info!("stopped; all that was read is written and committed, or will be read again");
     Ok(())
 }
@@ -85,17 +104,29 @@ fn types(plan: &Plan) -> String {
     plan.types.iter().map(|planned| planned.event.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
-fn spawn(number: usize, mut worker: Worker<KafkaLog, ClickHouseStore>, stop: &Stop) -> Result<JoinHandle<Result<()>>> {
-    let stop = stop.clone();
-    let work = move || {
+fn spawn(
+    number: usize,
+    mut worker: Worker<KafkaLog, ClickHouseStore>,
+    mut reporter: Reporter,
+    stop: &Stop,
+) -> Result<JoinHandle<Result<()>>> {
+    let told = stop.clone();
+    watched(number, stop, move || {
+        let stop = told;
         let clock = Clock::new();
         while !stop.is_asked() {
             let wait = if worker.is_waiting() { BUSY_WAIT } else { IDLE_WAIT };
             worker.step(clock.now(), wait);
+            let member = worker.log_mut().is_member();
+            reporter.step(clock.now(), || (member, worker.partitions()));
             if let Some(reason) = worker.log_mut().fatal() {
-                let reason = reason.to_owned();
-                stop.ask();
                 bail!("Kafka will deliver nothing more to worker {number}: {reason}");
+            }
+            if worker.store_mut().is_dead() {
+                bail!(
+                    "worker {number} has lost the task that writes to ClickHouse; this is a fault in highwater. Nothing is \
+                     lost: start it again, and what was not written is read again"
+                );
             }
         }
         let deadline = Instant::now() + LAST_WRITES;
@@ -108,8 +139,7 @@ fn spawn(number: usize, mut worker: Worker<KafkaLog, ClickHouseStore>, stop: &St
         }
         worker.into_log().close();
         Ok(())
-    };
-    std::thread::Builder::new().name(format!("worker-{number}")).spawn(work).context("starting a worker's thread")
+    })
 }
 
 /// Time since 1970 that never goes back: the system's clock at the start, and what has passed since.
@@ -126,13 +156,6 @@ impl Clock {
 
     fn now(&self) -> Duration {
         self.begun + self.since.elapsed()
-    }
-}
-
-fn join(thread: JoinHandle<Result<()>>) -> Result<()> {
-    match thread.join() {
-        Ok(result) => result,
-        Err(panic) => std::panic::resume_unwind(panic),
     }
 }
 
@@ -178,7 +201,11 @@ async fn prepare(settings: &Settings, plan: &Plan, endpoint: &Endpoint) -> Resul
             }
         })
         .await?;
-        claims.insert(Arc::from(topic.as_str()), Claim { epoch, identity: found });
+        let topic: Arc<str> = Arc::from(topic.as_str());
+        let numbers = 0..i32::try_from(found.partitions)?;
+        let sources = numbers.map(|partition| Source { epoch, topic: Arc::clone(&topic), partition });
+        client.enter_partitions(sources).await.context("entering partitions into the table watermarks")?;
+        claims.insert(topic, Claim { epoch, identity: found });
     }
     let partitions = claims.values().map(|claim| claim.identity.partitions).sum();
     let (needed, window) = (settings.tokens_needed(partitions), settings.clickhouse.token_window);
@@ -206,7 +233,9 @@ async fn identify(consumer: ConsumerSettings, topic: String) -> Result<TopicIden
     let asked: Result<_> = tokio::task::spawn_blocking(ask).await.unwrap_or_else(|error| Err(error.into()));
     match asked.map_err(Failure::Final)? {
         Ok(found) => Ok(found),
-        Err(error @ IdentityError::Refused { .. }) => Err(Failure::Final(error.into())),
+        Err(error @ (IdentityError::Refused { .. } | IdentityError::Credentials { .. })) => {
+            Err(Failure::Final(error.into()))
+        }
         Err(error) => Err(Failure::Passing(error.to_string())),
     }
 }
@@ -230,51 +259,6 @@ async fn patiently<T, F: Future<Output = Result<T, Failure>>>(what: &str, mut at
                 outage.failed(&reason);
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
-        }
-    }
-}
-
-/// Whether somebody wants us to stop.
-#[derive(Clone)]
-struct Stop {
-    asked: Arc<AtomicBool>,
-    wake: Arc<tokio::sync::Notify>,
-}
-
-impl Stop {
-    /// Listens for SIGTERM and Ctrl-C.
-    fn listen() -> Result<Stop> {
-        let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
-        let stop = Stop { asked: Arc::new(AtomicBool::new(false)), wake: Arc::new(tokio::sync::Notify::new()) };
-        let told = stop.clone();
-        tokio::spawn(async move {
-            tokio::select! { _ = terminate.recv() => {}, _ = tokio::signal::ctrl_c() => {} }
-            tracing::info!("told to stop: writing what has been read");
-            told.ask();
-            let first = Instant::now();
-            // A terminal and a supervisor may both pass one signal on: what comes at once is not a second one.
-            while first.elapsed() < Duration::from_secs(1) {
-                tokio::select! { _ = terminate.recv() => {}, _ = tokio::signal::ctrl_c() => {} }
-            }
-            tracing::warn!("told twice: ending at once; what is not written will be read again");
-            std::process::exit(1);
-        });
-        Ok(stop)
-    }
-
-    fn ask(&self) {
-        self.asked.store(true, Ordering::Release);
-        self.wake.notify_waiters();
-    }
-
-    fn is_asked(&self) -> bool {
-        self.asked.load(Ordering::Acquire)
-    }
-
-    async fn asked(&self) {
-        let woken = self.wake.notified();
-        if !self.is_asked() {
-            woken.await;
         }
     }
 }

@@ -1,26 +1,30 @@
-//! What one setting can't tell alone: addresses, secrets, what must fit together, what librdkafka says.
+//! What one setting can't tell alone: addresses, what must fit together, what librdkafka says.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use rdkafka::error::KafkaError;
+use rdkafka::error::{IsError as _, KafkaError};
+use rdkafka::types::RDKafkaConfRes;
 
 use super::reader::Reader;
-use super::value::{Protocol, Secret};
-use super::{ClickhouseSettings, Settings, variable};
+use super::value::{Properties, Property};
+use super::words::Protocol;
+use super::{ClickhouseSettings, Settings, nearest, secure, variable};
 use crate::clickhouse::{Endpoint, EndpointError, Retention};
-use crate::kafka::settings::SettingsError;
+use crate::kafka::properties::{FREE, Verdict, judge};
 use crate::kafka::{ConsumerSettings, GroupProtocol};
 use crate::plan::Limits;
+use crate::tls::TlsFiles;
 
 /// librdkafka's default for `session.timeout.ms`.
 const SESSION_TIMEOUT_MS: u64 = 45_000;
 
-/// Checks the settings as a whole and fetches the password; what is wrong goes to the reader.
+/// Checks the settings as a whole and fetches the secrets; what is wrong goes to the reader.
 pub(super) fn check(mut settings: Settings, reader: &mut Reader) -> Settings {
     check_brokers(&settings, reader);
     check_properties(&settings, reader);
-    check_url(&settings.clickhouse.url, reader);
+    secure::check_kafka(&settings.kafka, reader);
+    secure::check_clickhouse(&settings, reader);
     check_database(&settings.clickhouse.database, reader);
     if settings.memory.limit.0 < 2 * settings.batch.bytes.0 {
         let message = format!(
@@ -30,14 +34,22 @@ pub(super) fn check(mut settings: Settings, reader: &mut Reader) -> Settings {
         );
         reader.problem("memory.limit", message);
     }
-    if let Some(password) = password(&settings, reader) {
-        settings.clickhouse.password = password;
-    }
+    secure::fetch(&mut settings, reader);
     settings
 }
 
 fn check_brokers(settings: &Settings, reader: &mut Reader) {
     for broker in &settings.kafka.brokers {
+        if broker.contains(['@', '/']) {
+            // The address is not repeated: it may hold a password.
+            let message = format!(
+                "found something else in {}; allowed is host:port and no more: how to get in is said by kafka.security, \
+                 kafka.username and kafka.password",
+                reader.origin("kafka", "brokers")
+            );
+            reader.problem("kafka.brokers", message);
+            continue;
+        }
         let port = broker.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
         if !matches!(port, Some(Ok(1..))) {
             let message = format!(
@@ -62,41 +74,50 @@ fn check_brokers(settings: &Settings, reader: &mut Reader) {
     }
 }
 
-/// Lets librdkafka judge each property by itself, so that all bad ones are told, and none with its value.
+/// Judges each property by itself, so that all bad ones are told, and none with its value.
 fn check_properties(settings: &Settings, reader: &mut Reader) {
-    for (name, value) in &settings.kafka.properties.0 {
-        let mut consumer = settings.consumer("highwater");
-        consumer.properties = [(name.clone(), value.clone())].into();
-        let key = format!("kafka.properties.{name}");
-        match consumer.client_config() {
-            Err(SettingsError::Fixed(_)) => {
-                reader.problem(key, "exactly-once delivery depends on it, so highwater fixes it; take it away");
-            }
-            Err(other) => reader.problem(key, other.to_string()),
-            Ok(config) => {
-                if let Err(KafkaError::ClientConfig(_, reason, _, _)) = config.create_native_config() {
-                    // librdkafka's sentence may repeat the value.
-                    let reason = if super::Properties::is_secret(name) || reason.contains(value.as_str()) {
-                        "librdkafka does not take its value".to_owned()
-                    } else {
-                        format!("librdkafka does not take it: {reason}")
-                    };
-                    reader.problem(key, reason);
-                }
-            }
+    for (name, property) in &settings.kafka.properties.0 {
+        if let Some(problem) = property_problem(settings, name, property) {
+            reader.problem(format!("kafka.properties.{name}"), problem);
         }
     }
 }
 
-fn check_url(url: &str, reader: &mut Reader) {
-    if Endpoint::new(url, "", "", "").is_err() {
-        // The address is not repeated: it may hold a password.
-        let message = format!(
-            "found something else in {}; allowed is http://host:port and no more: user and password have settings of their \
-             own, and TLS ends before ClickHouse or is added by a tunnel on this machine",
-            reader.origin("clickhouse", "url")
-        );
-        reader.problem("clickhouse.url", message);
+fn property_problem(settings: &Settings, name: &str, property: &Property) -> Option<String> {
+    match judge(name) {
+        Verdict::Setting(setting) => return Some(format!("has a setting of its own, kafka.{setting}; use that")),
+        Verdict::Fixed(reason) => {
+            return Some(format!("is fixed, for exactly-once delivery depends on it: {reason}; take it away"));
+        }
+        Verdict::Free => {}
+    }
+    if Properties::is_secret(name) && property.exposed {
+        let variable = variable(&format!("kafka.properties.{name}"));
+        return Some(format!(
+            "is a secret, found where others can read it; allowed is the environment variable {variable}"
+        ));
+    }
+    if name == "group.instance.id" && settings.workers > 1 {
+        let workers = settings.workers;
+        return Some(format!("names one member of the group, and this process has {workers}: set workers = 1"));
+    }
+    let mut config = rdkafka::ClientConfig::new();
+    match config.set(name, &property.value).create_native_config() {
+        Err(KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..)) => {
+            let hint = match nearest(name, FREE.iter().copied()) {
+                Some(near) => format!("; did you mean `{near}`?"),
+                None => String::new(),
+            };
+            Some(format!("librdkafka has no such property{hint}"))
+        }
+        // librdkafka's sentence may repeat the value.
+        Err(KafkaError::ClientConfig(result, reason, _, _))
+            if result.is_error() && !Properties::is_secret(name) && !reason.contains(&property.value) =>
+        {
+            Some(format!("librdkafka does not take its value: {reason}"))
+        }
+        Err(_) => Some("librdkafka does not take its value".to_owned()),
+        Ok(_) => None,
     }
 }
 
@@ -112,31 +133,13 @@ fn check_database(database: &str, reader: &mut Reader) {
     }
 }
 
-/// The password from the environment or from its file.
-fn password(settings: &Settings, reader: &mut Reader) -> Option<Secret> {
-    let clickhouse = &settings.clickhouse;
-    let key = "clickhouse.password";
-    let given = !clickhouse.password.reveal().is_empty();
-    let variable = variable(key);
-    let origin = reader.origin("clickhouse", "password");
-    if given && !origin.contains(&variable) {
-        let message = format!(
-            "found in {origin}, where others can read it; allowed are the environment variable {variable} and \
-             clickhouse.password_file"
-        );
-        reader.problem(key, message);
-        return None;
-    }
-    let Some(file) = &clickhouse.password_file else { return given.then(|| clickhouse.password.clone()) };
-    if given {
-        reader.problem(key, format!("set as {variable} and by clickhouse.password_file; allowed is one of them"));
-        return None;
-    }
-    match std::fs::read_to_string(file) {
-        Ok(text) => Some(Secret::new(text.trim_end_matches(['\r', '\n']))),
-        Err(error) => {
-            reader.problem("clickhouse.password_file", format!("can't read {}: {error}", file.display()));
-            None
+impl ClickhouseSettings {
+    /// What TLS with ClickHouse needs.
+    pub(super) fn files(&self) -> TlsFiles {
+        TlsFiles {
+            ca_file: self.ca_file.clone(),
+            certificate_file: self.certificate_file.clone(),
+            key_file: self.key_file.clone(),
         }
     }
 }
@@ -153,8 +156,14 @@ impl Settings {
                 Protocol::Classic => GroupProtocol::Classic,
                 Protocol::Consumer => GroupProtocol::Consumer,
             },
-            properties: self.kafka.properties.0.clone(),
+            properties: self.client_properties(),
         }
+    }
+
+    /// What every client of Kafka is told beside the brokers: how to get in, and what the operator adds.
+    pub fn client_properties(&self) -> BTreeMap<String, String> {
+        let given = self.kafka.properties.0.iter().map(|(name, property)| (name.clone(), property.value.clone()));
+        given.chain(secure::properties(&self.kafka)).collect()
     }
 
     /// Where ClickHouse is.
@@ -166,7 +175,7 @@ impl Settings {
         Ok(Endpoint {
             connect_timeout: self.clickhouse.connect_timeout,
             insert_timeout: self.clickhouse.insert_timeout,
-            ..Endpoint::new(url, database, user, password.reveal())?
+            ..Endpoint::open(url, database, user, password.reveal(), &self.clickhouse.files())?
         })
     }
 
@@ -183,7 +192,7 @@ impl Settings {
     /// Tokens that tables have to remember for so many partitions: what can be sealed in ten session time-outs, which is
     /// as long as a writer that was given up may still have an insert on its way.
     pub fn tokens_needed(&self, partitions: usize) -> u64 {
-        let session = self.kafka.properties.0.get("session.timeout.ms").and_then(|value| value.trim().parse().ok());
+        let session = self.kafka.properties.0.get("session.timeout.ms").and_then(|set| set.value.trim().parse().ok());
         let millis = session.unwrap_or(SESSION_TIMEOUT_MS).saturating_mul(10);
         let seals = u128::from(millis).div_ceil(self.batch.interval.as_millis().max(1));
         u64::try_from(seals).unwrap_or(u64::MAX).saturating_mul(partitions as u64)

@@ -5,9 +5,11 @@
 mod check;
 mod reader;
 mod reference;
+mod secure;
 mod settings;
 mod suggest;
 mod value;
+mod words;
 
 use std::fmt;
 use std::path::Path;
@@ -22,7 +24,8 @@ pub use self::settings::{
     Settings,
 };
 pub use self::suggest::nearest;
-pub use self::value::{ByteSize, KeepDays, LogFormat, LogLevel, OnLoss, Properties, Protocol, Secret, parse_duration};
+pub use self::value::{ByteSize, KeepDays, Properties, Property, Secret, parse_duration};
+pub use self::words::{KafkaSecurity, LogFormat, LogLevel, OnLoss, Protocol, SaslMechanism};
 
 /// The file that is read where none is named, if it is there.
 pub const DEFAULT_FILE: &str = "highwater.toml";
@@ -104,7 +107,12 @@ pub fn load(
 /// The sources can't be merged, which only a file can cause.
 fn failed(file: Option<&Path>, error: &config::ConfigError) -> ConfigError {
     let key = file.unwrap_or(Path::new(DEFAULT_FILE)).display().to_string();
-    ConfigError(vec![Problem { key, message: error.to_string() }])
+    // The parser quotes the line that it does not understand, between bars; there may be a secret in it.
+    let message = error.to_string();
+    let quoted = |line: &&str| {
+        !line.trim_start_matches([' ', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9']).starts_with('|')
+    };
+    ConfigError(vec![Problem { key, message: message.lines().filter(quoted).collect::<Vec<_>>().join("; ") }])
 }
 
 fn file_source(file: Option<&Path>) -> Option<File<config::FileSourceFile, FileFormat>> {

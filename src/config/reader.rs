@@ -174,6 +174,8 @@ fn place(value: &Value, key: &str) -> String {
 /// A value as TOML would have it, cut short.
 fn shown(value: &Value) -> String {
     let shown = match &value.kind {
+        // It may be an address with a password.
+        ValueKind::String(text) if text.contains('@') => "a text with @".to_owned(),
         ValueKind::String(text) => format!("{text:?}"),
         ValueKind::Array(items) => format!("[{}]", items.iter().map(shown).collect::<Vec<_>>().join(", ")),
         ValueKind::Table(_) => "a table".to_owned(),

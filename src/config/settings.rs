@@ -2,11 +2,13 @@
 //!
 //! The doc comments below are what `docs/configuration.md` and `highwater.toml` are made of.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::reader::Reader;
-use super::value::{ByteSize, KeepDays, LogFormat, LogLevel, OnLoss, Properties, Protocol, Secret, Setting as _};
+use super::value::{ByteSize, KeepDays, Properties, Secret, Setting as _};
+use super::words::{KafkaSecurity, LogFormat, LogLevel, OnLoss, Protocol, SaslMechanism};
 
 /// A group of settings, described.
 #[derive(Debug)]
@@ -140,16 +142,38 @@ settings! {
         /// lost, says so as an error and goes on with what is left; `stop` stops that partition until somebody decides,
         /// while retention goes on deleting.
         on_loss: OnLoss = "record";
-        /// Further properties of librdkafka, for TLS, SASL and tuning, by librdkafka's own names, such as
-        /// `{ "security.protocol" = "SASL_SSL" }`. In the environment `__` stands for each point:
-        /// `HIGHWATER_KAFKA__PROPERTIES__SASL__PASSWORD`. Properties that exactly-once delivery depends on are refused.
+        /// How connections are secured: `ssl` is TLS, `sasl_ssl` is TLS with a user's name and password,
+        /// `sasl_plaintext` sends them, and everything, for anybody on the way to read.
+        security: KafkaSecurity = "plaintext";
+        /// How the password is proved, where `security` asks for one.
+        sasl_mechanism: SaslMechanism = "SCRAM-SHA-512";
+        /// User, where `security` asks for one.
+        username: Option<String> = "";
+        /// The user's password.
+        password: Secret = "";
+        /// A file with the password and nothing else (a mounted secret), instead of `password`.
+        password_file: Option<PathBuf> = "";
+        /// Certificates (PEM) of the CAs that sign brokers' certificates; "" trusts those that this system trusts.
+        ca_file: Option<PathBuf> = "";
+        /// Our certificate (PEM), for brokers that want one, and those between it and its CA.
+        certificate_file: Option<PathBuf> = "";
+        /// The private key (PEM) of `certificate_file`.
+        key_file: Option<PathBuf> = "";
+        /// What `key_file` is encrypted with, if it is.
+        key_password: Secret = "";
+        /// A file with that and nothing else, instead of `key_password`.
+        key_password_file: Option<PathBuf> = "";
+        /// Further properties of librdkafka, for tuning, by librdkafka's own names, such as
+        /// `{ "client.rack" = "eu-1a" }`. In the environment `__` stands for each point:
+        /// `HIGHWATER_KAFKA__PROPERTIES__CLIENT__RACK`. Secrets are taken from the environment only. Properties that
+        /// exactly-once delivery depends on, and those with a setting of their own, are refused.
         properties: Properties = {};
     }
 
     /// Where numbers go.
     clickhouse: ClickhouseSettings {
-        /// ClickHouse's HTTP interface, `http://host:port`. Name the server itself: a proxy that reconnects unseen
-        /// breaks what highwater relies on.
+        /// ClickHouse's HTTP interface, `http://host:port` or `https://host:port`; without a port 8123 or 8443. Name the
+        /// server itself: a proxy that reconnects unseen breaks what highwater relies on.
         url: String = "http://localhost:8123";
         /// Database; `highwater migrate` makes it.
         database: String = "highwater";
@@ -159,7 +183,13 @@ settings! {
         password: Secret = "";
         /// A file with the password and nothing else (a mounted secret), instead of `password`.
         password_file: Option<PathBuf> = "";
-        /// How long to wait for a connection.
+        /// Certificates (PEM) of the CAs that sign the server's certificate; "" trusts those that this system trusts.
+        ca_file: Option<PathBuf> = "";
+        /// Our certificate (PEM), for a server that wants one, and those between it and its CA.
+        certificate_file: Option<PathBuf> = "";
+        /// The private key (PEM, not encrypted) of `certificate_file`.
+        key_file: Option<PathBuf> = "";
+        /// How long to wait for a connection, TLS included.
         connect_timeout: Duration = "5s" in "100ms" to "5m";
         /// How long an insert may take before its outcome counts as unknown and is asked for.
         insert_timeout: Duration = "2m" in "1s" to "10m";
@@ -224,5 +254,13 @@ settings! {
         /// The least severe level that is logged. The environment variable `RUST_LOG` overrides it, per module if need
         /// be: `RUST_LOG=info,librdkafka=debug`.
         level: LogLevel = "info";
+    }
+
+    /// What the process tells of itself over HTTP while it runs: metrics for Prometheus (`/metrics`) and health
+    /// (`/livez`, `/readyz`). docs/metrics-of-highwater.md lists the metrics.
+    telemetry: TelemetrySettings {
+        /// Where to listen, in plain HTTP and for everybody who can reach it; no metric holds what stands in an event.
+        /// Replicas on one machine need a port each.
+        listen: Option<SocketAddr> = "0.0.0.0:9464";
     }
 }

@@ -47,9 +47,9 @@ fn each_source_wins_over_the_one_before() {
 fn many_partitions_and_short_intervals_need_more_tokens() {
     // By default librdkafka's session time-out is 45 s, and batches are sealed every 5 s.
     assert_eq!(defaults().tokens_needed(8), 720);
-    let mut settings = defaults();
-    settings.batch.interval = Duration::from_millis(700);
-    settings.kafka.properties.0.insert("session.timeout.ms".into(), "10000".into());
+    let file = file("");
+    let set = flags(&["batch.interval=700ms", "kafka.properties.session.timeout.ms=10000"]);
+    let settings = load(Some(file.path()), [], &set).unwrap();
     assert_eq!(settings.tokens_needed(256), 256 * 143);
 }
 
@@ -98,16 +98,35 @@ fn bad_values_are_told_with_their_key() {
         ("[kafka]\ntopics = [\"a b\"]", "kafka.topics", "\"a b\""),
         ("[kafka]\ntopics = [\"a\", \"a\"]", "kafka.topics", "once each"),
         ("[kafka]\ngroup = \"\"", "kafka.group", "not empty"),
-        ("[kafka.properties]\n\"group.id\" = \"x\"", "kafka.properties.group.id", "exactly-once"),
+        ("[kafka]\nbrokers = [\"u@a:1\"]", "kafka.brokers", "kafka.username"),
+        ("[kafka]\nbrokers = [\"SASL_SSL://a:1\"]", "kafka.brokers", "kafka.security"),
+        ("[kafka.properties]\n\"group.id\" = \"x\"", "kafka.properties.group.id", "setting of its own, kafka.group"),
         (
             "[kafka.properties]\nisolation.level = \"read_uncommitted\"",
             "kafka.properties.isolation.level",
             "exactly-once",
         ),
-        ("[kafka.properties]\nno.such = \"x\"", "kafka.properties.no.such", "librdkafka does not take it"),
+        ("[kafka.properties]\nno.such = \"x\"", "kafka.properties.no.such", "librdkafka has no such property"),
+        (
+            "[kafka.properties]\nfetch.min.byte = 1",
+            "kafka.properties.fetch.min.byte",
+            "did you mean `fetch.min.bytes`?",
+        ),
+        (
+            "[kafka.properties]\nfetch.min.bytes = -1",
+            "kafka.properties.fetch.min.bytes",
+            "librdkafka does not take its value",
+        ),
+        (
+            "workers = 2\n[kafka.properties]\ngroup.instance.id = \"a\"",
+            "kafka.properties.group.instance.id",
+            "set workers = 1",
+        ),
         ("[kafka.properties]\nx = [1]", "kafka.properties", "librdkafka's properties"),
         ("[clickhouse]\nurl = \"localhost:8123\"", "clickhouse.url", "http://host:port"),
-        ("[clickhouse]\nurl = \"https://a:1\"", "clickhouse.url", "http://host:port"),
+        ("[clickhouse]\nurl = \"ftp://a:1\"", "clickhouse.url", "https://host:port"),
+        ("[clickhouse]\nurl = \"http://me:pw@a:1\"", "clickhouse.url", "HIGHWATER_CLICKHOUSE__PASSWORD"),
+        ("[clickhouse]\nurl = \"http://a:1/?password=pw\"", "clickhouse.url", "clickhouse.password_file"),
         ("[clickhouse]\nurl = \"http://a:1/?x=1\"", "clickhouse.url", "http://host:port"),
         ("[clickhouse]\ndatabase = \"a`b\"", "clickhouse.database", "letters"),
         ("[clickhouse]\npassword_file = \"/does/not/exist\"", "clickhouse.password_file", "/does/not/exist"),
@@ -151,29 +170,127 @@ fn a_password_comes_from_the_environment_or_a_file_and_is_never_shown() {
     let both = load(Some(by_file.path()), variables(&[("HIGHWATER_CLICKHOUSE__PASSWORD", "hunter3")]), &[]);
     assert!(both.unwrap_err().to_string().contains("one of them"));
 
-    let text = "[clickhouse]\npassword = \"hunter2\"\n";
-    let in_file = problems(text, &[], &[]);
-    assert_eq!(in_file[0].key, "clickhouse.password");
-    let url = problems("[clickhouse]\nurl = \"http://me:hunter2@a:1\"\n", &[], &[]);
-    let number = problems("[clickhouse]\npassword = 42424242\n", &[], &[]);
-    let property = problems("[kafka.properties]\nssl.key.password = \"hunter2\"\nsasl.password = []\n", &[], &[]);
-    let flag = problems("", &[], &["clickhouse.password=hunter2"]);
-    for found in [in_file, url, number, property, flag] {
-        assert!(!format!("{found:?}").contains("hunter2") && !format!("{found:?}").contains("4242"), "{found:?}");
+    let empty = format!("[clickhouse]\npassword_file = {:?}\n", file("\n").into_temp_path().keep().unwrap());
+    assert!(problems(&empty, &[], &[])[0].message.contains("is empty"));
+}
+
+/// Wherever an operator may put a secret by mistake, it is refused, and no word of it comes back.
+#[test]
+fn a_secret_in_the_wrong_place_is_refused_and_not_repeated() {
+    let texts = [
+        "[clickhouse]\npassword = \"hunter2\"\n",
+        "[clickhouse]\npassword = 42424242\n",
+        "[clickhouse]\npassword = hunter2\n",
+        "[clickhouse]\npasword = \"hunter2\"\n",
+        "[clickhouse]\nurl = \"http://me:hunter2@a:1\"\n",
+        "[clickhouse]\nurl = \"http://me:hunter2#x@a:1\"\n",
+        "[clickhouse]\nurl = [\"http://me:hunter2@a:1\"]\n",
+        "[clickhouse]\nurl = \"http://a:1/?user=me&password=hunter2\"\n",
+        "[kafka]\nsecurity = \"sasl_ssl\"\nusername = \"me\"\npassword = \"hunter2\"\n",
+        "[kafka]\nkey_password = \"hunter2\"\n",
+        "[kafka]\nbrokers = [\"me:hunter2@a:9092\"]\n",
+        "[kafka.properties]\nsasl.password = \"hunter2\"\n",
+        "[kafka.properties]\nsasl.password = []\n",
+        "[kafka.properties]\nssl.key.pem = \"hunter2\"\n",
+        "[kafka.properties]\nssl.keystore.password = \"hunter2\"\n",
+        "[kafka.properties]\nsasl.oauthbearer.client.secret = \"hunter2\"\n",
+    ];
+    let mut all: Vec<_> = texts.iter().map(|text| (*text, problems(text, &[], &[]))).collect();
+    for flag in ["clickhouse.password=hunter2", "kafka.password=hunter2", "kafka.properties.ssl.key.pem=hunter2"] {
+        all.push((flag, problems("", &[], &[flag])));
+    }
+    let environment = [("HIGHWATER_KAFKA__PROPERTIES__SASL__PASSWORD", "hunter2")];
+    all.push(("the environment", problems("", &environment, &[])));
+    for (given, found) in all {
+        let said = format!("{found:?} {}", ConfigError(found.clone()));
+        assert!(!said.contains("hunter2") && !said.contains("4242"), "{given}: {said}");
     }
 }
 
 #[test]
+fn what_secures_kafka_must_fit_together() {
+    let certificate = rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap();
+    let ca = file(&certificate.cert.pem());
+    let ca = ca.path().display();
+    let environment = [("HIGHWATER_KAFKA__PASSWORD", "hunter2"), ("HIGHWATER_KAFKA__USERNAME", "me")];
+    let cases = [
+        ("[kafka]\nsecurity = \"tls\"".to_owned(), &[][..], "kafka.security", "\"sasl_ssl\""),
+        ("[kafka]\nsasl_mechanism = \"GSSAPI\"".to_owned(), &[], "kafka.sasl_mechanism", "SCRAM-SHA-512"),
+        ("[kafka]\nsecurity = \"sasl_ssl\"".to_owned(), &environment[..1], "kafka.username", "missing"),
+        (
+            "[kafka]\nsecurity = \"sasl_ssl\"".to_owned(),
+            &environment[1..],
+            "kafka.password",
+            "HIGHWATER_KAFKA__PASSWORD",
+        ),
+        ("[kafka]\nsecurity = \"ssl\"".to_owned(), &environment[1..], "kafka.username", "not used"),
+        ("".to_owned(), &environment[..1], "kafka.password", "not used"),
+        (format!("[kafka]\nca_file = \"{ca}\""), &[], "kafka.ca_file", "not used"),
+        ("[kafka]\nsecurity = \"ssl\"\nca_file = \"/no\"".to_owned(), &[], "kafka.ca_file", "can't read /no"),
+        ("[kafka]\nsecurity = \"ssl\"\nca_file = \"Cargo.toml\"".to_owned(), &[], "kafka.ca_file", "no certificate"),
+        (format!("[kafka]\nsecurity = \"ssl\"\ncertificate_file = \"{ca}\""), &[], "kafka.key_file", "missing"),
+        (format!("[kafka]\nsecurity = \"ssl\"\nkey_file = \"{ca}\""), &[], "kafka.certificate_file", "missing"),
+        ("".to_owned(), &[("HIGHWATER_KAFKA__KEY_PASSWORD", "hunter2")], "kafka.key_password", "kafka.key_file"),
+        (format!("[clickhouse]\nca_file = \"{ca}\""), &[], "clickhouse.ca_file", "https://"),
+        (
+            format!("[clickhouse]\nurl = \"https://a\"\nca_file = \"{ca}\"\nkey_file = \"{ca}\""),
+            &[],
+            "clickhouse.certificate_file",
+            "missing",
+        ),
+        (
+            "[clickhouse]\nurl = \"https://a\"\nca_file = \"/no\"".to_owned(),
+            &[],
+            "clickhouse.ca_file",
+            "can't read /no",
+        ),
+    ];
+    for (text, environment, key, part) in cases {
+        let found = problems(&text, environment, &[]);
+        assert_eq!(found.len(), 1, "{text}: {found:#?}");
+        assert_eq!(found[0].key, key, "{text}: {found:#?}");
+        assert!(found[0].message.contains(part) && !found[0].message.contains("hunter2"), "{text}: {found:#?}");
+    }
+}
+
+#[test]
+fn kafka_clients_are_told_how_to_get_in() {
+    let secret = file("hunter2\n");
+    let text = format!(
+        "[kafka]\nsecurity = \"sasl_ssl\"\nsasl_mechanism = \"PLAIN\"\nusername = \"me\"\npassword_file = {:?}\n",
+        secret.path()
+    );
+    let settings = load(Some(file(&text).path()), [], &[]).unwrap();
+    let mut properties = settings.consumer("test").properties;
+    properties.remove("ssl.ca.location");
+    let expected = [
+        ("sasl.mechanism", "PLAIN"),
+        ("sasl.password", "hunter2"),
+        ("sasl.username", "me"),
+        ("security.protocol", "sasl_ssl"),
+    ];
+    let found: Vec<_> = properties.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    assert_eq!(found, expected);
+    assert!(!format!("{settings:?} {:?}", settings.consumer("test")).contains("hunter2"));
+    assert_eq!(defaults().client_properties(), [("security.protocol".to_owned(), "plaintext".to_owned())].into());
+}
+
+#[test]
 fn properties_are_the_same_in_every_spelling() {
-    let file = file("[kafka.properties]\n\"client.rack\" = \"a\"\nsasl.username = \"file\"\nfetch.min.bytes = 5\n");
+    let file = file("[kafka.properties]\n\"client.rack\" = \"a\"\nclient.dns.lookup = \"file\"\nfetch.min.bytes = 5\n");
     let environment = variables(&[
         ("HIGHWATER_KAFKA__PROPERTIES__CLIENT__RACK", "b"),
-        ("HIGHWATER_KAFKA__PROPERTIES__SASL__PASSWORD", "hunter2"),
+        ("HIGHWATER_KAFKA__PROPERTIES__SSL__KEY__PEM", "hunter2"),
     ]);
-    let settings = load(Some(file.path()), environment, &flags(&["kafka.properties.sasl.username=flag"])).unwrap();
-    let expected =
-        [("client.rack", "b"), ("fetch.min.bytes", "5"), ("sasl.password", "hunter2"), ("sasl.username", "flag")];
-    let found: Vec<_> = settings.kafka.properties.0.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    let flag = "kafka.properties.client.dns.lookup=use_all_dns_ips";
+    let settings = load(Some(file.path()), environment, &flags(&[flag])).unwrap();
+    let expected = [
+        ("client.dns.lookup", "use_all_dns_ips"),
+        ("client.rack", "b"),
+        ("fetch.min.bytes", "5"),
+        ("ssl.key.pem", "hunter2"),
+    ];
+    let found: Vec<_> = settings.kafka.properties.0.iter().map(|(k, v)| (k.as_str(), v.value.as_str())).collect();
     assert_eq!(found, expected);
     assert!(!format!("{settings:?}").contains("hunter2"));
 }
@@ -214,4 +331,39 @@ fn the_shipped_file_and_the_reference_are_up_to_date() {
         assert!(shipped == made, "{name} is out of date: `highwater reference` writes it anew");
     }
     assert_eq!(load(Some(&root.join("highwater.toml")), [], &[]).unwrap(), defaults());
+}
+
+/// Every recipe is a file that loads, once the files that it names are where they are named.
+#[test]
+fn the_recipes_for_connections_load() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("docs/connections.md")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let certificate = rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap().cert.pem();
+    let mut recipes = 0;
+    for section in text.split("\n## ").skip(1) {
+        let recipe: String =
+            section.lines().filter_map(|line| line.strip_prefix("    ")).map(|l| format!("{l}\n")).collect();
+        if recipe.is_empty() {
+            continue;
+        }
+        let here = |file: &str| format!("\"{}\"", folder.path().join(file).display());
+        let recipe = [
+            "/run/secrets/kafka-password",
+            "/run/secrets/clickhouse-password",
+            "/etc/highwater/kafka-ca.pem",
+            "/etc/highwater/tls.crt",
+            "/etc/highwater/tls.key",
+        ]
+        .iter()
+        .fold(recipe, |recipe, path| {
+            let file = path.rsplit('/').next().unwrap();
+            std::fs::write(folder.path().join(file), &certificate).unwrap();
+            recipe.replace(&format!("{path:?}"), &here(file))
+        });
+        let settings = load(Some(file(&recipe).path()), [], &[]).unwrap_or_else(|error| panic!("{recipe}: {error}"));
+        assert!(settings.kafka.security.is_tls() || settings.endpoint().unwrap().https, "{recipe}");
+        recipes += 1;
+    }
+    assert_eq!(recipes, 4);
 }

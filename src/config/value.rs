@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ pub(super) trait Setting: Sized {
 }
 
 /// The text of a value that is written as text everywhere.
-fn text_of(value: &Value) -> Option<&str> {
+pub(super) fn text_of(value: &Value) -> Option<&str> {
     match &value.kind {
         ValueKind::String(text) => Some(text.trim()),
         _ => None,
@@ -32,6 +33,15 @@ impl Setting for String {
 
     fn read(value: &Value, _: bool) -> Option<Self> {
         text_of(value).filter(|text| !text.is_empty()).map(str::to_owned)
+    }
+}
+
+/// A text that may be left empty.
+impl Setting for Option<String> {
+    const ALLOWED: &'static str = "a text, or \"\" for none";
+
+    fn read(value: &Value, _: bool) -> Option<Self> {
+        text_of(value).map(|text| (!text.is_empty()).then(|| text.to_owned()))
     }
 }
 
@@ -49,6 +59,19 @@ impl Setting for Option<PathBuf> {
 
     fn read(value: &Value, _: bool) -> Option<Self> {
         text_of(value).map(|text| (!text.is_empty()).then(|| PathBuf::from(text)))
+    }
+}
+
+/// An address to listen on; `None`: nowhere.
+impl Setting for Option<SocketAddr> {
+    const ALLOWED: &'static str =
+        "an IP address and a port such as \"0.0.0.0:9464\" or \"[::1]:9464\", or \"\" for none";
+
+    fn read(value: &Value, _: bool) -> Option<Self> {
+        match text_of(value)? {
+            "" => Some(None),
+            address => address.parse().ok().map(Some),
+        }
     }
 }
 
@@ -194,13 +217,22 @@ impl Setting for Secret {
 
 /// Properties handed to librdkafka by name. Those that hold secrets are not shown.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub struct Properties(pub BTreeMap<String, String>);
+pub struct Properties(pub BTreeMap<String, Property>);
+
+/// The value of a property, and whether it stood where others can read it: in a file or on the command line.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Property {
+    /// As librdkafka takes it.
+    pub value: String,
+    /// Not from the environment.
+    pub exposed: bool,
+}
 
 impl Properties {
     /// Whether the value of this property must not be shown: passwords, client secrets, private keys and tokens.
     pub fn is_secret(name: &str) -> bool {
-        ["password", "secret", "key", "token", "jaas", "oauthbearer.config"].iter().any(|part| name.contains(part))
-            && !name.ends_with(".location")
+        let parts = ["password", "passphrase", "secret", "key", "token", "jaas", "oauthbearer.config"];
+        parts.iter().any(|part| name.contains(part)) && !name.ends_with(".location") && !name.ends_with(".file")
     }
 }
 
@@ -209,7 +241,7 @@ impl fmt::Debug for Properties {
         let shown = self
             .0
             .iter()
-            .map(|(name, value)| (name, if Properties::is_secret(name) { "(secret)" } else { value.as_str() }));
+            .map(|(name, held)| (name, if Properties::is_secret(name) { "(secret)" } else { held.value.as_str() }));
         f.debug_map().entries(shown).finish()
     }
 }
@@ -220,9 +252,13 @@ impl Setting for Properties {
     fn read(value: &Value, _: bool) -> Option<Self> {
         let mut found = BTreeMap::new();
         flatten("", value, &mut found)?;
-        Some(Properties(found.into_iter().map(|(name, (_, text))| (name, text)).collect()))
+        let property = |rank, value| Property { value, exposed: rank != FROM_ENVIRONMENT };
+        Some(Properties(found.into_iter().map(|(name, (rank, text))| (name, property(rank, text))).collect()))
     }
 }
+
+/// Rank of the environment among sources: the flag is nearer, a file is not.
+const FROM_ENVIRONMENT: u8 = 1;
 
 /// Collects `a.b.c = value` however deep it is nested: TOML nests unquoted names with points, and so do environment
 /// variables. Where one name is found in two spellings, the nearer source wins, as everywhere.
@@ -245,7 +281,7 @@ fn flatten(prefix: &str, value: &Value, found: &mut BTreeMap<String, (u8, String
     }
     let rank = match value.origin() {
         Some(super::FLAG) => 2,
-        Some(super::ENVIRONMENT) => 1,
+        Some(super::ENVIRONMENT) => FROM_ENVIRONMENT,
         _ => 0,
     };
     match found.get(prefix) {
@@ -255,76 +291,6 @@ fn flatten(prefix: &str, value: &Value, found: &mut BTreeMap<String, (u8, String
         }
     }
     Some(())
-}
-
-/// Declares an enumeration that is written as one of a few words.
-macro_rules! words {
-    ($(#[$meta:meta])* $name:ident, $allowed:literal { $($(#[$variant_meta:meta])* $variant:ident = $word:literal),* $(,)? }) => {
-        $(#[$meta])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum $name { $($(#[$variant_meta])* $variant),* }
-
-        impl $name {
-            /// As settings write it.
-            pub fn as_str(self) -> &'static str {
-                match self { $($name::$variant => $word),* }
-            }
-        }
-
-        impl Setting for $name {
-            const ALLOWED: &'static str = $allowed;
-
-            fn read(value: &Value, _: bool) -> Option<Self> {
-                match text_of(value)? { $($word => Some($name::$variant),)* _ => None }
-            }
-        }
-    };
-}
-
-words! {
-    /// How the members of a consumer group agree on who reads which partition.
-    Protocol, "\"classic\" or \"consumer\"" {
-        /// The members agree among themselves; any broker.
-        Classic = "classic",
-        /// The broker decides: KIP-848, Kafka 4.0 and later.
-        Consumer = "consumer",
-    }
-}
-
-words! {
-    /// What to do where the log deleted events before they were read.
-    OnLoss, "\"record\" or \"stop\"" {
-        /// Say so in the ledger and go on.
-        Record = "record",
-        /// Stop the partition.
-        Stop = "stop",
-    }
-}
-
-words! {
-    /// How a log line looks.
-    LogFormat, "\"human\" or \"json\"" {
-        /// For a terminal.
-        Human = "human",
-        /// One JSON object a line, for machines.
-        Json = "json",
-    }
-}
-
-words! {
-    /// The least severe level that is logged.
-    LogLevel, "\"error\", \"warn\", \"info\", \"debug\" or \"trace\"" {
-        /// Only what stops something.
-        Error = "error",
-        /// And what needs an eye.
-        Warn = "warn",
-        /// And what happens.
-        Info = "info",
-        /// And why.
-        Debug = "debug",
-        /// And everything else.
-        Trace = "trace",
-    }
 }
 
 #[cfg(test)]
@@ -415,7 +381,8 @@ mod tests {
     fn secrets_are_not_shown() {
         assert_eq!(format!("{:?}", Secret::new("hunter2")), "(secret)");
         let properties = [("sasl.password", "hunter2"), ("ssl.key.pem", "hunter3"), ("ssl.key.location", "/key")];
-        let properties = Properties(properties.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+        let held = |value: &str| Property { value: value.to_owned(), exposed: false };
+        let properties = Properties(properties.map(|(name, value)| (name.to_owned(), held(value))).into());
         let shown = format!("{properties:?}");
         assert!(!shown.contains("hunter") && shown.contains("/key"), "{shown}");
     }

@@ -1,5 +1,7 @@
 //! What can be wrong with a schema.
 
+use crate::config::nearest;
+
 /// Why a schema can't be used: which file, which field, what is wrong there, and what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SchemaError {
@@ -7,20 +9,34 @@ pub struct SchemaError {
     pub file: String,
     /// The field, where it is about one.
     pub field: Option<String>,
+    /// The line, from 1, that the field begins in.
+    pub line: Option<u32>,
     /// What is wrong.
     pub problem: Problem,
 }
 
 impl std::fmt::Display for SchemaError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.field {
-            Some(field) => write!(f, "{}, field `{field}`: {}", self.file, self.problem),
-            None => write!(f, "{}: {}", self.file, self.problem),
+        write!(f, "{}", self.file)?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
         }
+        if let Some(field) = &self.field {
+            write!(f, ", field `{field}`")?;
+        }
+        write!(f, ": {}", self.problem)
     }
 }
 
 impl std::error::Error for SchemaError {}
+
+/// The keys of an annotation.
+const ANNOTATIONS: [&str; 7] = ["role", "unit", "pii", "price", "examples", "range", "otel"];
+
+/// "did you mean", if an annotation is near.
+fn meant(key: &str) -> String {
+    nearest(key, ANNOTATIONS.into_iter()).map_or_else(String::new, |near| format!("did you mean `{near}`? "))
+}
 
 /// What is wrong with a schema, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -83,7 +99,7 @@ pub enum Problem {
     #[error("`highwater` must be an object such as {{\"role\": \"dimension\"}}")]
     NotAnObject,
     /// A key that means nothing.
-    #[error("the annotation `{0}` is unknown; known are role, unit, pii, price, examples, range and otel")]
+    #[error("the annotation `{0}` is unknown; {meant}known are {known}", meant = meant(.0), known = ANNOTATIONS.join(", "))]
     UnknownKey(String),
     /// The same key twice.
     #[error("the annotation `{0}` stands there twice; take one away")]

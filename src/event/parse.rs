@@ -14,7 +14,8 @@ use super::error::{Problem, SchemaError};
 use super::schema::{COST_COLUMN, EventType, Field, Kind, Price, Role, TimeUnit};
 
 /// Tables that are no event type's.
-pub const RESERVED_TABLES: [&str; 6] = ["ledger", "watermarks", "sources", "plans", "dead_letters", "alerts"];
+pub const RESERVED_TABLES: [&str; 7] =
+    ["ledger", "watermarks", "completeness", "sources", "plans", "dead_letters", "alerts"];
 
 /// The fields that every event has: name, role, and how to write them.
 const REQUIRED: [(&str, Role, &str); 4] = [
@@ -58,8 +59,22 @@ impl EventType {
     /// # Errors
     /// The first thing that is wrong with it, with file, field and remedy.
     pub fn parse(file: &str, json: &str) -> Result<EventType, SchemaError> {
-        parse(json).map_err(|(field, problem)| SchemaError { file: file.to_owned(), field, problem })
+        parse(json).map_err(|(field, problem)| {
+            let line = field.as_deref().and_then(|field| line(json, field));
+            SchemaError { file: file.to_owned(), field, line, problem }
+        })
     }
+}
+
+/// The line, from 1, in which a field is named.
+fn line(json: &str, field: &str) -> Option<u32> {
+    let quoted = format!("\"{field}\"");
+    let is_name = |at: &usize| {
+        let before = json[..*at].trim_end();
+        before.strip_suffix(':').is_some_and(|before| before.trim_end().ends_with("\"name\""))
+    };
+    let at = json.match_indices(&quoted).map(|(at, _)| at).find(is_name)?;
+    u32::try_from(json[..at].lines().count()).ok()
 }
 
 type Located<T> = Result<T, (Option<String>, Problem)>;

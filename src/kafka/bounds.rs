@@ -102,3 +102,8 @@ pub(super) fn raw(offset: Offset) -> Option<u64> {
         _ => None,
     }
 }
+
+/// An offset as librdkafka takes it; those beyond its range do not exist.
+pub(super) fn position(offset: u64) -> Offset {
+    Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX))
+}

@@ -18,11 +18,12 @@ use rdkafka::message::Message;
 use rdkafka::topic_partition_list::Offset;
 
 use self::membership::Leave;
-use super::bounds::{bounds, list, raw};
+use super::bounds::{bounds, list, position, raw};
 use super::context::Context;
+use super::ends::Ends;
 use super::identity::{self, IdentityError, TopicIdentity};
 use super::reach::{Limiter, Reach};
-use super::settings::{ConsumerSettings, SettingsError};
+use super::settings::{ConsumerSettings, GroupProtocol, SettingsError};
 use super::slots::{Slots, Stage};
 use crate::ports::{Bounds, Log, LogError, LogEvent, Record, TopicPartition};
 
@@ -50,6 +51,9 @@ pub struct KafkaLog {
     /// Some partition stopped; which one is still to be found out.
     stopped: bool,
     fatal: Option<String>,
+    settings: ConsumerSettings,
+    /// Made when a partition is quiet for the first time.
+    ends: Option<Ends>,
     /// Declared last, to hold the last reference when the consumer is dropped.
     _leave: Leave,
 }
@@ -62,7 +66,9 @@ impl KafkaLog {
     pub fn new(settings: &ConsumerSettings) -> Result<Self, SettingsError> {
         let config = settings.client_config()?;
         let refused = |error: KafkaError| SettingsError::Client(error.to_string());
-        let consumer: BaseConsumer<Context> = config.create_with_context(Context::default()).map_err(refused)?;
+        // Under the brokers' own protocol nobody tells a member that it is assigned nothing.
+        let context = Context::new(settings.protocol == GroupProtocol::Consumer);
+        let consumer: BaseConsumer<Context> = config.create_with_context(context).map_err(refused)?;
         let names: Vec<&str> = settings.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&names).map_err(refused)?;
         let consumer = Arc::new(consumer);
@@ -83,6 +89,8 @@ impl KafkaLog {
             limiter: Limiter::default(),
             stopped: false,
             fatal: None,
+            settings: settings.clone(),
+            ends: None,
         })
     }
 
@@ -201,7 +209,10 @@ impl Log for KafkaLog {
         {
             match self.consumer.pause(&list([(partition, Offset::Invalid)])) {
                 Ok(()) => slot.paused = true,
-                Err(error) => tracing::warn!("cannot pause {partition}: {error}; it goes on"),
+                Err(error) => {
+                    let TopicPartition { topic, partition } = partition;
+                    tracing::warn!(%topic, partition, "cannot pause the partition: {error}; it goes on");
+                }
             }
         }
     }
@@ -213,9 +224,23 @@ impl Log for KafkaLog {
         {
             match self.consumer.resume(&list([(partition, Offset::Invalid)])) {
                 Ok(()) => slot.paused = false,
-                Err(error) => tracing::warn!("cannot resume {partition}: {error}; tried again when it is asked again"),
+                Err(error) => {
+                    let TopicPartition { topic, partition } = partition;
+                    tracing::warn!(%topic, partition, "cannot resume the partition: {error}; tried again when it is asked again");
+                }
             }
         }
+    }
+
+    fn high_watermarks(&mut self, partitions: &[TopicPartition]) -> Vec<Result<u64, LogError>> {
+        let ends = match self.ends.take() {
+            Some(ends) => ends,
+            None => match Ends::new(&self.settings) {
+                Ok(ends) => ends,
+                Err(error) => return vec![Err(LogError::Passing(error.to_string())); partitions.len()],
+            },
+        };
+        self.ends.insert(ends).ask(partitions)
     }
 
     fn commit(&mut self, offsets: &[(TopicPartition, u64)]) {
@@ -233,9 +258,4 @@ impl Log for KafkaLog {
             );
         }
     }
-}
-
-/// An offset as librdkafka takes it; those beyond its range do not exist.
-fn position(offset: u64) -> Offset {
-    Offset::Offset(i64::try_from(offset).unwrap_or(i64::MAX))
 }

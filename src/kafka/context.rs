@@ -28,13 +28,26 @@ pub(super) struct Context {
     rebalances: Mutex<Vec<Rebalance>>,
     reason: Mutex<String>,
     closing: AtomicBool,
+    /// Whether the group has assigned to this member what it is to have, if only nothing.
+    member: AtomicBool,
+    assumed: bool,
 }
 
 impl Context {
+    /// `assumed`: it counts as a member whatever is heard of it.
+    pub(super) fn new(assumed: bool) -> Context {
+        Context { assumed, ..Context::default() }
+    }
+
     /// The oldest rebalance without an answer.
     pub(super) fn next_rebalance(&self) -> Option<Rebalance> {
         let mut rebalances = self.rebalances.lock().unwrap_or_else(PoisonError::into_inner);
         (!rebalances.is_empty()).then(|| rebalances.remove(0))
+    }
+
+    /// Whether the group counts on this member: it was assigned something, if only nothing, and did not lose it.
+    pub(super) fn is_member(&self) -> bool {
+        self.assumed || self.member.load(Ordering::Relaxed)
     }
 
     /// The sentence that came with the latest error.
@@ -82,7 +95,7 @@ impl ClientContext for Context {
         if facility == "CONFWARN" {
             tracing::warn!(target: "librdkafka", "{line}");
         } else {
-            tracing::debug!(target: "librdkafka", ?level, facility, "{line}");
+            tracing::debug!(target: "librdkafka", severity = ?level, facility, "{line}");
         }
     }
 
@@ -109,9 +122,11 @@ impl ConsumerContext for Context {
             }
             return;
         }
+        let lost = !assigned && consumer.assignment_lost();
+        self.member.store(!lost, Ordering::Relaxed);
         let rebalance = match assigned {
             true => Rebalance::Assign(partitions.clone()),
-            false => Rebalance::Revoke { partitions: partitions.clone(), lost: consumer.assignment_lost() },
+            false => Rebalance::Revoke { partitions: partitions.clone(), lost },
         };
         self.rebalances.lock().unwrap_or_else(PoisonError::into_inner).push(rebalance);
     }

@@ -35,6 +35,14 @@ pub enum IdentityError {
         /// What librdkafka says.
         reason: String,
     },
+    /// The brokers do not take our name, password or mechanism.
+    #[error("Kafka does not let us in to ask for the topic {topic}: {reason}")]
+    Credentials {
+        /// The topic asked about.
+        topic: String,
+        /// What the broker says, and which setting to look at.
+        reason: String,
+    },
     /// The answer will not change by itself.
     #[error("Kafka refuses to describe the topic {topic}: {reason}; check this client's permissions and the name")]
     Refused {

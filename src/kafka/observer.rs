@@ -1,35 +1,53 @@
 //! What commands ask Kafka without joining the group.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::KafkaError;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::Offset;
 
-use super::bounds::bounds;
+use super::bounds::{bounds, list, position, raw};
+use super::complaint::{Complaints, diagnose, explain, is_refusal};
 use super::identity::{IdentityError, TopicIdentity, topic_identity};
 use super::settings::{ConsumerSettings, SettingsError};
 use crate::ports::{Bounds, LogError, TopicPartition};
+
+/// How long complaints are read after a question in vain.
+const COMPLAINTS: Duration = Duration::from_millis(100);
 
 /// A consumer that never subscribes.
 pub struct Observer {
     consumer: BaseConsumer<Quiet>,
     patience: Duration,
+    properties: BTreeMap<String, String>,
 }
 
 /// Each question has its answer or its error; what librdkafka says beside that, many times a second while a broker is
-/// away, is for debugging.
-struct Quiet;
+/// away, is for debugging. Only the latest complaint is kept: it says why there was no answer.
+#[derive(Default)]
+pub(super) struct Quiet {
+    complaints: Complaints,
+}
 
 impl ClientContext for Quiet {
     fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(target: "librdkafka", "{facility}: {message}");
+        // A connection that is closed without a word is no error to librdkafka, but a line of its log.
+        if facility == "FAIL" {
+            self.complaints.note(message.split_once("]: ").map_or(message, |(_, complaint)| complaint));
+        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(target: "librdkafka", "{error}: {reason}");
+        // Which tells less than what each broker is down for.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.complaints.note(reason);
+        }
     }
 }
 
@@ -41,9 +59,10 @@ impl Observer {
     /// # Errors
     /// The settings are refused.
     pub fn new(settings: &ConsumerSettings, patience: Duration) -> Result<Observer, SettingsError> {
-        let consumer = settings.client_config()?.create_with_context(Quiet);
+        let mut config = settings.client_config()?;
+        let consumer = config.set("log.connection.close", "true").create_with_context(Quiet::default());
         let consumer = consumer.map_err(|error| SettingsError::Client(error.to_string()))?;
-        Ok(Observer { consumer, patience })
+        Ok(Observer { consumer, patience, properties: settings.properties.clone() })
     }
 
     /// Who a topic is.
@@ -51,9 +70,55 @@ impl Observer {
     /// # Errors
     /// As [`topic_identity`].
     pub fn identity(&self, topic: &str) -> Result<TopicIdentity, IdentityError> {
-        // Errors of the connection are served by a poll and say nothing that the answer does not.
-        let _ = self.consumer.poll(Duration::ZERO);
-        topic_identity(self.consumer.client(), topic, self.patience)
+        topic_identity(self.consumer.client(), topic, self.patience).map_err(|error| self.because(error))
+    }
+
+    /// An error with its cause, where librdkafka complained of one: the answer itself says only that none came.
+    fn because(&self, error: IdentityError) -> IdentityError {
+        let IdentityError::Away { topic, .. } = &error else { return error };
+        // Complaints wait in the queue, behind log lines, until somebody polls.
+        let begun = Instant::now();
+        while begun.elapsed() < COMPLAINTS {
+            let _ = self.consumer.poll(COMPLAINTS);
+        }
+        match self.consumer.context().complaints.latest() {
+            None => error,
+            Some(reason) if is_refusal(&reason) => {
+                IdentityError::Credentials { topic: topic.clone(), reason: explain(&reason) }
+            }
+            Some(reason) => IdentityError::Away { topic: topic.clone(), reason: diagnose(&reason, &self.properties) },
+        }
+    }
+
+    /// The first offset of a partition whose record's timestamp is at or after a time, in milliseconds since 1970; `None`:
+    /// none is.
+    ///
+    /// # Errors
+    /// Kafka did not answer.
+    pub fn offset_at(&self, name: &TopicPartition, millis: i64) -> Result<Option<u64>, LogError> {
+        let asked = list([(name, Offset::Offset(millis))]);
+        let failed =
+            |error: KafkaError| LogError::Passing(format!("cannot ask Kafka for an offset of {name}: {error}"));
+        let found = self.consumer.offsets_for_times(asked, self.patience).map_err(failed)?;
+        let element = found.find_partition(&name.topic, name.partition);
+        element.as_ref().map_or(Ok(()), |element| element.error()).map_err(failed)?;
+        Ok(element.and_then(|element| raw(element.offset())))
+    }
+
+    /// Commits offsets for the group, which Kafka allows to somebody outside of it only while it has no member.
+    ///
+    /// # Errors
+    /// The group has members, or Kafka did not answer.
+    pub fn commit_alone(&self, offsets: &[(TopicPartition, u64)]) -> Result<(), LogError> {
+        let list = list(offsets.iter().map(|(name, offset)| (name, position(*offset))));
+        self.consumer.commit(&list, CommitMode::Sync).map_err(|error| {
+            LogError::Passing(match error.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::UnknownMemberId | RDKafkaErrorCode::IllegalGeneration) => {
+                    "the consumer group has members: stop all replicas first".to_owned()
+                }
+                _ => format!("cannot commit to Kafka: {error}"),
+            })
+        })
     }
 
     /// Bounds and commits of all partitions of a topic that has `partitions` of them.
@@ -66,5 +131,27 @@ impl Observer {
         let names: Vec<_> = numbers.map(|partition| TopicPartition { topic: Arc::clone(&topic), partition }).collect();
         let found = bounds(&self.consumer, &names, self.patience);
         names.into_iter().zip(found).map(|(name, found)| Ok((name, found?))).collect()
+    }
+
+    /// Bounds and commits of some partitions, in their order.
+    ///
+    /// # Errors
+    /// Kafka did not answer.
+    pub fn bounds_of(&self, partitions: &[TopicPartition]) -> Result<Vec<Bounds>, LogError> {
+        // Errors of the connection are served by a poll and say nothing that the answer does not.
+        let _ = self.consumer.poll(Duration::ZERO);
+        bounds(&self.consumer, partitions, self.patience).into_iter().collect()
+    }
+
+    /// Looks whether Kafka answers, by asking for a topic, which need not be there.
+    ///
+    /// # Errors
+    /// Kafka did not answer.
+    pub fn reach(&self, topic: &str) -> Result<(), LogError> {
+        let _ = self.consumer.poll(Duration::ZERO);
+        let asked = self.consumer.fetch_metadata(Some(topic), self.patience);
+        asked.map(drop).map_err(|error| {
+            LogError::Passing(format!("cannot ask Kafka for the topic {topic}: {error}; asked again later"))
+        })
     }
 }

@@ -163,7 +163,7 @@ struct Deliveries {
 
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        tracing::debug!(target: "librdkafka", ?level, facility, "{line}");
+        tracing::debug!(target: "librdkafka", severity = ?level, facility, "{line}");
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

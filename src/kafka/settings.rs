@@ -1,9 +1,12 @@
 //! How a consumer is configured: what the engine fixes, what it recommends, and what an operator may add.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
+
+use super::properties::{Verdict, judge};
 
 /// How the members of a group agree on who reads which partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -16,7 +19,7 @@ pub enum GroupProtocol {
 }
 
 /// What a consumer needs to know.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct ConsumerSettings {
     /// Bootstrap servers, `host:port[,host:port…]`.
     pub brokers: String,
@@ -28,8 +31,22 @@ pub struct ConsumerSettings {
     pub topics: Vec<String>,
     /// Group protocol.
     pub protocol: GroupProtocol,
-    /// Further librdkafka properties; those that the engine fixes are refused.
+    /// Further librdkafka properties, how to get in among them; those that the engine fixes are refused.
     pub properties: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for ConsumerSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Properties hold passwords: their names are enough.
+        f.debug_struct("ConsumerSettings")
+            .field("brokers", &self.brokers)
+            .field("group", &self.group)
+            .field("client_id", &self.client_id)
+            .field("topics", &self.topics)
+            .field("protocol", &self.protocol)
+            .field("properties", &self.properties.keys())
+            .finish()
+    }
 }
 
 /// Why a client could not be configured or created.
@@ -47,23 +64,6 @@ pub enum SettingsError {
     #[error("cannot create the Kafka client: {0}; check the properties against librdkafka's list")]
     Client(String),
 }
-
-/// Properties no operator may set: each would move a position, commit an offset or show an aborted event behind the
-/// engine's back. The aliases `metadata.broker.list` and `auto.commit.enable` are librdkafka's.
-const FIXED: &[&str] = &[
-    "auto.commit.enable",
-    "auto.offset.reset",
-    "bootstrap.servers",
-    "client.id",
-    "enable.auto.commit",
-    "enable.auto.offset.store",
-    "enable.partition.eof",
-    "group.id",
-    "group.protocol",
-    "isolation.level",
-    "metadata.broker.list",
-    "partition.assignment.strategy",
-];
 
 /// Defaults that differ from librdkafka's, and may be overridden.
 const RECOMMENDED: &[(&str, &str)] = &[
@@ -93,10 +93,12 @@ impl ConsumerSettings {
             config.set(*key, *value);
         }
         for (key, value) in &self.properties {
-            if FIXED.contains(&key.trim()) {
-                return Err(SettingsError::Fixed(key.clone()));
-            }
-            config.set(key, value);
+            match judge(key) {
+                Verdict::Fixed(_) | Verdict::Setting("brokers" | "group" | "protocol") => {
+                    return Err(SettingsError::Fixed(key.clone()));
+                }
+                Verdict::Free | Verdict::Setting(_) => config.set(key, value),
+            };
         }
         config
             .set("group.id", &self.group)
@@ -123,6 +125,7 @@ pub(super) fn base(brokers: &str, client_id: &str) -> ClientConfig {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
+    use super::super::properties::FIXED;
     use super::*;
 
     fn settings(properties: &[(&str, &str)]) -> ConsumerSettings {
@@ -138,11 +141,20 @@ mod tests {
 
     #[test]
     fn every_fixed_property_is_refused_by_name() {
-        for key in FIXED {
+        let own = ["bootstrap.servers", "metadata.broker.list", "group.id", "group.protocol"];
+        for key in FIXED.iter().map(|(key, _)| *key).chain(own) {
             let error = settings(&[(key, "x")]).client_config().unwrap_err();
-            assert_eq!(error, SettingsError::Fixed((*key).into()));
+            assert_eq!(error, SettingsError::Fixed(key.into()));
             assert!(error.to_string().contains(key), "{error}");
         }
+    }
+
+    #[test]
+    fn passwords_are_handed_on_and_never_shown() {
+        let settings = settings(&[("sasl.password", "hunter2"), ("security.protocol", "sasl_ssl")]);
+        assert_eq!(settings.client_config().unwrap().get("sasl.password"), Some("hunter2"));
+        let shown = format!("{settings:?}");
+        assert!(!shown.contains("hunter2") && shown.contains("sasl.password"), "{shown}");
     }
 
     #[test]

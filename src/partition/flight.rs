@@ -25,6 +25,7 @@ use super::token::{Suffix, Token};
 use super::{Action, Backoff, Stop, Terms};
 use crate::batch::{Batch, Block, Key};
 use crate::failpoint::{self, Point};
+use crate::meter::Note;
 use crate::plan::{Plan, TableKind};
 use crate::ports::{Connection, Insert, Marks, Question, Rows};
 
@@ -32,13 +33,19 @@ use crate::ports::{Connection, Insert, Marks, Question, Rows};
 #[derive(Debug)]
 pub(super) struct Flight {
     batch: Arc<Batch>,
+    /// Where the ledger ended at the last answer: it never goes back.
+    end: u64,
     step: Step,
     /// Tokens in use, by what they are for; `None` is the ledger's.
     tokens: BTreeMap<Option<Key>, Token>,
+    /// Where those were heard of. What is known of a token is forgotten with its connection: a server that was restored
+    /// from a backup in between may not know the token any more.
+    connection: Option<Connection>,
     /// Whether the ledger's recorded marks are to be asked too: another writer has moved the ledger.
     recorded: bool,
-    /// The marks that our ledger row recorded, once it was sent.
-    row_marks: Option<BTreeMap<Key, u64>>,
+    /// Where our ledger row begins and the marks that it recorded, once it was sent.
+    row_marks: Option<(u64, BTreeMap<Key, u64>)>,
+    sealed_at: Duration,
     backoff: Backoff,
 }
 
@@ -46,8 +53,8 @@ pub(super) struct Flight {
 enum Step {
     /// Ask for the marks, not before the time.
     Ask { due: Duration },
-    /// Asked for the marks of these keys.
-    Asking { keys: BTreeSet<Key> },
+    /// Asked for the marks of these keys, at that time.
+    Asking { keys: BTreeSet<Key>, asked: Duration },
     /// Send these, last first, not before the time.
     Send { due: Duration, outbox: Vec<Insert> },
     /// The insert under `token` is out, these follow.
@@ -59,6 +66,8 @@ enum Step {
 pub(super) struct Known {
     pub(super) marks: Marks,
     keys: BTreeSet<Key>,
+    /// When they were asked: what was not there by then may have come since.
+    asked: Duration,
 }
 
 /// What an answer means for the flight.
@@ -78,11 +87,14 @@ impl Flight {
         recorded: &BTreeMap<Key, u64>,
     ) -> Flight {
         let mut flight = Flight {
+            end: batch.from(),
             batch,
             step: Step::Ask { due: terms.now },
             tokens: BTreeMap::new(),
+            connection: None,
             recorded: false,
             row_marks: None,
+            sealed_at: terms.now,
             backoff: Backoff::default(),
         };
         if let Some(known) = known
@@ -117,7 +129,7 @@ impl Flight {
                     keys: keys.iter().copied().collect(),
                     recorded: self.recorded,
                 };
-                self.step = Step::Asking { keys };
+                self.step = Step::Asking { keys, asked: terms.now };
                 Some(Action::Ask(question))
             }
             Step::Send { due, outbox } if *due <= terms.now => {
@@ -166,11 +178,11 @@ impl Flight {
 
     /// Puts an answer together with the question that it belongs to.
     pub(super) fn answered(&mut self, marks: Marks) -> Known {
-        let keys = match &mut self.step {
-            Step::Asking { keys } => std::mem::take(keys),
-            Step::Ask { .. } | Step::Send { .. } | Step::Sending { .. } => BTreeSet::new(),
+        let (keys, asked) = match &mut self.step {
+            Step::Asking { keys, asked } => (std::mem::take(keys), *asked),
+            Step::Ask { .. } | Step::Send { .. } | Step::Sending { .. } => (BTreeSet::new(), Duration::ZERO),
         };
-        Known { marks, keys }
+        Known { marks, keys, asked }
     }
 
     /// Decides what the marks mean.
@@ -182,7 +194,9 @@ impl Flight {
     ) -> Result<Landing, Stop> {
         let from = self.batch.from();
         let end = known.marks.ledger.end;
-        let Some(end) = end.filter(|&end| end >= from) else { return Err(Stop::LedgerWentBack { end, from }) };
+        let before = self.end;
+        let Some(end) = end.filter(|&end| end >= before) else { return Err(Stop::LedgerWentBack { end, before }) };
+        self.end = end;
         let ours = self.row_marks.is_some() && end == self.batch.to();
         if end != from && !ours && !self.recorded {
             // Another writer wrote ledger rows that we have not read the marks of.
@@ -191,7 +205,13 @@ impl Flight {
             return Ok(Landing::Ahead);
         }
         if end >= self.batch.to() {
-            return Ok(Landing::Done { end, recorded: self.row_marks.take().filter(|_| ours) });
+            let recorded = self.row_marks.take().filter(|_| ours).map(|(at, marks)| {
+                let row = self.batch.ledger_row(terms.plan, at, BTreeMap::new());
+                let took = terms.now.saturating_sub(self.sealed_at);
+                terms.meter.note(Note::Written { batch: &self.batch, row: &row, took, now: terms.now });
+                marks
+            });
+            return Ok(Landing::Done { end, recorded });
         }
         self.build(terms, known, recorded, end);
         Ok(Landing::Ahead)
@@ -205,6 +225,9 @@ impl Flight {
             return;
         }
         let connection = known.marks.connection;
+        if self.connection.replace(connection) != Some(connection) {
+            self.tokens.clear();
+        }
         let mut seen = BTreeMap::new();
         let mut outbox = Vec::new();
         let mut unseen = false;
@@ -219,7 +242,7 @@ impl Flight {
                 seen.insert(key, last + 1);
                 continue;
             }
-            let (suffix, again) = self.token(terms, Some(key), mark);
+            let (suffix, again) = self.token(terms, Some(key), mark, known.asked);
             unseen |= again;
             let table = &terms.plan.table(key.table).name;
             outbox.push(Insert {
@@ -230,9 +253,9 @@ impl Flight {
         }
         failpoint::reach(if outbox.is_empty() { Point::BlocksSeen } else { Point::MarksKnown });
         if outbox.is_empty() {
-            let (suffix, again) = self.token(terms, None, at);
+            let (suffix, again) = self.token(terms, None, at, known.asked);
             unseen |= again;
-            self.row_marks = Some(seen.clone());
+            self.row_marks = Some((at, seen.clone()));
             outbox.push(self.ledger_insert(terms.plan, connection, at, &suffix, seen));
         }
         let due = if unseen { self.backoff.after_failure(terms.now) } else { terms.now };
@@ -267,16 +290,19 @@ impl Flight {
         }
     }
 
-    /// The token on `base`, and whether an insert under it was acknowledged and yet is not seen.
-    fn token(&mut self, terms: Terms<'_>, target: Option<Key>, base: u64) -> (Suffix, bool) {
+    /// The token on `base`, and whether an insert under it was acknowledged and yet was not seen by a question asked at
+    /// `asked`.
+    fn token(&mut self, terms: Terms<'_>, target: Option<Key>, base: u64, asked: Duration) -> (Suffix, bool) {
         let token = self.tokens.entry(target).or_insert(Token::on(base));
-        let before = token.suffix();
-        let unseen = token.missed(base, terms.tuning.insert_timeout, terms.now);
-        if before != token.suffix() {
-            let place = target.map_or("ledger", |key| &terms.plan.table(key.table).name);
+        let burnt = token.burnt();
+        let unseen = token.missed(base, terms.tuning.insert_timeout, asked);
+        if token.burnt() > burnt {
+            let table = target.map_or("ledger", |key| &terms.plan.table(key.table).name);
+            terms.meter.note(Note::Burnt { table });
+            let source = self.batch.source();
             tracing::warn!(
-                source = %self.batch.source(),
-                "ClickHouse acknowledged an insert into {place} on the mark {base} and yet does not have it: the same rows go \
+                topic = %source.topic, partition = source.partition, offset = base,
+                "ClickHouse acknowledged an insert into {table} on the mark {base} and yet does not have it: the same rows go \
                  out under another token. Once after its crash this is right; again and again, it drops what it is given"
             );
         }

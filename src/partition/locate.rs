@@ -8,6 +8,7 @@ use super::running::Running;
 use super::token::Token;
 use super::{Action, Backoff, Lost, Reply, Stop, Terms};
 use crate::batch::{Key, LedgerKind, LedgerRow, Source, Window};
+use crate::meter::Note;
 use crate::plan::Plan;
 use crate::ports::{Bounds, Connection, Insert, LedgerEnd, LogError, Question, Rows, StoreError};
 
@@ -22,6 +23,10 @@ pub(super) struct Locate {
     /// The ledger's end that lay below the log's start when the log was asked: another writer may have moved it between
     /// the two answers, so it is asked once more before anything is called lost.
     doubted: Option<u64>,
+    /// When the ledger was last asked.
+    asked: Duration,
+    /// Where the tokens were heard of. What is known of a token is forgotten with its connection.
+    connection: Option<Connection>,
     backoff: Backoff,
 }
 
@@ -82,6 +87,8 @@ impl Locate {
             first: Token::on(0),
             lost: None,
             doubted: None,
+            asked: Duration::ZERO,
+            connection: None,
             backoff: Backoff::default(),
         }
     }
@@ -90,6 +97,7 @@ impl Locate {
         match &mut self.step {
             Step::Ledger { due } if *due <= terms.now => {
                 self.step = Step::Waiting;
+                self.asked = terms.now;
                 Some(Action::Ask(Question { source: source.clone(), from: 0, keys: Vec::new(), recorded: true }))
             }
             Step::Bounds { due, connection, ledger } if *due <= terms.now => {
@@ -161,7 +169,8 @@ impl Locate {
             (Step::Pending(place), Reply::Started(Ok(()))) => {
                 let warm = place.read_from < place.end;
                 let cut_until = if place.is_cut(terms.plan) { place.log_start + terms.plan.limits.horizon } else { 0 };
-                tracing::info!(source = %source, "starting at the ledger's end, offset {}", place.end);
+                let (topic, offset) = (&source.topic, place.end);
+                tracing::info!(%topic, partition = source.partition, offset, "starting at the ledger's end");
                 let ready = Running::new(source.clone(), place.end, place.recorded, place.window, cut_until);
                 return Ok(Some(Located { ready, warm }));
             }
@@ -198,6 +207,10 @@ impl Locate {
         ledger: LedgerEnd,
         bounds: Bounds,
     ) -> Result<Step, Stop> {
+        if self.connection.replace(connection) != Some(connection) {
+            self.first = Token::on(0);
+            self.lost = self.lost.map(|_| Token::on(0));
+        }
         let Some(end) = ledger.end else {
             // The one time that a committed offset is believed; and not in a later life of the topic, for the commit may
             // well be of the life before.
@@ -205,12 +218,16 @@ impl Locate {
             let at = committed.unwrap_or(bounds.start).max(bounds.start).min(bounds.end.max(bounds.start));
             if let Some(committed) = committed.filter(|&committed| committed != at) {
                 tracing::warn!(
-                    %source, committed,
+                    topic = %source.topic, partition = source.partition, committed,
                     "the first start is at {at}: the group had committed {committed}, and the log has offsets {}..{}",
                     bounds.start, bounds.end
                 );
             }
-            let unseen = self.first.missed(0, terms.tuning.insert_timeout, terms.now);
+            let burnt = self.first.burnt();
+            let unseen = self.first.missed(0, terms.tuning.insert_timeout, self.asked);
+            if self.first.burnt() > burnt {
+                terms.meter.note(Note::Burnt { table: "ledger" });
+            }
             let due = if unseen { self.backoff.after_failure(terms.now) } else { terms.now };
             return Ok(Step::Write { due, connection, row: Gap::Start { at } });
         };
@@ -225,9 +242,9 @@ impl Locate {
         }
         if let Some(committed) = bounds.committed.filter(|&committed| committed > end) {
             tracing::warn!(
-                source = %source, committed, ledger = end,
-                "the committed offset is ahead of the ledger; the ledger decides: reading from {end} (to \
-                 leave events out on purpose, delete them from the topic with kafka-delete-records)"
+                topic = %source.topic, partition = source.partition, offset = end, committed,
+                "the committed offset is ahead of the ledger; the ledger decides: reading from {end}. To \
+                 leave events out on purpose, delete them from the topic (kafka-delete-records); to read some again, `highwater rewind`"
             );
         }
         let read_from = end.saturating_sub(terms.plan.limits.horizon).max(bounds.start);
@@ -255,14 +272,15 @@ impl Locate {
         }
         let mut token = self.lost.unwrap_or_else(|| {
             tracing::error!(
-                %source,
+                topic = %source.topic, partition = source.partition, offset = lost.start,
                 "offsets {}..{} were deleted from the log before they were read: those events are gone. The ledger records \
                  them as lost and reading goes on at {}; raise the topic's retention",
                 lost.start, lost.end, lost.end
             );
+            terms.meter.note(Note::Lost { source, offsets: lost.end - lost.start });
             Token::on(lost.start)
         });
-        let unseen = token.missed(lost.start, terms.tuning.insert_timeout, terms.now);
+        let unseen = token.missed(lost.start, terms.tuning.insert_timeout, self.asked);
         self.lost = Some(token);
         let due = if unseen { self.backoff.after_failure(terms.now) } else { terms.now };
         Ok(Step::Write { due, connection, row: Gap::Lost { from: lost.start, to: lost.end } })

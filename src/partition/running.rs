@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::flight::{Flight, Known, Landing};
-use super::{Action, Reply, Stop, Terms, Tuning};
+use super::watermark::Watermark;
+use super::{Action, Reply, Status, Stop, Terms, Tuning};
 use crate::batch::{Batch, Key, Progress, Source, Window};
+use crate::meter::{Note, Why};
 use crate::plan::Plan;
 use crate::ports::{Record, StoreError};
 
@@ -16,6 +18,7 @@ pub(super) struct Running {
     source: Source,
     window: Window,
     progress: Progress,
+    watermark: Watermark,
     /// The ledger's end as last seen: everything below is written.
     done: u64,
     /// How far the group was told.
@@ -25,6 +28,8 @@ pub(super) struct Running {
     /// Batches that begin below this offset may have kept an old duplicate.
     cut_until: u64,
     open: Batch,
+    /// Greatest record timestamp of the batch sealed last that had one, milliseconds since 1970.
+    latest_ms: Option<i64>,
     /// When the open batch took in its first message.
     opened_at: Duration,
     flight: Option<Flight>,
@@ -46,8 +51,10 @@ impl Running {
         Running {
             open: Batch::new(source.clone(), end, end < cut_until),
             source,
+            latest_ms: None,
             window,
             progress: Progress::default(),
+            watermark: Watermark::default(),
             done: end,
             committed: 0,
             recorded,
@@ -73,6 +80,22 @@ impl Running {
         self.flight.is_none() && self.open.is_empty()
     }
 
+    /// Whether all that the log had is written.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.is_idle() && self.watermark.end().is_some_and(|end| end >= self.open.to())
+    }
+
+    /// As [`super::Partition::quiet`].
+    pub(super) fn quiet(&mut self, high: u64, terms: Terms<'_>) {
+        if self.is_quiet() {
+            self.watermark.quiet(high, terms);
+        }
+    }
+
+    pub(super) fn watermark(&self) -> Option<i64> {
+        self.watermark.reached()
+    }
+
     pub(super) fn flush(&mut self) {
         self.flush = !self.open.is_empty();
     }
@@ -90,6 +113,7 @@ impl Running {
         if record.offset < self.open.to() {
             return; // delivered before a restart of the fetch: taken in already
         }
+        self.watermark.record();
         if self.open.is_empty() {
             self.opened_at = terms.now;
         }
@@ -103,11 +127,14 @@ impl Running {
             self.opened_at = terms.now;
         }
         self.open.extend(offset);
+        self.watermark.end_of_log(offset);
     }
 
     pub(super) fn next(&mut self, terms: Terms<'_>) -> Option<Action> {
-        if self.flight.is_none() && self.is_due(terms) {
-            self.seal(terms);
+        if self.flight.is_none()
+            && let Some(why) = self.due(terms)
+        {
+            self.seal(terms, why);
         }
         if let Some(flight) = &mut self.flight {
             let open = &self.open;
@@ -131,18 +158,43 @@ impl Running {
         self.open.events() >= tuning.seal_events || self.open.bytes() >= tuning.seal_bytes
     }
 
-    fn is_due(&self, terms: Terms<'_>) -> bool {
-        !self.open.is_empty()
-            && (self.flush
-                || self.is_full(terms.tuning)
-                || terms.now.saturating_sub(self.opened_at) >= terms.tuning.seal_after)
+    /// Why the open batch is to be sealed now, if it is.
+    fn due(&self, terms: Terms<'_>) -> Option<Why> {
+        let aged = terms.now.saturating_sub(self.opened_at) >= terms.tuning.seal_after;
+        match self.open.events() {
+            _ if self.open.is_empty() => None,
+            events if events >= terms.tuning.seal_events => Some(Why::Events),
+            _ if self.open.bytes() >= terms.tuning.seal_bytes => Some(Why::Bytes),
+            _ if aged => Some(Why::Age),
+            _ => self.flush.then_some(Why::Early),
+        }
     }
 
-    fn seal(&mut self, terms: Terms<'_>) {
+    /// How the partition stands, whose log was last read to its end at `end`.
+    pub(super) fn status(&self, end: u64) -> Status {
+        let flying = self.flight.as_ref().and_then(|flight| flight.batch().stamps());
+        let open = self.open.stamps();
+        Status {
+            position: Some(self.open.to().max(end)),
+            done: Some(self.done),
+            oldest_ms: flying.into_iter().chain(open).map(|(least, _)| least).min(),
+            latest_ms: open.map(|(_, greatest)| greatest).or(self.latest_ms),
+            greatest_event_ms: self.progress.greatest_ms(),
+            bytes: self.bytes(),
+            paused: self.paused,
+            stopped: None,
+        }
+    }
+
+    fn seal(&mut self, terms: Terms<'_>, why: Why) {
+        let age = terms.now.saturating_sub(self.opened_at);
+        terms.meter.note(Note::Sealed { batch: &self.open, why, age });
+        self.latest_ms = self.open.stamps().map(|(_, greatest)| greatest).or(self.latest_ms);
         let to = self.open.to();
         let next = Batch::new(self.source.clone(), to, to < self.cut_until);
         let batch = Arc::new(std::mem::replace(&mut self.open, next));
         self.flush = false;
+        self.watermark.seal(self.progress.greatest_ms(), terms);
         self.flight = Some(Flight::new(terms, batch, self.known.take(), &self.recorded));
     }
 
@@ -159,6 +211,7 @@ impl Running {
                     Landing::Ahead => {}
                     Landing::Done { end, recorded } => {
                         self.done = end;
+                        self.watermark.written();
                         self.recorded.extend(recorded.unwrap_or_default());
                         self.known = Some(known);
                         self.flight = None;

@@ -31,14 +31,14 @@ pub enum Stop {
     OtherTopic(String),
     /// The ledger lost rows that it had.
     #[error(
-        "the ledger now ends at {}, but this batch begins at {from}: rows of the ledger are missing (restored from an \
+        "the ledger now ends at {}, but it ended at {before}: rows of the ledger are missing (restored from an \
          older backup?); run `highwater audit`, then restart", show(.end)
     )]
     LedgerWentBack {
         /// What it says now.
         end: Option<u64>,
-        /// Where the batch begins.
-        from: u64,
+        /// Where it ended before.
+        before: u64,
     },
     /// The server refuses for good.
     #[error("ClickHouse refuses {what} for good: {error}; mend the cause, then restart")]
@@ -50,6 +50,54 @@ pub enum Stop {
     },
 }
 
+impl Stop {
+    /// A short name to group by.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Stop::LogStartsLater { .. } => "log_starts_later",
+            Stop::LogEndsEarlier { .. } => "log_ends_earlier",
+            Stop::OtherTopic(_) => "other_topic",
+            Stop::LedgerWentBack { .. } => "ledger_went_back",
+            Stop::Refused { .. } => "refused",
+        }
+    }
+}
+
 fn show(end: &Option<u64>) -> String {
     end.map_or_else(|| "nothing".to_owned(), |end| end.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_runbook_has_every_reason() {
+        let runbook = include_str!("../../docs/runbook.md");
+        let headings: Vec<&str> = runbook
+            .lines()
+            .filter(|line| line.starts_with("###"))
+            .flat_map(|line| line.split('`').skip(1).step_by(2))
+            .collect();
+        let text = || "it".to_owned();
+        let reasons = [
+            Stop::LogStartsLater { ledger: 1, start: 2 },
+            Stop::LogEndsEarlier { ledger: 2, end: 1 },
+            Stop::OtherTopic("the topic t is another one than when it was claimed".to_owned()),
+            Stop::LedgerWentBack { end: None, before: 1 },
+            Stop::Refused { what: text(), error: text() },
+        ];
+        for reason in reasons {
+            // A reason that is added here has to be added to the list above.
+            match reason {
+                Stop::LogStartsLater { .. }
+                | Stop::LogEndsEarlier { .. }
+                | Stop::OtherTopic(_)
+                | Stop::LedgerWentBack { .. }
+                | Stop::Refused { .. } => {}
+            }
+            let said = reason.to_string();
+            assert!(headings.iter().any(|heading| said.contains(heading)), "{said}");
+        }
+    }
 }

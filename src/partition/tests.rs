@@ -1,10 +1,15 @@
 //! The guards, and where a partition begins. What happens in between is the simulation's.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod watermark;
+
 use std::collections::BTreeMap;
+
+use std::sync::Mutex;
 
 use super::*;
 use crate::batch::LedgerKind;
+use crate::meter::Note;
 use crate::plan::{Limits, Sources};
 use crate::ports::{Connection, LedgerEnd, Rows};
 
@@ -31,6 +36,24 @@ struct Bench {
     paused: u32,
     asked: u32,
     tokens: Vec<String>,
+    notes: Notes,
+}
+
+/// What was told, in words.
+#[derive(Debug, Default)]
+struct Notes(Mutex<Vec<String>>);
+
+impl Meter for Notes {
+    fn note(&self, note: Note<'_>) {
+        self.0.lock().unwrap().push(match note {
+            Note::Sealed { batch, why, age } => format!("sealed {} {} {age:?}", batch.events(), why.name()),
+            Note::Written { row, took, .. } => {
+                format!("written {}..{} {} {took:?}", row.from, row.to, row.dead_letters)
+            }
+            Note::Burnt { table } => format!("burnt {table}"),
+            other => format!("{other:?}"),
+        });
+    }
 }
 
 impl Bench {
@@ -61,12 +84,13 @@ impl Bench {
             paused: 0,
             asked: 0,
             tokens: Vec::new(),
+            notes: Notes::default(),
         }
     }
 
     fn run(&mut self) {
         for _ in 0..50 {
-            let terms = Terms { plan: &self.plan, tuning: &self.tuning, now: self.now };
+            let terms = Terms { plan: &self.plan, tuning: &self.tuning, now: self.now, meter: &self.notes };
             let Some(action) = self.partition.next(terms) else {
                 self.now += Duration::from_secs(2);
                 continue;
@@ -101,18 +125,19 @@ impl Bench {
                 }
                 Action::Resume | Action::Commit(_) => continue,
             };
-            let terms = Terms { plan: &self.plan, tuning: &self.tuning, now: self.now };
+            let terms = Terms { plan: &self.plan, tuning: &self.tuning, now: self.now, meter: &self.notes };
             self.partition.reply(terms, reply);
         }
     }
 
     fn end(&mut self, offset: u64) {
-        self.partition.end_of_log(Terms { plan: &self.plan, tuning: &self.tuning, now: self.now }, offset);
+        let terms = Terms { plan: &self.plan, tuning: &self.tuning, now: self.now, meter: &self.notes };
+        self.partition.end_of_log(terms, offset);
     }
 
     fn noise(&mut self, offset: u64) {
         let record = Record { topic: "t", partition: 0, offset, timestamp_ms: 1, key: None, payload: Some(b"noise") };
-        let terms = Terms { plan: &self.plan, tuning: &self.tuning, now: self.now };
+        let terms = Terms { plan: &self.plan, tuning: &self.tuning, now: self.now, meter: &self.notes };
         self.partition.record(terms, &record);
     }
 }
@@ -248,6 +273,47 @@ fn it_writes_a_batch_and_stops_when_the_ledger_goes_back() {
     bench.run();
     assert!(bench.partition.is_stopped());
     assert!(bench.rows.is_empty(), "nothing was written onto the gap");
+}
+
+#[test]
+fn it_tells_what_it_does_and_how_it_stands() {
+    let mut bench = Bench::new(Some(40), 0, 100, None);
+    assert_eq!(bench.partition.status(), Status::default());
+    bench.run();
+    bench.end(40);
+    let status = bench.partition.status();
+    assert_eq!((status.position, status.done, status.oldest_ms), (Some(40), Some(40), None));
+    (40..45).for_each(|offset| bench.noise(offset));
+    let status = bench.partition.status();
+    assert_eq!(
+        (status.position, status.done, status.oldest_ms, status.latest_ms),
+        (Some(45), Some(40), Some(1), Some(1))
+    );
+    assert!(status.bytes > 0 && status.stopped.is_none());
+    bench.run();
+    // A marker of a transaction follows the last record.
+    bench.end(46);
+    let status = bench.partition.status();
+    assert_eq!((status.position, status.done, status.oldest_ms, status.latest_ms), (Some(46), Some(45), None, Some(1)));
+    assert_eq!(*bench.notes.0.lock().unwrap(), ["sealed 5 age 2s", "written 40..45 5 0ns"]);
+    // It is refused: what stood last stays to be seen.
+    bench.insert = Err(StoreError::Refused("code 60".to_owned()));
+    bench.noise(50);
+    bench.run();
+    let status = bench.partition.status();
+    assert_eq!((status.stopped, status.done, status.oldest_ms), (Some("refused"), Some(45), Some(1)));
+}
+
+#[test]
+fn it_tells_of_a_token_without_a_part() {
+    let mut bench = Bench::new(Some(0), 0, 100, None);
+    bench.run();
+    bench.lands = false;
+    bench.noise(0);
+    bench.run();
+    let notes = bench.notes.0.lock().unwrap();
+    assert_eq!(notes[..2], ["sealed 1 age 2s", "burnt ledger"]);
+    assert!(notes.iter().all(|note| !note.starts_with("written")), "{notes:?}");
 }
 
 #[test]

@@ -32,17 +32,25 @@ impl Token {
         self.base == base && self.acknowledged.is_some()
     }
 
-    /// The mark was asked: it is `base`, so what was inserted on it is not there. Answers whether that is against an
-    /// acknowledgement.
-    pub(super) fn missed(&mut self, base: u64, insert_timeout: Duration, now: Duration) -> bool {
+    /// The mark was asked at the time `asked`: it is `base`, so what was inserted on it was not there. Answers whether that
+    /// is against an acknowledgement.
+    ///
+    /// The time of the question counts and not that of its answer, which may have been heard much later: the part may
+    /// have come in between.
+    pub(super) fn missed(&mut self, base: u64, insert_timeout: Duration, asked: Duration) -> bool {
         if self.base != base {
             *self = Token::on(base);
         }
         let acknowledged = self.acknowledged;
-        if acknowledged.is_some_and(|at| now.saturating_sub(at) >= insert_timeout) {
+        if acknowledged.is_some_and(|at| asked.saturating_sub(at) >= insert_timeout) {
             *self = Token { burnt: self.burnt + 1, ..Token::on(base) };
         }
         acknowledged.is_some()
+    }
+
+    /// How many before it were burnt.
+    pub(super) fn burnt(self) -> u32 {
+        self.burnt
     }
 
     /// What tells it from its burnt predecessors.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::measure::{self, Part};
-use super::series::Series;
+use super::series::{OTHER, Series};
 use super::table::Rollup;
 use crate::columns::{Column, Columns, LowCardinality, Values};
 
@@ -62,6 +62,17 @@ impl Rollup {
                 nulls,
             })
             .collect()
+    }
+
+    /// How many events of a block of this rollup went to the series beyond the limit.
+    pub fn overflow(&self, block: &[&Column]) -> u64 {
+        // Without dimensions the minutes beyond the limit are added to no other.
+        let Some(by) = self.by.first().map(|first| &first.name) else { return 0 };
+        let column = |name: &str| block.iter().find(|column| column.name == name).map(|column| &column.values);
+        let (Some(Values::LowCardinality(names)), Some(Values::UInt64(counts))) = (column(by), column("count")) else {
+            return 0;
+        };
+        (0..counts.len()).filter(|&row| names.get(row) == OTHER).map(|row| counts[row]).sum()
     }
 }
 

@@ -3,7 +3,7 @@
 //! A rollup block is a function of raw columns and of nothing else, so it can be computed again from any range of them.
 //!
 //! ```text
-//! packs/*.toml ──Pack::parse──▶ Pack ─┐
+//! packs/*.toml ──Pack::parse──▶ Pack ─┐             Metric ───────────────▶ views
 //!                      [EventType] ───┴─resolve──▶ Rollup ──part_columns──▶ DDL
 //!                                                    │
 //!                      Columns[rows] ────────────────┴──build──▶ block
@@ -11,10 +11,12 @@
 //! ```
 
 mod block;
+mod condition;
 #[cfg(test)]
 mod fixture;
 mod histogram;
 mod measure;
+mod metric;
 mod pack;
 mod price;
 mod pricer;
@@ -23,8 +25,11 @@ mod series;
 mod table;
 
 pub use block::Marker;
+pub use condition::{Condition, ConditionError};
+pub use metric::{Metric, Quantity};
 pub use pack::{Pack, PackError};
 pub use price::{COST_SCALE, PriceError, PriceList};
 pub use pricer::Pricer;
-pub use resolve::resolve;
+pub use resolve::{Resolved, resolve};
+pub use series::OTHER;
 pub use table::{Dimension, Measure, Merge, Number, PartColumn, Rollup};

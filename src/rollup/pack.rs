@@ -4,33 +4,87 @@
 //! [[rollup]]
 //! event = "llm_call"                          # an event type
 //! name = "llm_call_1m"                        # of the view; this is the default
+//! version = 1                                 # the next one wherever `by` was changed; this is the default
 //! by = ["app", "environment", "model"]        # its dimensions
 //! sum = ["input_tokens", "cost_usd"]          # numbers
 //! distribution = ["latency_ms"]               # numbers to take percentiles of
+//!
+//! [[metric]]
+//! name = "llm_error_rate"                     # of the view
+//! question = "Which share of calls failed?"   # one line
+//! unit = "share"
+//! rollup = "llm_call_1m"                      # or: event = "llm_call", for the first of its rollups that has it all
+//! by = ["app", "model"]                       # some of the rollup's dimensions
+//! where = "environment = 'production'"        # which series; see `Condition`
+//! ratio = "status in ('error', 'timeout')"    # and one of count, sum, mean, cost, ratio, quantiles
 //! ```
 
 use serde::Deserialize;
+use toml::Spanned;
+
+use crate::config::nearest;
 
 /// A pack's file, read but not yet held against event types.
 #[derive(Debug, Clone)]
 pub struct Pack {
     /// Its name for error messages.
     pub(super) file: String,
+    text: String,
     /// Its rollups, in its order.
     pub(super) rollups: Vec<RollupEntry>,
+    /// Its metrics, in its order.
+    pub(super) metrics: Vec<MetricEntry>,
 }
 
 /// One `[[rollup]]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RollupEntry {
-    pub(super) event: String,
-    pub(super) name: Option<String>,
-    pub(super) by: Vec<String>,
+    pub(super) event: Spanned<String>,
+    pub(super) name: Option<Spanned<String>>,
+    pub(super) version: Option<Spanned<u32>>,
+    pub(super) by: Vec<Spanned<String>>,
     #[serde(default)]
-    pub(super) sum: Vec<String>,
+    pub(super) sum: Vec<Spanned<String>>,
     #[serde(default)]
-    pub(super) distribution: Vec<String>,
+    pub(super) distribution: Vec<Spanned<String>>,
+}
+
+/// One `[[metric]]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MetricEntry {
+    pub(super) name: Spanned<String>,
+    pub(super) question: Spanned<String>,
+    pub(super) unit: Spanned<String>,
+    pub(super) rollup: Option<Spanned<String>>,
+    pub(super) event: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) by: Vec<Spanned<String>>,
+    pub(super) r#where: Option<Spanned<String>>,
+    pub(super) count: Option<Spanned<bool>>,
+    pub(super) sum: Option<Spanned<Names>>,
+    pub(super) mean: Option<Spanned<String>>,
+    pub(super) cost: Option<Spanned<bool>>,
+    pub(super) ratio: Option<Spanned<toml::Value>>,
+    pub(super) quantiles: Option<Spanned<String>>,
+}
+
+/// A name or a list of names.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged, expecting = "expected the name of a number or a list of such names")]
+pub(super) enum Names {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl Names {
+    pub(super) fn into_vec(self) -> Vec<String> {
+        match self {
+            Names::One(name) => vec![name],
+            Names::Many(names) => names,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -38,26 +92,34 @@ pub(super) struct RollupEntry {
 struct File {
     #[serde(default)]
     rollup: Vec<RollupEntry>,
+    #[serde(default)]
+    metric: Vec<MetricEntry>,
 }
 
 /// Why a pack can't be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PackError {
     /// Not TOML, or not the keys of a pack.
-    #[error("{file}: not a pack: {error}")]
+    #[error("{file}:{line}: not a pack: {what}")]
     Syntax {
         /// The file.
         file: String,
-        /// The parser's message, with line, column and key.
-        error: String,
+        /// Its line, from 1.
+        line: usize,
+        /// What is wrong there.
+        what: String,
     },
-    /// A rollup that can't be made.
-    #[error("{file}: rollup {rollup}: {key}: {what}")]
-    Rollup {
+    /// A rollup or a metric that can't be made.
+    #[error("{file}:{line}: {kind} {name}: {key}: {what}")]
+    Entry {
         /// The file.
         file: String,
-        /// The rollup's name.
-        rollup: String,
+        /// Its line, from 1.
+        line: usize,
+        /// `rollup` or `metric`.
+        kind: &'static str,
+        /// Its name.
+        name: String,
         /// Which of its keys is wrong.
         key: &'static str,
         /// What is wrong with it, and what to do.
@@ -79,10 +141,40 @@ pub enum PackError {
 
 impl Pack {
     /// Reads a pack; `file` is its name for error messages.
+    ///
+    /// # Errors
+    /// It is not TOML, a key is unknown, missing or of another type; with the line, and the key that was meant.
     pub fn parse(file: &str, text: &str) -> Result<Pack, PackError> {
         match toml::from_str::<File>(text) {
-            Ok(pack) => Ok(Pack { file: file.to_owned(), rollups: pack.rollup }),
-            Err(error) => Err(PackError::Syntax { file: file.to_owned(), error: error.to_string() }),
+            Ok(pack) => {
+                Ok(Pack { file: file.to_owned(), text: text.to_owned(), rollups: pack.rollup, metrics: pack.metric })
+            }
+            Err(error) => {
+                let line = line(text, error.span().map_or(0, |span| span.start));
+                Err(PackError::Syntax { file: file.to_owned(), line, what: explained(error.message()) })
+            }
         }
+    }
+
+    /// The line, from 1, of a position in its text.
+    pub(super) fn line(&self, at: usize) -> usize {
+        line(&self.text, at)
+    }
+}
+
+fn line(text: &str, at: usize) -> usize {
+    1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count()
+}
+
+/// The parser's message; for an unknown key, with the one that was meant.
+fn explained(message: &str) -> String {
+    let words: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    match words[..] {
+        [unknown, ref known @ ..] if message.starts_with("unknown field") => {
+            let meant = nearest(unknown, known.iter().copied());
+            let meant = meant.map_or_else(String::new, |near| format!("did you mean `{near}`? "));
+            format!("unknown key `{unknown}`; {meant}known are {}", known.join(", "))
+        }
+        _ => message.replace("missing field", "missing key"),
     }
 }

@@ -9,7 +9,7 @@ use super::table::Dimension;
 use crate::columns::{Columns, LowCardinality, Values};
 
 /// What a series is called in every dimension that stands for those beyond the limit.
-const OTHER: &str = "__other__";
+pub const OTHER: &str = "__other__";
 
 const MICROS_PER_MINUTE: i64 = 60_000_000;
 

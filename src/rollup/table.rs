@@ -5,8 +5,10 @@ use crate::columns::ColumnDef;
 /// One rollup, resolved against its event type: per minute and series, what its events add up to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rollup {
-    /// The view's name, `llm_call_1m`; its table is `{name}_parts`.
+    /// The view's name, `llm_call_1m`.
     pub name: String,
+    /// Which table of that name it is, from 1: a changed `by` needs another table.
+    pub version: u32,
     /// Position of its event type in the plan.
     pub event: usize,
     /// What it groups by, `app` first if it is among them.
@@ -111,6 +113,17 @@ impl Number {
 }
 
 impl Rollup {
+    /// The name of its table: `{name}_parts`, from the second version on `{name}_v2_parts`.
+    pub fn table(&self) -> String {
+        parts_name(&self.name, self.version)
+    }
+
+    /// The versions before it: the view that each is still read by, and its table.
+    pub fn formers(&self) -> Vec<(String, String)> {
+        let former = |version| (format!("{}_v{version}", self.name), parts_name(&self.name, version));
+        (1..self.version).map(former).collect()
+    }
+
     /// The columns of its table, in the order of a block's: `minute`, dimensions, `_source`, `_through`, `count`, then
     /// per measure those of `x_sum`, `x_min`, `x_max`, `x_missing`, `x_invalid` and `x` (its distribution) that it has.
     pub fn part_columns(&self) -> Vec<PartColumn> {
@@ -125,6 +138,10 @@ impl Rollup {
         columns.extend(self.measures.iter().flat_map(Measure::part_columns));
         columns
     }
+}
+
+fn parts_name(view: &str, version: u32) -> String {
+    if version == 1 { format!("{view}_parts") } else { format!("{view}_v{version}_parts") }
 }
 
 impl Measure {

@@ -48,6 +48,8 @@ impl Stage {
             stage.set("KAFKA__PROPERTIES__SESSION__TIMEOUT__MS", "6000");
             stage.set("KAFKA__PROPERTIES__HEARTBEAT__INTERVAL__MS", "1000");
         }
+        // Several run at once.
+        stage.set("TELEMETRY__LISTEN", "");
         stage.set("CLICKHOUSE__CONNECT_TIMEOUT", "2s");
         stage.set("CLICKHOUSE__INSERT_TIMEOUT", "5s");
         stage.set("CLICKHOUSE__TOKEN_WINDOW", "100000");

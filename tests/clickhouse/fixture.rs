@@ -65,11 +65,15 @@ pub const SUMS: &str = r#""small", "large", "single", "real", "money""#;
 pub const BY: &str = r#""app", "region", "kind""#;
 
 pub fn plan_of(extra: &str, sums: &str, by: &str) -> Plan {
+    plan_with(extra, &pack(sums, by))
+}
+
+pub fn plan_with(extra: &str, pack: &str) -> Plan {
     let day = 86_400_000;
     let limits =
         Limits { horizon: 100, max_skew_ms: day, max_age_ms: 100_000 * day, lateness_ms: 60_000, max_series: 1_000 };
     let schemas = vec![("probe.avsc".into(), probe(extra)), ("visit.avsc".into(), VISIT.into())];
-    let sources = Sources { schemas, packs: vec![("probe.toml".into(), pack(sums, by))], prices: None };
+    let sources = Sources { schemas, packs: vec![("probe.toml".into(), pack.to_owned())], prices: None };
     Plan::compile(&sources, limits).unwrap_or_else(|errors| panic!("{errors:?}"))
 }
 
@@ -182,12 +186,16 @@ impl Db {
     }
 
     pub async fn on(server: &ClickHouse, name: &str) -> Db {
+        Db::of(server, name, plan_of("", SUMS, BY)).await
+    }
+
+    pub async fn of(server: &ClickHouse, name: &str, plan: Plan) -> Db {
         let endpoint = endpoint(server, name);
-        let (client, plan) = (Client::new(endpoint.clone()), Arc::new(plan_of("", SUMS, BY)));
+        let (client, plan) = (Client::new(endpoint.clone()), Arc::new(plan));
         let retention = Retention { dead_letters_days: 0, ..Retention::default() };
         let catalog = Catalog::new(&plan, &retention, name);
         migrate(&client, &catalog, false).await.unwrap();
-        let store = ClickHouseStore::new(endpoint, plan.clone(), &Handle::current());
+        let store = ClickHouseStore::new(endpoint, plan.clone(), &Handle::current(), Arc::new(()));
         Db { client, plan, catalog, store }
     }
 

@@ -129,7 +129,8 @@ async fn of_racing_writers_one_lands() {
         let mut writers = Vec::new();
         for writer in 0..4_u64 {
             let (plan, token) = (db.plan.clone(), token.clone());
-            let mut store = ClickHouseStore::new(db.client.endpoint().clone(), plan.clone(), &Handle::current());
+            let mut store =
+                ClickHouseStore::new(db.client.endpoint().clone(), plan.clone(), &Handle::current(), Arc::new(()));
             let messages = many(&db, round * 1_000, 10 + writer);
             writers.push(tokio::task::spawn_blocking(move || {
                 store.ask(vec![Question { source: source(0), from: 0, keys: vec![JANUARY], recorded: false }]);
@@ -189,7 +190,7 @@ async fn a_server_that_hangs_is_given_up_and_its_insert_may_land() {
     let mut endpoint = endpoint(&server, "hangs");
     endpoint.insert_timeout = Duration::from_millis(300);
     endpoint.query_timeout = Duration::from_millis(2_000);
-    db.store = ClickHouseStore::new(endpoint, db.plan.clone(), &Handle::current());
+    db.store = ClickHouseStore::new(endpoint, db.plan.clone(), &Handle::current(), Arc::new(()));
     let connection = db.marks(&source(0), 0, vec![JANUARY], false).connection;
     server.pause().unwrap();
     let insert = insert_of(&db, connection, "a", 0, 5);

@@ -7,4 +7,6 @@ mod claim;
 mod fixture;
 mod insert;
 mod marks;
+mod metrics;
 mod tables;
+mod watermarks;

@@ -1,10 +1,14 @@
 //! The whole way, with real servers and the real binary: topic → `highwater run` → tables, held against the truth.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod completeness;
+mod files;
 mod guards;
+mod rewind;
 #[path = "../shared/mod.rs"]
 mod shared;
 mod support;
+mod telemetry;
 
 use std::io::Write as _;
 use std::time::Duration;

@@ -20,13 +20,18 @@ pub struct World {
 
 impl World {
     pub fn new() -> World {
-        let stack = Stack::start().unwrap();
+        World::of(Stack::start().unwrap())
+    }
+
+    pub fn of(stack: Stack) -> World {
         let mut world = World { stack, folder: tempfile::tempdir().unwrap(), settings: BTreeMap::new() };
         world.set("KAFKA__BROKERS", &world.stack.kafka.bootstrap());
         world.set("KAFKA__TOPICS", TOPIC);
         world.set("CLICKHOUSE__URL", &world.stack.clickhouse.url());
         world.set("CLICKHOUSE__INSERT_TIMEOUT", "5s");
         world.set("BATCH__INTERVAL", "500ms");
+        // Several may run at once.
+        world.set("TELEMETRY__LISTEN", "");
         // A member that was killed is missed soon.
         world.set("KAFKA__PROPERTIES__SESSION__TIMEOUT__MS", "1500");
         world.set("KAFKA__PROPERTIES__HEARTBEAT__INTERVAL__MS", "300");

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use highwater::kafka::{GroupProtocol, KafkaLog};
-use highwater::ports::{Log, LogEvent};
+use highwater::ports::{Log, LogError, LogEvent, TopicPartition};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
@@ -131,10 +131,23 @@ fn aborted_transactions_are_skipped_and_the_end_counts_their_markers() {
     // Neither the open transaction nor a position before the last marker.
     assert_eq!(ended(&told, 0), Some(21));
     assert_eq!(bounds.end, 21, "the end that can be read, not the open transaction's");
+    assert_eq!(high_watermarks(&mut log, &names), [24], "the open transaction's records are there, if unreadable");
 
     producer.abort_transaction(PATIENCE).unwrap();
     let told = poll_until(&mut log, |told| ended(told, 0) == Some(25));
     assert!(offsets(&told, 0).is_empty());
+    assert_eq!(high_watermarks(&mut log, &names), [25], "quiet: it ends where reading ended");
+}
+
+/// Asked until the client has found its broker.
+fn high_watermarks(log: &mut KafkaLog, names: &[TopicPartition]) -> Vec<u64> {
+    let begun = std::time::Instant::now();
+    loop {
+        match log.high_watermarks(names).into_iter().collect() {
+            Ok(ends) => return ends,
+            Err::<_, LogError>(error) => assert!(begun.elapsed() < PATIENCE, "{error}"),
+        }
+    }
 }
 
 #[test]

@@ -1,24 +1,121 @@
-//! The model of ClickHouse: parts and tokens as two steps, a server that is killed between them, answers that get lost,
-//! inserts that land after their client gave up.
+//! The model of ClickHouse: tables, tokens in a window of parts, and parts and tokens as two steps between which the
+//! server may be killed or take its time.
+//!
+//! What the model takes as given, because beyond it the protocol does not hold:
+//! - An insert is not delayed for longer than half a token window lasts: its connection is cut before (`outlived`).
+//! - A token that was logged has its part within the insert time-out and within the other half of the window, unless the
+//!   server is killed; a part that is there has its token, unless it is killed. A longer pause makes the suffix double.
+//! - Open: where a TTL takes raw rows, a part has its token at once. Expired rows count as written as soon as their insert
+//!   is acknowledged; if a token dropped it whose own part, of more rows, was still to come, those would be written twice.
+//! - A part that a TTL has emptied leaves its token in the window.
+//! - No proxy hides a reconnect; no power loss; one replica.
+//! - A backup is of one moment and of a time when every source had its first row (before that, the group's commit would be
+//!   believed once more); it comes back by a restart, and workers that have nothing to write are started again, for they
+//!   do not ask and so do not see that the ledger went back.
+//! - The ledger's ends are read before the marks that it recorded, and both before the tables' marks.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::rc::Rc;
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::{Hash, Hasher};
+use std::time::Duration;
 
-use highwater::batch::{Block, Key, LedgerKind, LedgerRow, Source};
-use highwater::columns::{Column, Values};
-use highwater::plan::{Plan, TableKind};
-use highwater::ports::{Answer, Connection, Insert, LedgerEnd, Marks, Question, Rows, Store, StoreError, Ticket};
+use highwater::batch::{LedgerRow, Source};
+use highwater::ports::{Connection, Insert, Rows, StoreError};
 
-use crate::truth::{Entry, Series};
-use crate::world::{Mutation, Shared};
+use crate::mutation::Mutation;
+use crate::network::{Network, Request};
+use crate::plans::{self, LEDGER, TABLES, plans};
+use crate::shared::{INSERT_TIMEOUT, Shared};
+
+/// A source without its topic's name, of which there is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SourceId {
+    pub epoch: u32,
+    pub partition: i32,
+}
+
+impl SourceId {
+    pub fn of(source: &Source) -> SourceId {
+        SourceId { epoch: source.epoch, partition: source.partition }
+    }
+}
 
 /// One source's rows in one month of one table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    pub source: SourceId,
+    pub table: u8,
+    pub month: u32,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let SourceId { epoch, partition } = self.source;
+        write!(f, "{epoch}/{partition} {}/{}", TABLES[usize::from(self.table)], self.month)
+    }
+}
+
+/// Count and sum of each minute (in seconds since 1970) and app.
+pub type Series = BTreeMap<(u32, String), (u64, i64)>;
+
+/// What is in a [`Place`].
 #[derive(Debug, Default, Clone)]
 pub struct Cell {
+    /// Offsets of the events in it, or summed up in it.
     pub offsets: Vec<u64>,
+    /// Offsets that a TTL took when the ledger had them already.
+    pub taken: Vec<u64>,
     pub series: Series,
-    pub mark: u64,
+    /// Greatest marker of a rollup.
+    pub through: u64,
+}
+
+/// A ledger row as the server has it, its marks by tables' numbers.
+#[derive(Debug, Clone)]
+pub struct LedgerLine {
+    pub row: LedgerRow,
+    /// Which of the two plans wrote it.
+    pub plan: usize,
+    pub marks: BTreeMap<(u8, u32), u64>,
+}
+
+/// The tokens of a table's last parts.
+#[derive(Debug, Clone, Default)]
+pub struct Tokens {
+    seen: VecDeque<u64>,
+    /// Parts that there ever were.
+    pub added: u64,
+}
+
+/// What a backup holds.
+#[derive(Debug, Clone, Default)]
+pub struct Data {
+    pub cells: BTreeMap<Place, Cell>,
+    pub ledger: BTreeMap<SourceId, Vec<LedgerLine>>,
+    /// Per table, the ledger's last.
+    pub tokens: [Tokens; TABLES.len() + 1],
+}
+
+impl Data {
+    pub fn end(&self, source: SourceId) -> Option<u64> {
+        self.ledger.get(&source)?.last().map(|line| line.row.to)
+    }
+
+    pub fn mark(&self, place: Place) -> Option<u64> {
+        let cell = self.cells.get(&place)?;
+        let greatest = cell.offsets.iter().max().map(|last| last + 1);
+        if plans::is_rollup(place.table) { Some(cell.through).filter(|&through| through > 0) } else { greatest }
+    }
+}
+
+/// What has its token and yet has to come.
+pub enum Pending {
+    Part {
+        insert: Box<Insert>,
+        plan: usize,
+        token: u64,
+    },
+    /// A rollup's marker, for a mutation.
+    Marker(Place, u64),
 }
 
 /// The server.
@@ -26,346 +123,255 @@ pub struct Cell {
 pub struct ClickHouse {
     /// Counts starts; a connection belongs to one.
     pub boot: u64,
-    pub cells: BTreeMap<(String, Key), Cell>,
-    pub ledger: BTreeMap<String, Vec<LedgerRow>>,
-    tokens: BTreeSet<String>,
-    pub net: Vec<Request>,
-    answers: BTreeMap<u32, VecDeque<(Ticket, Answer)>>,
-    connections: u64,
-    tickets: u64,
-    /// For a mutation: what clients were told was inserted.
-    believed: BTreeMap<(String, Option<Key>), u64>,
+    pub data: Data,
+    pub network: Network,
+    pub backup: Option<Data>,
+    /// How often it was restored from a backup.
+    pub restores: u32,
+    pub pending: Vec<(Duration, Pending)>,
+    /// A table, or one month of it, that takes nothing for now.
+    sick: Option<(usize, Option<u32>)>,
+    /// The parts that each table had when a connection was last asked for a source's marks.
+    pub asked: BTreeMap<(Connection, SourceId), [u64; TABLES.len() + 1]>,
 }
 
-/// A request on its way.
-pub struct Request {
-    pub client: u32,
-    ticket: Ticket,
-    connection: Connection,
-    boot: u64,
-    /// The client no longer waits for it.
-    pub given_up: bool,
-    body: Body,
-}
-
-enum Body {
-    Ask(Vec<Question>),
-    Insert(Insert),
-    /// The ids of raw rows of a source in a range of offsets.
-    Ids(Source, u64, u64),
-}
-
-impl Body {
-    /// The answer that it did not work.
-    fn failed(&self, error: StoreError) -> Answer {
-        match self {
-            Body::Ask(_) => Answer::Marks(Err(error)),
-            Body::Insert(_) => Answer::Inserted(Err(error)),
-            Body::Ids(..) => Answer::Ids(Err(error)),
+/// Which table an insert goes to, and which month of it.
+fn target(insert: &Insert, plan: usize) -> (SourceId, usize, Option<u32>) {
+    match &insert.rows {
+        Rows::Ledger(row) => (SourceId::of(&row.source), LEDGER, None),
+        Rows::Block(block) => {
+            let key = block.key();
+            let table = plans()[plan].number(key.table);
+            (SourceId::of(block.batch().source()), usize::from(table), Some(key.month.0))
         }
-    }
-}
-
-/// A client's side: one connection at a time.
-pub struct ModelStore {
-    shared: Rc<RefCell<Shared>>,
-    client: u32,
-}
-
-impl ModelStore {
-    pub fn new(shared: Rc<RefCell<Shared>>, client: u32) -> ModelStore {
-        ModelStore { shared, client }
-    }
-
-    fn send(&mut self, connection: Option<Connection>, body: Body) -> Ticket {
-        let shared = &mut *self.shared.borrow_mut();
-        let server = &mut shared.clickhouse;
-        server.tickets += 1;
-        let ticket = Ticket(server.tickets);
-        let open = shared.connections.get(&self.client).copied();
-        let (connection, boot) = match (connection, open) {
-            (Some(wanted), Some((open, boot))) if wanted == open => (open, boot),
-            (Some(_), _) => {
-                let gone = StoreError::Broken("that connection is gone".to_owned());
-                server.answer(self.client, ticket, Answer::Inserted(Err(gone)));
-                return ticket;
-            }
-            (None, Some(open)) => open,
-            (None, None) => {
-                server.connections += 1;
-                let opened = (Connection(server.connections), server.boot);
-                shared.connections.insert(self.client, opened);
-                opened
-            }
-        };
-        server.net.push(Request { client: self.client, ticket, connection, boot, given_up: false, body });
-        ticket
-    }
-}
-
-impl Store for ModelStore {
-    fn ask(&mut self, questions: Vec<Question>) -> Ticket {
-        self.send(None, Body::Ask(questions))
-    }
-
-    fn insert(&mut self, insert: Insert) -> Ticket {
-        self.send(Some(insert.connection), Body::Insert(insert))
-    }
-
-    fn ids(&mut self, source: &Source, from: u64, to: u64) -> Ticket {
-        self.send(None, Body::Ids(source.clone(), from, to))
-    }
-
-    fn poll(&mut self) -> Option<(Ticket, Answer)> {
-        self.shared.borrow_mut().clickhouse.answers.get_mut(&self.client)?.pop_front()
-    }
-}
-
-impl ClickHouse {
-    fn answer(&mut self, client: u32, ticket: Ticket, answer: Answer) {
-        self.answers.entry(client).or_default().push_back((ticket, answer));
-    }
-
-    fn end(&self, source: &str) -> Option<u64> {
-        self.ledger.get(source).and_then(|rows| rows.last()).map(|row| row.to)
     }
 }
 
 impl Shared {
-    /// The first request of a random connection arrives.
-    pub fn deliver(&mut self) {
-        let lines: BTreeSet<Connection> = self.clickhouse.net.iter().map(|request| request.connection).collect();
-        let Some(&line) = lines.iter().nth(self.rng.usize(0..lines.len().max(1))) else { return };
-        let first = self.clickhouse.net.iter().position(|request| request.connection == line).expect("it has one");
-        let request = self.clickhouse.net.remove(first);
-        let resent = self.mutation == Mutation::SilentReconnect && matches!(request.body, Body::Insert(_));
-        if request.boot != self.clickhouse.boot && !resent {
-            return self.fail(&request, "the server was killed");
+    /// An insert has arrived on a connection that lives.
+    pub fn insert(&mut self, request: &Request, insert: &Insert) {
+        let (source, table, month) = target(insert, request.plan);
+        let what = insert.token.clone();
+        let client = request.client;
+        if self.outlived(request.connection, source, table) {
+            self.count("cut before its token's window ended");
+            self.say(client, || format!("{what}: its connection is cut, it was built too many parts ago"));
+            return self.cut(request, "the connection timed out");
         }
-        match &request.body {
-            Body::Ask(questions) => {
-                let marks = questions.iter().map(|question| self.marks(question, request.connection)).collect();
-                self.reply(&request, Answer::Marks(Ok(marks)));
-            }
-            Body::Insert(insert) => self.insert(&request, insert),
-            Body::Ids(source, from, to) => {
-                self.count("ids read from raw rows");
-                let mut ids = self.ids(source, *from, *to);
-                if self.mutation == Mutation::ForgetIds {
-                    ids.clear();
-                }
-                self.reply(&request, Answer::Ids(Ok(ids)));
-            }
+        let sick = self.clickhouse.sick.is_some_and(|(of, only)| of == table && (only.is_none() || only == month));
+        if !self.calm && (sick || self.chance(3)) {
+            self.count("a passing error");
+            self.say(client, || format!("{what}: a passing error, nothing done"));
+            return self.refuse(request, StoreError::Passing("too many parts".to_owned()));
         }
-    }
-
-    /// A client stops waiting for a request, which stays on its way.
-    pub fn give_up(&mut self) {
-        let waiting: Vec<usize> =
-            (0..self.clickhouse.net.len()).filter(|&index| !self.clickhouse.net[index].given_up).collect();
-        if waiting.is_empty() {
-            return;
+        if self.faults.refusals && self.chance(4) {
+            self.count("refused for good");
+            self.refused.insert(client);
+            self.say(client, || format!("{what}: refused for good"));
+            return self.refuse(request, StoreError::Refused("no such column".to_owned()));
         }
-        let index = waiting[self.rng.usize(0..waiting.len())];
-        let client = self.clickhouse.net[index].client;
-        self.say(|| format!("client {client} gives its connection up"));
-        self.hang_up(client);
-    }
-
-    fn hang_up(&mut self, client: u32) {
-        self.connections.remove(&client);
-        let mut told = Vec::new();
-        for request in self.clickhouse.net.iter_mut().filter(|request| request.client == client && !request.given_up) {
-            request.given_up = true;
-            told.push((request.ticket, request.body.failed(StoreError::Broken("gave up waiting".to_owned()))));
-        }
-        for (ticket, answer) in told {
-            self.clickhouse.answer(client, ticket, answer);
-        }
-    }
-
-    fn reply(&mut self, request: &Request, answer: Answer) {
-        if request.given_up {
-            return;
-        }
-        if !self.calm && self.rng.u8(..) < 12 {
-            self.count("answer lost");
-            return self.fail(request, "the answer was lost");
-        }
-        self.clickhouse.answer(request.client, request.ticket, answer);
-    }
-
-    fn fail(&mut self, request: &Request, why: &str) {
-        if request.given_up {
-            return;
-        }
-        let answer = request.body.failed(StoreError::Broken(why.to_owned()));
-        self.clickhouse.answer(request.client, request.ticket, answer);
-        self.hang_up(request.client);
-    }
-
-    pub fn kill_server(&mut self) {
-        self.say(|| "ClickHouse is killed".to_owned());
-        self.clickhouse.boot += 1;
-    }
-
-    fn marks(&mut self, question: &Question, connection: Connection) -> Marks {
-        let source = question.source.to_string();
-        let server = &self.clickhouse;
-        let mut end = server.end(&source);
-        let mut recorded = BTreeMap::new();
-        if question.recorded {
-            for (&key, &mark) in server.ledger.get(&source).into_iter().flatten().flat_map(|row| &row.marks) {
-                let greatest = recorded.entry(key).or_default();
-                *greatest = mark.max(*greatest);
+        let times = if self.chance(4) { 2 } else { 1 };
+        for _ in 0..times {
+            if !self.take(client, request.plan, table, insert) {
+                return self.cut(request, "the server was killed");
             }
         }
-        let mut marks = BTreeMap::new();
-        for &key in &question.keys {
-            let same_table = |&(name, cell): &(&(String, Key), &Cell)| {
-                let month = name.1.month == key.month || self.mutation == Mutation::MarkPerTable;
-                name.0 == source && name.1.table == key.table && month && cell.mark > question.from
-            };
-            let mark = server.cells.iter().filter(same_table).map(|(_, cell)| cell.mark).max();
-            marks.extend(mark.filter(|_| self.mutation != Mutation::NoMarks).map(|mark| (key, mark)));
+        if self.chance(3) {
+            self.count("done and yet a passing error");
+            self.say(client, || format!("{what}: answers with a passing error"));
+            return self.refuse(request, StoreError::Passing("memory limit".to_owned()));
         }
-        match self.mutation {
-            Mutation::BelieveSuccess => {
-                for &key in &question.keys {
-                    if let Some(&mark) = server.believed.get(&(source.clone(), Some(key))) {
-                        let seen = marks.entry(key).or_default();
-                        *seen = mark.max(*seen);
-                    }
-                }
-            }
-            Mutation::StartAtCommit if question.keys.is_empty() => {
-                let partition = question.source.partition as usize;
-                end = end.map(|end| self.kafka.committed[partition].unwrap_or(end));
-            }
-            _ => {}
-        }
-        self.say(|| format!("{source}: asked at {}: ledger {end:?}, marks {marks:?}", question.from));
-        Marks { connection, ledger: LedgerEnd { end, recorded }, marks }
+        self.acknowledge(request);
     }
 
-    fn ids(&self, source: &Source, from: u64, to: u64) -> Vec<(u64, usize, u128)> {
-        let name = source.to_string();
-        let raw = |key: &Key| matches!(self.plan.table(key.table).kind, TableKind::Raw(_));
-        let cells = self.clickhouse.cells.iter().filter(|((of, key), _)| *of == name && raw(key));
-        let offsets = cells.flat_map(|(_, cell)| cell.offsets.iter().copied());
-        let mut offsets: Vec<u64> = offsets.filter(|offset| (from..to).contains(offset)).collect();
-        offsets.sort_unstable();
-        let log = &self.kafka.logs[source.partition as usize];
-        let id = |offset: u64| match log[offset as usize].entry {
-            Entry::Event { id, .. } => (offset, 0, id),
-            Entry::Gap | Entry::Bad => panic!("offset {offset} is no event and yet a raw row"),
-        };
-        offsets.into_iter().map(id).collect()
+    /// Whether half a window of parts has come since the marks of an insert were asked.
+    fn outlived(&self, connection: Connection, source: SourceId, table: usize) -> bool {
+        let asked = self.clickhouse.asked.get(&(connection, source));
+        let added = self.clickhouse.data.tokens[table].added;
+        asked.is_some_and(|asked| added.saturating_sub(asked[table]) >= self.faults.window as u64 / 2)
     }
 
-    fn insert(&mut self, request: &Request, insert: &Insert) {
-        let token = match self.mutation {
-            Mutation::TokenWithoutMark => insert.token.rsplit_once('/').map_or("", |(head, _)| head).to_owned(),
-            _ => insert.token.clone(),
-        };
-        let table = token.split('/').nth(3).unwrap_or_default().to_owned();
-        let show = |what: &str| format!("client {}: insert {token}: {what}", request.client);
-        if matches!(&insert.rows, Rows::Block(_)) && insert.token.split('/').count() > 6 {
-            self.count("sent under a suffix");
+    /// Logs the token and adds the part; false: the server was killed.
+    fn take(&mut self, client: u32, plan: usize, table: usize, insert: &Insert) -> bool {
+        let token = self.token(client, insert);
+        let what = || describe(insert, plan);
+        if self.clickhouse.data.tokens[table].seen.contains(&token) {
+            self.count(if table == LEDGER { "ledger row dropped by its token" } else { "dropped by its token" });
+            self.say(client, || format!("{}: dropped by its token", what()));
+            return true;
         }
-        if self.mutation != Mutation::NoTokens && self.clickhouse.tokens.contains(&token) {
-            self.count(if table == "ledger" {
-                "ledger row of a slower writer dropped"
-            } else {
-                "dropped by its token"
-            });
-            self.say(|| show("dropped by its token"));
-        } else {
-            let fate = if self.calm { 0 } else { self.rng.u8(..) };
-            if fate < 250 {
-                self.say(|| show("lands"));
-                self.clickhouse.tokens.insert(token.clone());
-                self.land(insert);
-            } else if fate < 253 {
+        if table != LEDGER && insert.token.split('/').count() > 6 {
+            self.count("landed under a suffix");
+        }
+        let deaths = self.faults.deaths;
+        let expiring = self.faults.keep_events.is_some() && table < 2;
+        match if self.calm { 255 } else { self.rng.u8(..) } {
+            draw if draw < deaths => {
                 self.count("killed between token and part");
-                self.say(|| show("token logged, killed before the part"));
-                self.clickhouse.tokens.insert(token.clone());
+                self.say(client, || format!("{}: token logged, killed before the part", what()));
+                self.log_token(table, token);
                 self.kill_server();
-                return self.fail(request, "the server was killed");
-            } else {
+                false
+            }
+            draw if draw < 2 * deaths => {
                 self.count("killed between part and token");
-                self.say(|| show("part added, killed before the token"));
-                self.land(insert);
+                self.say(client, || format!("{}: part added, killed before the token", what()));
+                self.land(insert, plan);
                 self.kill_server();
-                return self.fail(request, "the server was killed");
+                false
             }
-        }
-        if let Rows::Block(block) = &insert.rows {
-            let name = (block.batch().source().to_string(), Some(block.key()));
-            self.clickhouse.believed.insert(name, block.batch().to());
-        }
-        self.reply(request, Answer::Inserted(Ok(())));
-    }
-
-    fn land(&mut self, insert: &Insert) {
-        match &insert.rows {
-            Rows::Ledger(row) => {
-                let rows = self.clickhouse.ledger.entry(row.source.to_string()).or_default();
-                let end = rows.last().map(|row| row.to);
-                let fits = if row.kind == LedgerKind::Start { end.is_none() } else { end == Some(row.from) };
-                rows.push(row.clone());
-                if !fits {
-                    self.wrong(format!("{}: ledger row {}..{} on an end of {end:?}", row.source, row.from, row.to));
-                }
+            draw if draw < 2 * deaths + 8 && !expiring => {
+                self.count("part long after its token");
+                let due = self.now + INSERT_TIMEOUT.mul_f64(self.rng.f64());
+                self.say(client, || format!("{}: token logged, the part is to come", what()));
+                self.log_token(table, token);
+                self.clickhouse.pending.push((due, Pending::Part { insert: Box::new(insert.clone()), plan, token }));
+                true
             }
-            Rows::Block(block) => self.land_block(block),
+            _ => {
+                self.count("inserts");
+                self.say(client, || format!("{}: lands", what()));
+                self.log_token(table, token);
+                self.land(insert, plan);
+                true
+            }
         }
     }
 
-    fn land_block(&mut self, block: &Block) {
-        let plan = std::sync::Arc::clone(&self.plan);
-        let cell = self.clickhouse.cells.entry((block.batch().source().to_string(), block.key())).or_default();
-        if let TableKind::Rollup(_) = plan.table(block.key().table).kind {
-            read_rollup(block, &plan, cell);
-            if self.mutation == Mutation::NoMarker {
-                cell.mark = 0;
+    fn token(&self, client: u32, insert: &Insert) -> u64 {
+        let token = insert.token.as_str();
+        let mut hasher = rustc_hash::FxHasher::default();
+        match self.mutation {
+            // None is ever found again.
+            Mutation::NoTokens => {
+                (self.now, self.clickhouse.data.tokens.iter().map(|of| of.added).sum::<u64>()).hash(&mut hasher)
             }
-        } else {
-            let (events, rows) = block.events(&plan);
-            let is_raw = matches!(plan.table(block.key().table).kind, TableKind::Raw(_));
-            let horizon = self.keep_events.filter(|_| is_raw).map_or(0, |keep| (self.now - keep).as_micros() as i64);
-            for row in rows {
-                if events.times[row] >= horizon {
-                    cell.offsets.push(events.offsets[row]);
-                } else {
-                    *self.counts.entry("row expired as it landed").or_default() += 1;
-                }
+            Mutation::LedgerWithoutToken if matches!(insert.rows, Rows::Ledger(_)) => {
+                (self.now, self.clickhouse.data.tokens[LEDGER].added).hash(&mut hasher);
             }
-            cell.mark = cell.mark.max(cell.offsets.last().map_or(0, |last| last + 1));
+            Mutation::TokenWithoutMark => {
+                let mark = if token.contains("/ledger/") { 4 } else { 5 };
+                token.split('/').enumerate().filter(|(at, _)| *at != mark).for_each(|(_, word)| word.hash(&mut hasher));
+            }
+            Mutation::TokenPerWriter => (client, token).hash(&mut hasher),
+            _ => token.hash(&mut hasher),
+        }
+        hasher.finish()
+    }
+
+    fn log_token(&mut self, table: usize, token: u64) {
+        let tokens = &mut self.clickhouse.data.tokens[table];
+        tokens.added += 1;
+        tokens.seen.push_back(token);
+        // Half a window lasts longer than the store may take over an insert, the other half than the network may.
+        let half = tokens.seen.iter().rev().nth(self.faults.window / 2).copied();
+        if tokens.seen.len() > self.faults.window {
+            tokens.seen.pop_front();
+            self.count("token left the window");
+        }
+        let of_it = |(_, one): &(Duration, Pending)| matches!(one, Pending::Part { token, .. } if Some(*token) == half);
+        if let Some(index) = self.clickhouse.pending.iter().position(of_it) {
+            self.settle_part(index);
+        }
+    }
+
+    /// Takes a token for somebody who is no worker; where it is burnt, the next. False: it is on its way with its part.
+    pub fn claim_token(&mut self, table: usize, name: &str) -> bool {
+        if !self.clickhouse.pending.is_empty() {
+            return false;
+        }
+        let token = |suffix: u32| {
+            let mut hasher = rustc_hash::FxHasher::default();
+            if suffix == 0 { name.to_owned() } else { format!("{name}/{suffix}") }.as_str().hash(&mut hasher);
+            hasher.finish()
+        };
+        let free = (0..).map(token).find(|token| !self.clickhouse.data.tokens[table].seen.contains(token));
+        free.into_iter().for_each(|token| self.log_token(table, token));
+        true
+    }
+
+    /// The server dies and is there again at once; what was under way is gone.
+    pub fn kill_server(&mut self) {
+        self.say("clickhouse", || "is killed".to_owned());
+        self.clickhouse.boot += 1;
+        self.clickhouse.pending.clear();
+        self.clickhouse.asked.clear();
+    }
+
+    /// Takes a backup, once every source has begun: one from before would have the group's commit believed again.
+    pub fn back_up(&mut self) {
+        let all = (0..self.kafka.partitions.len()).all(|at| self.clickhouse.data.end(self.kafka.source(at)).is_some());
+        if self.faults.restore && all && self.clickhouse.pending.is_empty() {
+            self.say("clickhouse", || "is backed up".to_owned());
+            self.clickhouse.backup = Some(self.clickhouse.data.clone());
+        }
+    }
+
+    /// The operator restores the backup: rows and ledger of then, with the tokens of then, of now or none.
+    pub fn restore(&mut self) {
+        let Some(backup) = self.clickhouse.backup.clone() else { return };
+        self.count("restored");
+        self.say("clickhouse", || "is restored from its backup".to_owned());
+        let tokens = std::mem::take(&mut self.clickhouse.data.tokens);
+        self.clickhouse.data = backup;
+        match self.rng.u8(0..3) {
+            0 => {}
+            1 => self.clickhouse.data.tokens = tokens,
+            _ => self.clickhouse.data.tokens = Default::default(),
+        }
+        self.clickhouse.restores += 1;
+        self.kill_server();
+    }
+
+    /// One table, or one month of it, stops taking inserts, or does again.
+    pub fn sicken(&mut self) {
+        let table = self.rng.usize(0..=LEDGER);
+        let month = self.rng.bool().then_some(202_601);
+        self.clickhouse.sick = if self.clickhouse.sick.is_some() { None } else { Some((table, month)) };
+        let sick = self.clickhouse.sick;
+        self.say("clickhouse", || format!("takes nothing into {sick:?}"));
+    }
+
+    pub fn heal(&mut self) {
+        self.clickhouse.sick = None;
+    }
+
+    /// Parts whose time has come land, and sometimes one before it has.
+    pub fn settle_parts(&mut self, any: bool) {
+        let now = self.now;
+        let pending = &mut self.clickhouse.pending;
+        let index = match pending.iter().position(|(due, _)| *due <= now) {
+            Some(index) => Some(index),
+            None if any && !pending.is_empty() => Some(self.rng.usize(0..pending.len())),
+            None => None,
+        };
+        if let Some(index) = index {
+            self.settle_part(index);
+            self.settle_parts(false);
+        }
+    }
+
+    fn settle_part(&mut self, index: usize) {
+        match self.clickhouse.pending.swap_remove(index).1 {
+            Pending::Part { insert, plan, .. } => {
+                self.say("clickhouse", || format!("{}: the part comes", describe(&insert, plan)));
+                self.land(&insert, plan);
+            }
+            Pending::Marker(place, through) => {
+                let cell = self.clickhouse.data.cells.entry(place).or_default();
+                cell.through = cell.through.max(through);
+            }
         }
     }
 }
 
-/// Adds a rollup block as the merging engine would.
-fn read_rollup(block: &Block, plan: &Plan, cell: &mut Cell) {
-    let (columns, rows) = block.columns(plan);
-    let column = |name: &str| -> &Column { columns.iter().find(|column| column.name == name).expect(name) };
-    let text = |name: &str, row: usize| match &column(name).values {
-        Values::LowCardinality(values) => values.get(row).to_owned(),
-        other => panic!("{name}: {other:?}"),
-    };
-    let (Values::UInt32(minutes), Values::UInt64(counts), Values::UInt64(throughs), Values::Int128(sums)) =
-        (&column("minute").values, &column("count").values, &column("_through").values, &column("amount_sum").values)
-    else {
-        panic!("unexpected column types");
-    };
-    for row in rows {
-        if text("_source", row).is_empty() {
-            let (count, sum) = cell.series.entry((minutes[row], text("app", row))).or_default();
-            *count += counts[row];
-            *sum += i64::try_from(sums[row]).expect("small sums");
-        } else {
-            cell.mark = cell.mark.max(throughs[row]);
+/// An insert as the trace shows it: its token and what it carries.
+fn describe(insert: &Insert, plan: usize) -> String {
+    match &insert.rows {
+        Rows::Ledger(row) => format!("{} [{}, {}) of {} messages", insert.token, row.from, row.to, row.events),
+        Rows::Block(block) => {
+            let (events, rows) = block.events(&plans()[plan].plan);
+            format!("{} offsets {:?}", insert.token, &events.offsets[rows])
         }
     }
 }

@@ -1,5 +1,9 @@
-//! The model of Kafka: logs, a group that gives a partition to somebody else whenever it likes, and commits that are lost,
-//! late or reset.
+//! The model of Kafka: logs, a group that gives a partition to somebody else whenever it likes, commits that are lost,
+//! late or reset, retention, and a topic that is deleted and made anew.
+//!
+//! What the model takes as given: records of one partition come in order and each once; a consumer that claimed a topic's
+//! earlier life is given no record of the later one, whose producers begin when no such consumer is left; where retention
+//! may take ids, an id comes again only after a raw row, and where it took events for good, none comes again.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -9,43 +13,86 @@ use std::time::Duration;
 
 use highwater::ports::{Bounds, Log, LogError, LogEvent, Record, TopicPartition};
 
-use crate::truth;
-use crate::world::Shared;
+use crate::clickhouse::SourceId;
+use crate::log::{self, Entry};
+use crate::mutation::Mutation;
+use crate::shared::Shared;
+use crate::truth::{Fate, Truth};
 
 pub const TOPIC: &str = "ticks";
+/// Records of a partition that one poll delivers at most.
+pub const POLL: u64 = 6;
 
 /// The broker's side.
 #[derive(Default)]
 pub struct Kafka {
-    pub logs: Vec<Vec<truth::Record>>,
-    /// First offset of each log that retention has left.
-    pub starts: Vec<u64>,
-    /// How much of each log has been produced.
-    pub ends: Vec<u64>,
-    pub committed: Vec<Option<u64>>,
-    /// The member that each partition is given to.
-    pub owners: Vec<Option<u32>>,
+    /// Which of its lives the topic is in.
+    pub life: u32,
+    pub partitions: Vec<Partition>,
+    /// What must become of each log that there ever was.
+    pub truths: BTreeMap<SourceId, Truth>,
     /// Commits that are still on their way.
     pub delayed: Vec<(usize, u64)>,
+}
+
+#[derive(Default)]
+pub struct Partition {
+    pub records: Vec<log::Record>,
+    /// First offset that retention has left.
+    pub start: u64,
+    /// How much of it has been produced.
+    pub end: u64,
+    pub committed: Option<u64>,
+    /// The member that it is given to.
+    pub owner: Option<u32>,
+    /// Retention has run over the ledger's end at some time.
+    pub overtaken: bool,
+}
+
+impl Kafka {
+    pub fn source(&self, partition: usize) -> SourceId {
+        SourceId { epoch: self.life, partition: partition as i32 }
+    }
+
+    pub fn add(&mut self, records: Vec<log::Record>, committed: Option<u64>) {
+        let source = self.source(self.partitions.len());
+        self.truths.insert(source, Truth::of(&records));
+        self.partitions.push(Partition { records, committed, ..Partition::default() });
+    }
+
+    /// Deletes the topic and makes another under its name. Its group's commits go with it, those on their way do not.
+    pub fn make_anew(&mut self, logs: Vec<Vec<log::Record>>) {
+        self.life += 1;
+        self.partitions.clear();
+        for records in logs {
+            self.add(records, None);
+        }
+    }
 }
 
 /// A consumer's side.
 pub struct ModelLog {
     shared: Rc<RefCell<Shared>>,
     member: u32,
+    /// The life of the topic that this process claimed.
+    life: u32,
     held: BTreeMap<i32, Held>,
+    /// Polls for which it hears nothing of its group: it goes on with partitions that are another's.
+    deaf: u32,
 }
 
 #[derive(Default)]
 struct Held {
     position: Option<u64>,
     paused: bool,
+    /// One past the last record delivered.
+    delivered: u64,
 }
 
 enum Owned {
     Assigned(i32),
     Revoked(i32),
-    Record(i32, u64, truth::Record),
+    Record(i32, u64, log::Record),
     End(i32, u64),
     OutOfRange(i32),
 }
@@ -55,49 +102,80 @@ fn name(partition: i32) -> TopicPartition {
 }
 
 impl ModelLog {
-    pub fn new(shared: Rc<RefCell<Shared>>, member: u32) -> ModelLog {
-        ModelLog { shared, member, held: BTreeMap::new() }
+    pub fn new(shared: Rc<RefCell<Shared>>, member: u32, life: u32) -> ModelLog {
+        ModelLog { shared, member, life, held: BTreeMap::new(), deaf: 0 }
+    }
+
+    /// One past the last record delivered of a partition since it was started.
+    pub fn delivered(&self, partition: i32) -> u64 {
+        self.held.get(&partition).map_or(0, |held| held.delivered)
+    }
+
+    fn hear(&mut self, shared: &mut Shared, events: &mut Vec<Owned>) {
+        if self.deaf > 0 && !shared.calm {
+            self.deaf -= 1;
+            return;
+        }
+        self.deaf = if shared.rng.u8(0..12) == 0 { shared.rng.u32(0..150) } else { shared.rng.u32(0..4) };
+        for partition in 0..shared.kafka.partitions.len() {
+            let mine = shared.kafka.partitions[partition].owner == Some(self.member);
+            let partition = partition as i32;
+            if mine && !self.held.contains_key(&partition) {
+                self.held.insert(partition, Held::default());
+                shared.say(self.member, || format!("is assigned {partition}"));
+                events.push(Owned::Assigned(partition));
+            } else if !mine && self.held.remove(&partition).is_some() {
+                shared.say(self.member, || format!("is revoked {partition}"));
+                events.push(Owned::Revoked(partition));
+            }
+        }
     }
 
     fn events(&mut self) -> Vec<Owned> {
-        let shared = &mut *self.shared.borrow_mut();
+        let shared = Rc::clone(&self.shared);
+        let shared = &mut *shared.borrow_mut();
         let mut events = Vec::new();
-        // A member that slept, or whose heartbeats are late, goes on with partitions that are no longer its own.
-        if shared.calm || shared.rng.u8(..) < 80 {
-            for partition in 0..shared.kafka.owners.len() {
-                let mine = shared.kafka.owners[partition] == Some(self.member);
-                let partition = partition as i32;
-                if mine && !self.held.contains_key(&partition) {
-                    self.held.insert(partition, Held::default());
-                    events.push(Owned::Assigned(partition));
-                } else if !mine && self.held.remove(&partition).is_some() {
-                    events.push(Owned::Revoked(partition));
-                }
-            }
-        }
+        self.hear(shared, &mut events);
         for (&partition, held) in &mut self.held {
-            let Some(position) = held.position.filter(|_| !held.paused) else { continue };
-            let log = &shared.kafka.logs[partition as usize];
-            let end = shared.kafka.ends[partition as usize];
+            let paused = held.paused && shared.mutation != Mutation::NeverPause;
+            let Some(mut position) = held.position.filter(|_| !paused) else { continue };
+            let log = &shared.kafka.partitions[partition as usize];
             // Sometimes for no reason that the model knows: a client that went backwards reports the same.
             let astray = !shared.calm && shared.rng.u8(..) < 4;
-            if astray || position < shared.kafka.starts[partition as usize] {
-                *shared.counts.entry("position lost").or_default() += 1;
+            let strange = self.life != shared.kafka.life || position > log.end;
+            if shared.mutation == Mutation::ResetEarliest && !strange {
+                position = position.max(log.start);
+            }
+            if astray || strange || position < log.start {
+                shared.count("position lost");
+                shared.say(self.member, || format!("{partition}: position {position} is out of range"));
                 held.position = None;
                 events.push(Owned::OutOfRange(partition));
                 continue;
             }
-            let most = if shared.calm { 1_000 } else { shared.rng.u64(0..6) };
-            let upto = end.min(position + most);
+            let most = if shared.calm { POLL } else { shared.rng.u64(0..=POLL) };
+            let upto = log.end.min(position + most);
+            let done = shared.clickhouse.data.end(shared.kafka.source(partition as usize)).unwrap_or(0);
             for offset in position..upto {
-                let record = &log[offset as usize];
-                if !matches!(record.entry, truth::Entry::Gap) {
-                    events.push(Owned::Record(partition, offset, record.clone()));
+                let log = &shared.kafka.partitions[partition as usize];
+                let record = &log.records[offset as usize];
+                if matches!(record.entry, Entry::Gap) {
+                    continue;
                 }
+                let source = shared.kafka.source(partition as usize);
+                let kept = || matches!(shared.kafka.truths[&source].offsets[offset as usize].fate, Fate::Row { .. });
+                if shared.mutation == Mutation::KeptIdsOnly && offset < done && !kept() {
+                    continue;
+                }
+                held.delivered = offset + 1;
+                events.push(Owned::Record(partition, offset, record.clone()));
             }
-            held.position = Some(upto.max(position));
-            if upto == end {
-                events.push(Owned::End(partition, end));
+            held.position = Some(upto);
+            if upto > position {
+                shared.say(self.member, || format!("{partition}: reads {position}..{upto}"));
+            }
+            if upto == shared.kafka.partitions[partition as usize].end {
+                events.push(Owned::End(partition, upto));
             }
         }
         events
@@ -118,7 +196,7 @@ impl Log for ModelLog {
                     offset,
                     timestamp_ms: record.timestamp_ms,
                     key: None,
-                    payload: Some(&record.payload),
+                    payload: record.payload.as_deref(),
                 })),
             }
         }
@@ -126,15 +204,20 @@ impl Log for ModelLog {
 
     fn bounds(&mut self, partitions: &[TopicPartition]) -> Vec<Result<Bounds, LogError>> {
         let shared = &mut *self.shared.borrow_mut();
-        if !shared.calm && shared.rng.u8(..) < 10 {
-            return vec![Err(LogError::Passing("the broker did not answer".to_owned())); partitions.len()];
-        }
-        let kafka = &shared.kafka;
         let bounds = |name: &TopicPartition| {
-            let partition = name.partition as usize;
-            Bounds { start: kafka.starts[partition], end: kafka.ends[partition], committed: kafka.committed[partition] }
+            if self.life != shared.kafka.life {
+                return Err(LogError::OtherTopic("the topic was made anew".to_owned()));
+            }
+            if !shared.calm && shared.rng.u8(..) < 10 {
+                return Err(LogError::Passing("the broker did not answer".to_owned()));
+            }
+            let log = &shared.kafka.partitions[name.partition as usize];
+            let start = if shared.mutation == Mutation::ResetEarliest { 0 } else { log.start };
+            let bounds = Bounds { start, end: log.end, committed: log.committed };
+            shared.say(self.member, || format!("{}: {bounds:?}", name.partition));
+            Ok(bounds)
         };
-        partitions.iter().map(|name| Ok(bounds(name))).collect()
+        partitions.iter().map(bounds).collect()
     }
 
     fn start(&mut self, partition: &TopicPartition, offset: u64) -> Result<(), LogError> {
@@ -142,34 +225,50 @@ impl Log for ModelLog {
         if !shared.calm && shared.rng.u8(..) < 10 {
             return Err(LogError::Passing("not yet".to_owned()));
         }
-        shared.say(|| format!("member {} starts {partition} at {offset}", self.member));
+        shared.say(self.member, || format!("{}: starts at {offset}", partition.partition));
         if let Some(held) = self.held.get_mut(&partition.partition) {
-            *held = Held { position: Some(offset), paused: false };
+            *held = Held { position: Some(offset), ..Held::default() };
         }
         Ok(())
     }
 
     fn pause(&mut self, partition: &TopicPartition) {
+        let shared = &mut *self.shared.borrow_mut();
+        shared.count("paused");
+        shared.say(self.member, || format!("{}: pauses", partition.partition));
         if let Some(held) = self.held.get_mut(&partition.partition) {
             held.paused = true;
         }
     }
 
     fn resume(&mut self, partition: &TopicPartition) {
+        let shared = &mut *self.shared.borrow_mut();
+        shared.say(self.member, || format!("{}: resumes", partition.partition));
         if let Some(held) = self.held.get_mut(&partition.partition) {
-            held.paused = false;
+            held.paused = shared.mutation == Mutation::NeverResume;
         }
+    }
+
+    fn high_watermarks(&mut self, partitions: &[TopicPartition]) -> Vec<Result<u64, LogError>> {
+        let kafka = &self.shared.borrow().kafka;
+        partitions.iter().map(|name| Ok(kafka.partitions[name.partition as usize].end)).collect()
     }
 
     fn commit(&mut self, offsets: &[(TopicPartition, u64)]) {
         let shared = &mut *self.shared.borrow_mut();
         for (name, offset) in offsets {
             let partition = name.partition as usize;
-            match if shared.calm { 0 } else { shared.rng.u8(0..4) } {
-                0 | 1 => shared.kafka.committed[partition] = Some(*offset),
-                2 => shared.kafka.delayed.push((partition, *offset)),
+            match if shared.calm { 0 } else { shared.rng.u8(0..8) } {
+                0..4 => shared.kafka.partitions[partition].committed = Some(*offset),
+                4 | 5 => shared.kafka.delayed.push((partition, *offset)),
+                6 => {
+                    // Applied, and by the client's own resending once more, later.
+                    shared.kafka.partitions[partition].committed = Some(*offset);
+                    shared.kafka.delayed.push((partition, *offset));
+                }
                 _ => shared.count("commit lost"),
             }
+            shared.say(self.member, || format!("{partition}: commits {offset}"));
         }
     }
 }

@@ -3,449 +3,361 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use highwater::batch::{Key, Month, Source};
-use highwater::partition::{Partition, Tuning};
-use highwater::plan::{Plan, TableKind};
-use highwater::ports::Connection;
+use highwater::partition::{Lost, Partition, Tuning};
 use highwater::worker::{Settings, Worker};
 
-use crate::clickhouse::{Cell, ClickHouse, ModelStore};
-use crate::kafka::{Kafka, ModelLog, TOPIC};
-use crate::truth::{self, Truth};
-
-/// A rule of the protocol, broken on purpose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mutation {
-    /// The protocol as it is.
-    None,
-    /// The server keeps no tokens.
-    NoTokens,
-    /// Marks are not looked at.
-    NoMarks,
-    /// A rollup block carries no marker.
-    NoMarker,
-    /// The mark is asked for a table and not for its month.
-    MarkPerTable,
-    /// The token does not name the mark.
-    TokenWithoutMark,
-    /// A successful insert counts as done without its mark being seen.
-    BelieveSuccess,
-    /// An insert goes out on a connection that was opened after its mark was asked.
-    SilentReconnect,
-    /// A burnt token gets no suffix.
-    NoSuffix,
-    /// Work begins at the group's commit instead of the ledger's end.
-    StartAtCommit,
-    /// Rows that expire as they land are waited for.
-    WaitForExpired,
-    /// Ids that the log no longer has are not looked up in the raw rows.
-    ForgetIds,
-}
-
-impl Mutation {
-    pub const ALL: [Mutation; 11] = [
-        Mutation::NoTokens,
-        Mutation::NoMarks,
-        Mutation::NoMarker,
-        Mutation::MarkPerTable,
-        Mutation::TokenWithoutMark,
-        Mutation::BelieveSuccess,
-        Mutation::SilentReconnect,
-        Mutation::NoSuffix,
-        Mutation::StartAtCommit,
-        Mutation::WaitForExpired,
-        Mutation::ForgetIds,
-    ];
-}
-
-/// What the servers' models and the clients' sides have in common.
-pub struct Shared {
-    pub rng: fastrand::Rng,
-    pub mutation: Mutation,
-    pub plan: Arc<Plan>,
-    pub kafka: Kafka,
-    pub clickhouse: ClickHouse,
-    /// Each client's open connection and the server's start that it belongs to.
-    pub connections: BTreeMap<u32, (Connection, u64)>,
-    /// Faults have ended.
-    pub calm: bool,
-    /// Time since 1970.
-    pub now: Duration,
-    /// How long the server keeps events; what is older is gone as it lands.
-    pub keep_events: Option<Duration>,
-    pub counts: BTreeMap<&'static str, u64>,
-    violation: Option<String>,
-    trace: Option<Vec<String>>,
-}
-
-impl Shared {
-    pub fn say(&mut self, line: impl FnOnce() -> String) {
-        if let Some(trace) = &mut self.trace {
-            trace.push(line());
-        }
-    }
-
-    pub fn count(&mut self, what: &'static str) {
-        *self.counts.entry(what).or_default() += 1;
-    }
-
-    pub fn wrong(&mut self, what: String) {
-        self.say(|| format!("!! {what}"));
-        self.violation.get_or_insert(what);
-    }
-}
+use crate::kafka::{Kafka, ModelLog, POLL, TOPIC};
+use crate::log::{self, Repeats};
+use crate::mutation::Mutation;
+use crate::plans::plans;
+use crate::shared::{Faults, INSERT_TIMEOUT, SKEW, Shared};
+use crate::store::ModelStore;
 
 /// How a schedule ended.
 pub struct Outcome {
     pub violation: Option<String>,
     pub counts: BTreeMap<&'static str, u64>,
+    pub steps: u64,
     pub trace: Vec<String>,
 }
 
 pub struct World {
-    shared: Rc<RefCell<Shared>>,
-    workers: Vec<Slot>,
-    settings: Settings,
-    /// Whether the logs lose their beginning, once it is written.
-    retention: bool,
+    pub shared: Rc<RefCell<Shared>>,
+    pub slots: Vec<Slot>,
+    repeats: Repeats,
+    /// How often each action is chosen.
+    weights: [u32; ACTIONS.len()],
     /// Names clients and members; a restarted worker is a new one.
     clients: u32,
-    truths: Vec<Truth>,
 }
 
-struct Slot {
-    client: u32,
-    worker: Option<Worker<ModelLog, ModelStore>>,
-    frozen: bool,
+/// A place for a worker's process.
+#[derive(Default)]
+pub struct Slot {
+    pub client: u32,
+    pub worker: Option<Worker<ModelLog, ModelStore>>,
+    pub frozen: bool,
+    /// Told to stop: how many more steps it has to write what it read.
+    pub ending: Option<u32>,
+    /// How far its clock is ahead.
+    skew: Duration,
+    /// The topic's life that it claimed.
+    life: u32,
+    /// The restores that it has not lived through.
+    restores: u32,
 }
 
-const INSERT_TIMEOUT: Duration = Duration::from_secs(10);
+type Action = fn(&mut World, usize);
 
-fn plan() -> Arc<Plan> {
-    static PLAN: OnceLock<Arc<Plan>> = OnceLock::new();
-    Arc::clone(PLAN.get_or_init(|| Arc::new(truth::plan())))
-}
+/// What may happen next, and how often beside the others.
+const ACTIONS: [(u32, Action); 22] = [
+    (480, World::work),
+    (260, |world, _| world.shared.borrow_mut().deliver()),
+    (50, World::produce),
+    (70, World::pass_some),
+    (10, |world, _| world.pass(INSERT_TIMEOUT)),
+    (12, |world, _| world.shared.borrow_mut().settle_parts(true)),
+    (14, World::rebalance),
+    (4, World::crash),
+    (6, World::freeze),
+    (3, World::terminate),
+    (12, World::operate),
+    (10, |world, _| world.shared.borrow_mut().give_up()),
+    (3, |world, _| world.shared.borrow_mut().kill_server()),
+    (8, World::late_commit),
+    (5, World::reset_commit),
+    (8, World::expire_log),
+    (15, |world, _| world.shared.borrow_mut().expire()),
+    (2, |world, _| world.shared.borrow_mut().sicken()),
+    (4, |world, _| world.shared.borrow_mut().back_up()),
+    (2, |world, _| world.shared.borrow_mut().restore()),
+    (1, World::make_anew),
+    (2, World::grow),
+];
+/// Actions from here on are faults, which differ in frequency from schedule to schedule.
+const FIRST_FAULT: usize = 4;
 
 impl World {
     /// Runs the schedule of a seed.
     pub fn run(seed: u64, mutation: Mutation, tracing: bool) -> Outcome {
         let mut world = World::new(seed, mutation, tracing);
-        let steps = world.shared.borrow_mut().rng.usize(100..700);
+        let steps = world.draw(100..700);
+        let all: u32 = world.weights.iter().sum();
         for _ in 0..steps {
-            world.step();
+            let mut draw = world.draw(0..all);
+            let index = world.draw(0..world.slots.len() as u32) as usize;
+            for (action, weight) in world.weights.iter().enumerate() {
+                if draw < *weight {
+                    ACTIONS[action].1(&mut world, index);
+                    break;
+                }
+                draw -= weight;
+            }
+            if world.shared.borrow().violation.is_some() {
+                break;
+            }
         }
         world.finish();
-        drop(world.workers);
-        let shared = world.shared.replace(Shared::empty());
-        Outcome { violation: shared.violation, counts: shared.counts, trace: shared.trace.unwrap_or_default() }
+        drop(world.slots);
+        let shared = Rc::into_inner(world.shared).expect("all workers are gone").into_inner();
+        Outcome {
+            violation: shared.violation,
+            counts: shared.counts,
+            steps: u64::from(steps),
+            trace: shared.trace.unwrap_or_default(),
+        }
+    }
+
+    fn draw(&mut self, range: std::ops::Range<u32>) -> u32 {
+        self.shared.borrow_mut().rng.u32(range)
     }
 
     fn new(seed: u64, mutation: Mutation, tracing: bool) -> World {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let plan = plan();
+        let mut faults = Faults::random(&mut rng);
+        faults.focus(mutation);
+        let mut weights = ACTIONS.map(|(weight, _)| weight);
+        weights[FIRST_FAULT..].iter_mut().for_each(|weight| *weight *= [0, 1, 1, 2, 4][rng.usize(0..5)]);
+        let repeats = match (faults.loss, faults.retention) {
+            (true, _) => Repeats::Never,
+            (_, true) => Repeats::Once,
+            _ => Repeats::Often,
+        };
         let partitions = [1, 1, 1, 2, 3][rng.usize(0..5)];
-        let workers = rng.usize(2..4);
-        let retention = rng.u8(0..5) == 0;
-        let logs: Vec<_> = (0..partitions).map(|_| truth::log(&mut rng, &plan, retention)).collect();
-        let truths = logs.iter().map(|log| truth::truth(log)).collect();
-        let kafka = Kafka {
-            starts: vec![0; partitions],
-            ends: vec![2; partitions],
-            committed: vec![None; partitions],
-            owners: vec![None; partitions],
-            delayed: Vec::new(),
-            logs,
-        };
-        let seal_events = rng.u64(1..12);
-        // Events span two minutes and a half around the start; in some schedules the older of them have expired.
-        let keep_events = (!retention && rng.u8(0..6) == 0).then(|| Duration::from_secs(rng.u64(1..200)));
-        let now = Duration::from_millis(truth::START_MS as u64 + 120_000);
-        let trace = tracing.then(Vec::new);
-        let shared = Shared { rng, mutation, plan, kafka, trace, now, keep_events, ..Shared::empty() };
-        let insert_timeout = if mutation == Mutation::NoSuffix { Duration::MAX } else { INSERT_TIMEOUT };
-        let tuning = Tuning {
-            seal_after: Duration::from_secs(1),
-            seal_events,
-            seal_bytes: 4_000,
-            insert_timeout,
-            lost: highwater::partition::Lost::Record,
-            keep_events: keep_events.filter(|_| mutation != Mutation::WaitForExpired),
-        };
-        let settings = Settings { tuning, memory: 3_000, epochs: BTreeMap::from([(Arc::from(TOPIC), 1)]) };
-        let shared = Rc::new(RefCell::new(shared));
-        let mut world = World { shared, workers: Vec::new(), settings, retention, clients: 0, truths };
-        for _ in 0..workers {
-            world.workers.push(Slot { client: 0, worker: None, frozen: false });
+        let mut kafka = Kafka { life: 1, ..Kafka::default() };
+        for _ in 0..partitions {
+            let records = log::log(&mut rng, repeats);
+            // Sometimes the group has read here before, with another program: no raw rows have those ids.
+            let before = repeats != Repeats::Once && rng.u8(0..8) == 0;
+            let committed = before.then(|| rng.u64(0..6));
+            kafka.add(records, committed);
         }
+        let workers = rng.usize(2..4);
+        let shared = Shared { faults, kafka, ..Shared::new(rng, mutation, tracing) };
+        let shared = Rc::new(RefCell::new(shared));
+        let mut world = World { shared, slots: Vec::new(), repeats, weights, clients: 0 };
+        world.slots.resize_with(workers, Slot::default);
         for index in 0..workers {
             world.start(index);
         }
         world
     }
 
-    fn start(&mut self, index: usize) {
+    fn settings(&self) -> Settings {
+        let shared = self.shared.borrow();
+        let insert_timeout = match shared.mutation {
+            Mutation::NoSuffix => Duration::MAX,
+            Mutation::BurnAtOnce => Duration::ZERO,
+            _ => INSERT_TIMEOUT,
+        };
+        let tuning = Tuning {
+            seal_after: Duration::from_secs(1),
+            seal_events: shared.faults.seal_events,
+            seal_bytes: 4_000,
+            insert_timeout,
+            lost: if shared.faults.stops_at_loss { Lost::Stop } else { Lost::Record },
+            keep_events: shared.faults.keep_events.filter(|_| shared.mutation != Mutation::WaitForExpired),
+        };
+        let epochs = BTreeMap::from([(Arc::from(TOPIC), shared.kafka.life)]);
+        Settings { tuning, memory: shared.faults.memory, epochs }
+    }
+
+    pub fn start(&mut self, index: usize) {
         self.clients += 1;
         let client = self.clients;
-        let plan = Arc::clone(&self.shared.borrow().plan);
-        let log = ModelLog::new(Rc::clone(&self.shared), client);
-        let store = ModelStore::new(Rc::clone(&self.shared), client);
-        let worker = Worker::new(plan, self.settings.clone(), log, store);
-        self.workers[index] = Slot { client, worker: Some(worker), frozen: false };
-        self.shared.borrow_mut().say(|| format!("worker {index} starts as {client}"));
+        let settings = self.settings();
+        let (life, restores, plan, skew) = {
+            let shared = &mut *self.shared.borrow_mut();
+            let plan = usize::from(shared.faults.second_plan && shared.rng.bool());
+            let skew = SKEW.mul_f64(shared.rng.f64());
+            shared.say(client, || format!("starts in place {index} with plan {plan}"));
+            (shared.kafka.life, shared.clickhouse.restores, plan, skew)
+        };
+        let log = ModelLog::new(Rc::clone(&self.shared), client, life);
+        let store = ModelStore::new(Rc::clone(&self.shared), client, plan);
+        let worker = Some(Worker::new(Arc::clone(&plans()[plan].plan), settings, log, store));
+        self.slots[index] = Slot { client, worker, frozen: false, ending: None, skew, life, restores };
     }
 
-    fn step(&mut self) {
-        let draw = self.shared.borrow_mut().rng.u32(0..1_000);
-        let index = self.shared.borrow_mut().rng.usize(0..self.workers.len());
-        match draw {
-            0..500 => self.work(index),
-            500..760 => self.shared.borrow_mut().deliver(),
-            760..810 => self.produce(),
-            810..880 => {
-                let wait = self.shared.borrow_mut().rng.u64(10..2_000);
-                self.pass(Duration::from_millis(wait));
-            }
-            880..890 => self.pass(INSERT_TIMEOUT),
-            890..930 => self.rebalance(),
-            930..945 => self.crash(index),
-            945..960 => self.freeze(index),
-            960..970 => self.shared.borrow_mut().give_up(),
-            970..975 => self.shared.borrow_mut().kill_server(),
-            975..985 => self.late_commit(),
-            985..990 => self.expire_log(),
-            _ => self.reset_commit(),
-        }
+    fn pass_some(&mut self, _: usize) {
+        let wait = self.draw(10..2_000);
+        self.pass(Duration::from_millis(u64::from(wait)));
     }
 
-    fn pass(&mut self, time: Duration) {
-        self.shared.borrow_mut().now += time;
+    pub fn pass(&mut self, time: Duration) {
+        let shared = &mut *self.shared.borrow_mut();
+        shared.now += time;
+        shared.settle_parts(false);
     }
 
     fn work(&mut self, index: usize) {
+        if self.slots[index].worker.is_none() {
+            return if self.draw(0..256) < 60 {
+                self.start(index)
+            };
+        }
+        if self.slots[index].frozen {
+            self.slots[index].frozen = self.draw(0..256) > 20;
+            return;
+        }
+        match self.slots[index].ending {
+            Some(left) => self.drain(index, left),
+            None => self.step(index),
+        }
+    }
+
+    pub fn step(&mut self, index: usize) {
         let now = self.shared.borrow().now;
-        let slot = &mut self.workers[index];
-        match &mut slot.worker {
-            Some(worker) if !slot.frozen => worker.step(now, Duration::ZERO),
-            Some(_) => slot.frozen = self.shared.borrow_mut().rng.u8(..) > 20,
-            None => {
-                if self.shared.borrow_mut().rng.u8(..) < 60 {
-                    self.start(index);
-                }
+        let Slot { worker: Some(worker), skew, .. } = &mut self.slots[index] else { return };
+        worker.step(now + *skew, Duration::ZERO);
+        let held: usize = worker.partitions().map(Partition::bytes).sum();
+        let partitions = worker.partitions().count();
+        // It is told to hold back after the step that went over, and does in the next.
+        let bound = self.shared.borrow().faults.memory;
+        if held > bound + 2 * partitions * POLL as usize * MESSAGE {
+            self.shared.borrow_mut().wrong(format!("{held} bytes are held, though memory is bounded at {bound}"));
+        }
+        self.check_stops(index);
+    }
+
+    /// A partition stops only where something happened that needs an operator.
+    fn check_stops(&mut self, index: usize) {
+        let slot = &self.slots[index];
+        let stopped: Vec<i32> = stopped(slot).collect();
+        let shared = &mut *self.shared.borrow_mut();
+        for partition in stopped {
+            let overtaken = shared.kafka.partitions.get(partition as usize).is_some_and(|log| log.overtaken);
+            let overtaken = overtaken && shared.faults.stops_at_loss;
+            let reason = overtaken
+                || shared.refused.contains(&slot.client)
+                || shared.clickhouse.restores > slot.restores
+                || shared.kafka.life != slot.life;
+            if !reason {
+                shared.wrong(format!("client {}: partition {partition} stopped without a reason", slot.client));
             }
         }
     }
 
-    fn produce(&mut self) {
-        let shared = &mut *self.shared.borrow_mut();
-        let partition = shared.rng.usize(0..shared.kafka.logs.len());
-        let end = shared.kafka.ends[partition] + shared.rng.u64(1..7);
-        shared.kafka.ends[partition] = end.min(shared.kafka.logs[partition].len() as u64);
-    }
-
-    fn rebalance(&mut self) {
-        let index = self.shared.borrow_mut().rng.usize(0..self.workers.len());
-        let client = self.workers[index].client;
-        let shared = &mut *self.shared.borrow_mut();
-        let partition = shared.rng.usize(0..shared.kafka.owners.len());
-        if shared.kafka.owners[partition].is_some_and(|owner| owner != client) {
-            shared.count("partition given to another");
+    /// Writes what was read before a process ends.
+    fn drain(&mut self, index: usize, left: u32) {
+        let now = self.shared.borrow().now;
+        let Slot { worker: Some(worker), skew, client, .. } = &mut self.slots[index] else { return };
+        let done = worker.drain(now + *skew);
+        if done {
+            let ends: Vec<_> =
+                worker.partitions().filter_map(|one| Some((one.source().partition, one.done()?))).collect();
+            for (partition, end) in ends {
+                let delivered = worker.log_mut().delivered(partition);
+                if end < delivered {
+                    let shared = &mut *self.shared.borrow_mut();
+                    shared.wrong(format!("client {client}: ended at {end} of {partition}, having read {delivered}"));
+                }
+            }
+            self.shared.borrow_mut().count("ended with all written");
         }
-        shared.kafka.owners[partition] = Some(client);
-        shared.say(|| format!("partition {partition} goes to {client}"));
+        self.check_stops(index);
+        if done || left == 0 {
+            self.crash(index);
+        } else {
+            self.slots[index].ending = Some(left - 1);
+        }
     }
 
-    fn crash(&mut self, index: usize) {
-        if self.workers[index].worker.take().is_some() {
-            let client = self.workers[index].client;
+    fn terminate(&mut self, index: usize) {
+        let patience = self.draw(1..80);
+        if self.slots[index].worker.is_some() {
+            self.shared.borrow_mut().say(self.slots[index].client, || "is told to stop".to_owned());
+            self.slots[index].ending.get_or_insert(patience);
+        }
+    }
+
+    /// A process is gone; its connection goes with it, what it sent stays on its way.
+    pub fn crash(&mut self, index: usize) {
+        if self.slots[index].worker.take().is_some() {
+            let client = self.slots[index].client;
             let shared = &mut *self.shared.borrow_mut();
             shared.count("worker crashed");
-            shared.connections.remove(&client);
-            shared.say(|| format!("{client} crashes"));
+            shared.say(client, || "is gone".to_owned());
+            shared.hang_up(client);
+            shared.clickhouse.network.answers.remove(&client);
         }
     }
 
     fn freeze(&mut self, index: usize) {
-        self.workers[index].frozen = true;
-        self.shared.borrow_mut().count("worker froze");
-    }
-
-    fn late_commit(&mut self) {
+        self.slots[index].frozen = true;
         let shared = &mut *self.shared.borrow_mut();
-        if !shared.kafka.delayed.is_empty() {
-            let index = shared.rng.usize(0..shared.kafka.delayed.len());
-            let (partition, offset) = shared.kafka.delayed.remove(index);
-            shared.kafka.committed[partition] = Some(offset);
-            shared.count("commit applied late");
-        }
+        shared.count("worker froze");
+        shared.say(self.slots[index].client, || "falls asleep".to_owned());
     }
 
-    /// Retention takes what is written already, and with it ids of the duplicates window.
-    fn expire_log(&mut self) {
-        let shared = &mut *self.shared.borrow_mut();
-        let partition = shared.rng.usize(0..shared.kafka.starts.len());
-        let rows = shared.clickhouse.ledger.get(&source(partition));
-        let done = rows.and_then(|rows| rows.last()).map_or(0, |row| row.to);
-        let start = shared.kafka.starts[partition];
-        if self.retention && done > start {
-            shared.kafka.starts[partition] = shared.rng.u64(start..=done);
-            shared.say(|| format!("partition {partition}: retention moves the log's start from {start}"));
+    /// The operator looks after a worker of which something stopped: records what is lost, and starts it again.
+    pub fn operate(&mut self, index: usize) {
+        let stopped: Vec<i32> = stopped(&self.slots[index]).collect();
+        if stopped.is_empty() && !self.is_outdated(index) {
+            return;
         }
+        for partition in stopped {
+            self.shared.borrow_mut().record_loss(partition as usize);
+        }
+        self.shared.borrow_mut().count("stopped and started again by the operator");
+        self.crash(index);
+        self.start(index);
     }
 
-    fn reset_commit(&mut self) {
-        let shared = &mut *self.shared.borrow_mut();
-        let partition = shared.rng.usize(0..shared.kafka.committed.len());
-        let back = shared.kafka.committed[partition].map(|offset| shared.rng.u64(0..=offset));
-        shared.kafka.committed[partition] = back.filter(|_| shared.rng.bool());
+    /// Whether a worker has to be started again though nothing of it stopped: it claimed the topic's earlier life, or it
+    /// has nothing to write and so did not see that the ledger went back.
+    fn is_outdated(&self, index: usize) -> bool {
+        let (slot, shared) = (&self.slots[index], self.shared.borrow());
+        let restored = shared.calm && slot.restores != shared.clickhouse.restores;
+        slot.worker.is_some() && (slot.life != shared.kafka.life || restored)
     }
 
-    /// Faults end, everything that slept wakes, all is delivered; then the tables are held against the truth.
-    fn finish(&mut self) {
-        {
-            let shared = &mut *self.shared.borrow_mut();
-            shared.calm = true;
-            shared.say(|| "-- faults end --".to_owned());
-            for partition in 0..shared.kafka.logs.len() {
-                shared.kafka.ends[partition] = shared.kafka.logs[partition].len() as u64;
-            }
-        }
-        for index in 0..self.workers.len() {
-            self.workers[index].frozen = false;
-            if self.workers[index].worker.is_none() {
-                self.start(index);
-            }
-        }
-        let clients: Vec<u32> = self.workers.iter().map(|slot| slot.client).collect();
-        for lap in 0..2_000 {
-            for (index, owner) in self.shared.borrow_mut().kafka.owners.iter_mut().enumerate() {
-                if !owner.is_some_and(|owner| clients.contains(&owner)) {
-                    *owner = Some(clients[index % clients.len()]);
-                }
-            }
-            let now = self.shared.borrow().now;
-            for slot in &mut self.workers {
-                if let Some(worker) = &mut slot.worker {
-                    worker.step(now, Duration::ZERO);
-                }
-            }
-            while !self.shared.borrow().clickhouse.net.is_empty() {
-                self.shared.borrow_mut().deliver();
-            }
-            self.pass(Duration::from_millis(if lap % 10 == 9 { 11_000 } else { 300 }));
-            if self.shared.borrow().violation.is_some() || self.is_settled() {
-                break;
-            }
-        }
-        self.check();
+    fn rebalance(&mut self, index: usize) {
+        let client = self.slots[index].client;
+        self.shared.borrow_mut().rebalance(client);
     }
 
-    fn is_settled(&self) -> bool {
-        let idle = self.workers.iter().flat_map(|slot| &slot.worker).all(|worker| {
-            !worker.is_waiting()
-                && worker.partitions().all(|partition| partition.is_idle() && partition.done().is_some())
-        });
-        let shared = self.shared.borrow();
-        let ends = (0..self.truths.len()).all(|partition| {
-            let rows = shared.clickhouse.ledger.get(&source(partition));
-            rows.and_then(|rows| rows.last()).is_some_and(|row| row.to >= self.truths[partition].end)
-        });
-        idle && ends
+    fn produce(&mut self, _: usize) {
+        // Nobody writes to a topic made anew before the operator has begun its epoch everywhere.
+        let ready = !self.has_strangers();
+        self.shared.borrow_mut().produce(ready);
     }
 
-    fn check(&self) {
-        let stopped =
-            self.workers.iter().flat_map(|slot| &slot.worker).flat_map(Worker::partitions).any(Partition::is_stopped);
-        let shared = &mut *self.shared.borrow_mut();
-        if stopped {
-            shared.wrong("a partition stopped".to_owned());
-        }
-        for (partition, truth) in self.truths.iter().enumerate() {
-            if let Err(wrong) = check_partition(shared, partition, truth) {
-                shared.wrong(format!("partition {partition}: {wrong}"));
-            }
-        }
+    pub fn has_strangers(&self) -> bool {
+        let life = self.shared.borrow().kafka.life;
+        self.slots.iter().any(|slot| slot.worker.is_some() && slot.life != life)
+    }
+
+    fn late_commit(&mut self, _: usize) {
+        self.shared.borrow_mut().late_commit();
+    }
+
+    fn reset_commit(&mut self, _: usize) {
+        self.shared.borrow_mut().reset_commit();
+    }
+
+    fn expire_log(&mut self, _: usize) {
+        self.shared.borrow_mut().expire_log();
+    }
+
+    fn make_anew(&mut self, _: usize) {
+        let repeats = self.repeats;
+        self.shared.borrow_mut().make_anew(repeats);
+    }
+
+    fn grow(&mut self, _: usize) {
+        let repeats = self.repeats;
+        self.shared.borrow_mut().grow(repeats);
     }
 }
 
-fn source(partition: usize) -> String {
-    Source { epoch: 1, topic: Arc::from(TOPIC), partition: partition as i32 }.to_string()
-}
+/// Bytes that one message is counted as, at most.
+const MESSAGE: usize = 450;
 
-/// Every table equals the truth and the ledger tiles it.
-fn check_partition(shared: &Shared, partition: usize, truth: &Truth) -> Result<(), String> {
-    let source = source(partition);
-    let months = [202_601, 202_602].map(Month);
-    for (id, table) in shared.plan.tables.iter().enumerate() {
-        for month in months {
-            let key = Key { table: highwater::plan::TableId(id as u16), month };
-            let found = shared.clickhouse.cells.get(&(source.clone(), key)).cloned().unwrap_or_default();
-            let Cell { mut offsets, series, .. } = found;
-            offsets.sort_unstable();
-            let expected = |of: &BTreeMap<u32, Vec<u64>>| {
-                let mut all = of.get(&month.0).cloned().unwrap_or_default();
-                // What has expired may be there or not; what is there must be there once.
-                all.retain(|offset| offsets.contains(offset) || !shared.has_expired(&truth.times, *offset));
-                all
-            };
-            let (expected, expected_series) = match table.kind {
-                TableKind::Raw(_) => (expected(&truth.raw), truth::Series::new()),
-                TableKind::DeadLetters => (expected(&truth.dead), truth::Series::new()),
-                TableKind::Rollup(_) => (Vec::new(), truth.rollup.get(&month.0).cloned().unwrap_or_default()),
-            };
-            if offsets != expected {
-                return Err(format!("{} {month}: offsets {offsets:?} instead of {expected:?}", table.name));
-            }
-            if series != expected_series {
-                return Err(format!("{} {month}: {series:?} instead of {expected_series:?}", table.name));
-            }
-        }
-    }
-    check_ledger(shared, &source, truth)
-}
-
-fn check_ledger(shared: &Shared, source: &str, truth: &Truth) -> Result<(), String> {
-    let rows = shared.clickhouse.ledger.get(source).ok_or("no ledger")?;
-    let end = rows.last().map_or(0, |row| row.to);
-    if end != truth.end {
-        return Err(format!("stuck: the ledger ends at {end} instead of {}", truth.end));
-    }
-    for row in rows {
-        let inside = |offset: &&u64| (row.from..row.to).contains(*offset);
-        let raw = truth.raw.values().flatten().filter(inside).count() as u64;
-        let dead = truth.dead.values().flatten().filter(inside).count() as u64;
-        let duplicates = truth.duplicates.iter().filter(inside).count() as u64;
-        let claimed = (row.rows.values().sum::<u64>(), row.dead_letters, row.duplicates, row.events);
-        if claimed != (raw, dead, duplicates, raw + dead + duplicates) {
-            return Err(format!("ledger {}..{} claims {claimed:?}: {raw} {dead} {duplicates}", row.from, row.to));
-        }
-    }
-    Ok(())
-}
-
-impl Shared {
-    /// Whether a raw row is older than the server keeps it.
-    pub fn has_expired(&self, times: &BTreeMap<u64, i64>, offset: u64) -> bool {
-        let horizon = self.keep_events.map_or(0, |keep| (self.now - keep).as_micros() as i64);
-        times.get(&offset).is_some_and(|&time| time < horizon)
-    }
-
-    fn empty() -> Shared {
-        Shared {
-            rng: fastrand::Rng::with_seed(0),
-            mutation: Mutation::None,
-            plan: plan(),
-            kafka: Kafka::default(),
-            clickhouse: ClickHouse::default(),
-            connections: BTreeMap::new(),
-            calm: false,
-            now: Duration::ZERO,
-            keep_events: None,
-            counts: BTreeMap::new(),
-            violation: None,
-            trace: None,
-        }
-    }
+fn stopped(slot: &Slot) -> impl Iterator<Item = i32> + '_ {
+    let partitions = slot.worker.iter().flat_map(Worker::partitions);
+    partitions.filter(|partition| partition.is_stopped()).map(|partition| partition.source().partition)
 }

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use devstack::{ClickHouse, Kafka, Stack, sys};
 
-/// Show highwater at work: real Kafka, real ClickHouse, model calls, numbers, and the proof that they add up.
+/// Show highwater at work: real Kafka, real ClickHouse, usage events, numbers, and the proof that they add up.
 ///
 /// Runs `highwater` from the folder of this program: migrate, generate (or replay), run, audit. Stays up until Ctrl-C,
 /// with traffic flowing.
@@ -29,9 +29,11 @@ pub struct Demo {
 /// Events of the generated demo, spread over so many minutes that end now.
 const EVENTS: u32 = 60_000;
 const MINUTES: u32 = 10;
+/// What is generated: each type as often as the others.
+const TYPES: [&str; 6] = ["--type", "llm_call", "--type", "cache_access", "--type", "suggestion"];
 /// Events a second while the demo stays up.
 const RATE: u32 = 200;
-const TOPIC: &str = "llm-calls";
+const TOPIC: &str = "usage-events";
 const PARTITIONS: &str = "4";
 /// What counts as a dead letter because it is malformed, or sent twice: shares of the traffic.
 const BAD: &str = "0.001";
@@ -72,6 +74,9 @@ impl Demo {
         }
         step("numbers", "");
         show::numbers(&demo.stack.clickhouse, input.is_some())?;
+        if input.is_none() {
+            show::metrics(&demo.stack.clickhouse)?;
+        }
         step("audit", "holding the ledger against the tables and against Kafka");
         demo.command("audit").done()?;
         show::what_next(&demo.stack, &demo.environment());
@@ -84,7 +89,8 @@ impl Demo {
 
 fn announce_generated() -> String {
     format!(
-        "{EVENTS} model calls of the last {MINUTES} minutes, 1 % of them sent twice, 0.1 % malformed, all out of order"
+        "{EVENTS} events of the last {MINUTES} minutes (model calls, cache look-ups, suggestions), 1 % of them sent twice, \
+         0.1 % malformed, all out of order"
     )
 }
 
@@ -94,9 +100,8 @@ fn announce_file(file: &Path) -> String {
 
 fn generated() -> Vec<String> {
     let events = EVENTS.to_string();
-    let options =
-        ["--type", "llm_call", "--events", &events, "--disorder", "10s", "--duplicates", DUPLICATES, "--bad", BAD];
-    options.map(str::to_owned).to_vec()
+    let options = ["--events", &events, "--disorder", "10s", "--duplicates", DUPLICATES, "--bad", BAD];
+    TYPES.into_iter().chain(options).map(str::to_owned).collect()
 }
 
 fn step(name: &str, what: &str) {
@@ -141,6 +146,7 @@ impl Running {
             ("HIGHWATER_KAFKA__TOPICS".to_owned(), TOPIC.to_owned()),
             ("HIGHWATER_CLICKHOUSE__URL".to_owned(), self.stack.clickhouse.url()),
             ("HIGHWATER_BATCH__INTERVAL".to_owned(), "2s".to_owned()),
+            ("HIGHWATER_TELEMETRY__LISTEN".to_owned(), "127.0.0.1:0".to_owned()),
         ];
         if self.forever {
             for table in ["RAW", "ROLLUPS", "DEAD_LETTERS"] {
@@ -225,12 +231,12 @@ impl Running {
         let mut sender = None;
         if traffic {
             let mut command = self.command("generate").command;
-            command.args(["--type", "llm_call", "--duration", "30d", "--rate", &RATE.to_string()]);
+            command.args(TYPES).args(["--duration", "30d", "--rate", &RATE.to_string()]);
             command.args(["--disorder", "10s", "--duplicates", DUPLICATES, "--bad", BAD, "--seed", "2"]);
             command.stdout(Stdio::null()).stderr(Stdio::null());
             sys::end_with_this_thread(&mut command);
             sender = Some(command.spawn().context("cannot start `highwater generate`")?);
-            println!("\n{RATE} model calls a second go on flowing. Ctrl-C ends everything.");
+            println!("\n{RATE} events a second go on flowing. Ctrl-C ends everything.");
         } else {
             println!("\nStaying up. Ctrl-C ends everything.");
         }

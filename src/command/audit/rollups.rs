@@ -106,7 +106,7 @@ impl Audit<'_> {
         let event = &self.plan.types[rollup.event].event;
         let time = ident(time_column(event));
         // Beyond the shorter retention one side is gone; an hour's grace, as the server expires rows when it pleases.
-        let keep = [self.keep_days(&event.name), self.keep_days(&format!("{}_parts", rollup.name))];
+        let keep = [self.keep_days(&event.name), self.keep_days(&rollup.table())];
         let since = match keep.into_iter().filter(|&days| days > 0).min() {
             None => "0".to_owned(),
             Some(days) => format!("toUnixTimestamp(now() - INTERVAL {days} DAY) + 3600"),

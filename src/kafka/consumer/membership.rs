@@ -16,6 +16,12 @@ const LAST_COMMIT: Duration = Duration::from_secs(2);
 const LEAVE: Duration = Duration::from_secs(3);
 
 impl KafkaLog {
+    /// Whether the group counts on this member: it was assigned what it is to have, if only nothing, and did not lose it.
+    /// Under the brokers' own protocol it always counts as a member.
+    pub fn is_member(&self) -> bool {
+        self.consumer.context().is_member()
+    }
+
     /// Hands over what the group decided, then answers it. True if there was something.
     pub(super) fn rebalance(&mut self, on: &mut dyn FnMut(LogEvent<'_>)) -> bool {
         let mut any = false;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use super::super::complaint::{explain, is_refusal};
 use super::super::slots::Stage;
 use super::{KafkaLog, SEEK, list, position, raw};
 use crate::ports::{LogError, LogEvent, TopicPartition};
@@ -24,11 +25,15 @@ impl KafkaLog {
             KafkaError::MessageConsumptionFatal(code) => (*code, true),
             other => (other.rdkafka_error_code().unwrap_or(Code::Unknown), false),
         };
-        let reason = self.consumer.context().take_reason();
+        let reason = explain(&self.consumer.context().take_reason());
         let now = Instant::now();
         match code {
             Code::AutoOffsetReset => self.stopped = true,
             _ if fatal => self.fail(code, &reason),
+            // A broker that goes away while it looks at a password has refused nothing.
+            Code::Authentication | Code::SaslAuthenticationFailed if !is_refusal(&reason) => {
+                self.brokers.suspect(now, &reason);
+            }
             Code::Fatal
             | Code::Fenced
             | Code::FencedInstanceId
@@ -39,9 +44,13 @@ impl KafkaLog {
             | Code::GroupAuthorizationFailed
             | Code::TopicAuthorizationFailed
             | Code::ClusterAuthorizationFailed => self.fail(code, &reason),
-            Code::AllBrokersDown | Code::BrokerTransportFailure | Code::Resolve | Code::OperationTimedOut => {
-                self.brokers.suspect(now, &reason)
-            }
+            // Which tells less than what each broker is down for.
+            Code::AllBrokersDown if self.brokers.is_away() => {}
+            Code::SSL
+            | Code::AllBrokersDown
+            | Code::BrokerTransportFailure
+            | Code::Resolve
+            | Code::OperationTimedOut => self.brokers.suspect(now, &reason),
             Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => {
                 for topic in &mut self.missing {
                     topic.suspect(now, "no such topic");
@@ -172,7 +181,9 @@ impl KafkaLog {
                 Err(error) => {
                     answers = false;
                     reach.postpone(now);
-                    self.brokers.suspect(now, &error.to_string());
+                    if !self.brokers.is_away() {
+                        self.brokers.suspect(now, &error.to_string());
+                    }
                 }
                 Ok(metadata) => {
                     let known = metadata.topics().iter().find(|found| found.name() == &**topic);

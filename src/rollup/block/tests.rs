@@ -23,7 +23,7 @@ fn rollup() -> Rollup {
         distribution = ["large", "single", "real", "money"]"#;
     let rollups = Pack::parse("p", text).map(|pack| resolve(&[pack], &[probe()]));
     let Ok(Ok(mut rollups)) = rollups else { unreachable!("{rollups:?}") };
-    rollups.remove(0)
+    rollups.rollups.remove(0)
 }
 
 /// What a row of the table says in one column.
@@ -285,20 +285,23 @@ proptest! {
     #[test]
     fn series_beyond_the_limit_are_counted_under_other(events in events(), max in 0..12_usize) {
         let (rollup, columns) = (rollup(), columns(&events));
-        let rows = read(&rollup.build(&columns, 0..events.len(), &MARKER, max));
+        let block = rollup.build(&columns, 0..events.len(), &MARKER, max);
+        let rows = read(&block);
         // The first `max` distinct series keep their names.
-        let mut kept = Vec::new();
+        let (mut kept, mut others) = (Vec::new(), 0);
         let expected: Rows = events.iter().map(row_of).map(|mut row| {
             let key = row[..3].to_vec();
             if !kept.contains(&key) && kept.len() < max {
                 kept.push(key.clone());
             }
             if !kept.contains(&key) {
+                others += 1;
                 row[1] = Cell::Text("__other__".to_owned());
                 row[2] = Cell::Text("__other__".to_owned());
             }
             row
         }).collect();
+        prop_assert_eq!(rollup.overflow(&block.iter().collect::<Vec<_>>()), others);
         let merged = merge(&rollup, rows.clone());
         prop_assert_eq!(merged.len(), rows.len(), "one row a series");
         assert_equal(&merged, &merge(&rollup, expected.into_iter().chain([marker_row(&rollup)]).collect()))?;
@@ -369,7 +372,7 @@ fn keys_wider_than_64_bits_stay_apart() {
         names.map(|name| format!(r#"{{"name": "{name}", "type": "string", "highwater": {{"role": "dimension"}}}}"#));
     let event = super::super::fixture::event("wide", &fields.join(", "));
     let Ok(mut rollups) = resolve(&[], std::slice::from_ref(&event)) else { unreachable!("a default") };
-    let rollup = rollups.remove(0);
+    let rollup = rollups.rollups.remove(0);
     let mut columns = empty(&event);
     let mut rng = fastrand::Rng::with_seed(3);
     let mut truth: BTreeMap<Vec<String>, i128> = BTreeMap::new();

@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use super::super::fixture::{event, llm_call, probe};
 use super::super::table::{Merge, PartColumn};
 use super::*;
@@ -15,14 +17,14 @@ fn pack(text: &str) -> Pack {
 
 fn errors(text: &str) -> Vec<String> {
     match resolve(&[pack(text)], &types()) {
-        Ok(rollups) => unreachable!("resolved to {rollups:?}"),
+        Ok(resolved) => unreachable!("resolved to {resolved:?}"),
         Err(errors) => errors.iter().map(ToString::to_string).collect(),
     }
 }
 
 fn resolved(packs: &[Pack]) -> Vec<Rollup> {
     match resolve(packs, &types()) {
-        Ok(rollups) => rollups,
+        Ok(resolved) => resolved.rollups,
         Err(errors) => unreachable!("{errors:?}"),
     }
 }
@@ -32,15 +34,21 @@ fn column_names(rollup: &Rollup) -> Vec<String> {
 }
 
 #[test]
-fn shipped_pack_resolves() {
-    let Ok(shipped) = Pack::parse("packs/llm.toml", include_str!("../../../packs/llm.toml")) else {
-        unreachable!("packs/llm.toml is a pack")
+fn shipped_packs_resolve() {
+    let read = |folder: &str, ending: &str| -> Vec<(String, String)> {
+        let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.retain(|file| file.extension().is_some_and(|found| found == ending));
+        files.sort();
+        files.into_iter().map(|file| (file.display().to_string(), std::fs::read_to_string(file).unwrap())).collect()
     };
-    let schema = EventType::parse("schemas/llm_call.avsc", include_str!("../../../schemas/llm_call.avsc"));
-    let Ok(event) = schema else { unreachable!("{schema:?}") };
-    let Ok(rollups) = resolve(&[shipped], std::slice::from_ref(&event)) else { unreachable!("it fits its schema") };
-    let rollup = &rollups[0];
-    assert_eq!((rollup.name.as_str(), rollup.event), ("llm_call_1m", 0));
+    let types: Vec<EventType> =
+        read("schemas", "avsc").iter().map(|(file, json)| EventType::parse(file, json).unwrap()).collect();
+    let packs: Vec<Pack> = read("packs", "toml").iter().map(|(file, text)| Pack::parse(file, text).unwrap()).collect();
+    let resolved = resolve(&packs, &types).unwrap_or_else(|errors| panic!("{errors:#?}"));
+    let named = |name: &str| resolved.rollups.iter().find(|rollup| rollup.name == name).unwrap();
+    let rollup = named("llm_call_1m");
+    let event = &types[rollup.event];
+    assert_eq!((event.name.as_str(), rollup.table().as_str()), ("llm_call", "llm_call_1m_parts"));
     let by: Vec<&str> = rollup.by.iter().map(|by| by.name.as_str()).collect();
     assert_eq!(by, ["app", "environment", "provider", "model", "operation", "status"]);
     let [cost] = rollup.measures.iter().filter(|measure| measure.name == "cost_usd").collect::<Vec<_>>()[..] else {
@@ -53,6 +61,11 @@ fn shipped_pack_resolves() {
         assert_eq!(names.iter().filter(|known| *known == name).count(), 1, "{name}");
     }
     assert!(!names.contains(&"latency_ms_sum".to_owned()), "it is not asked for");
+    for event in ["llm_call", "cache_access", "suggestion"] {
+        let about = |metric: &&Metric| types[resolved.rollups[metric.rollup].event].name == event;
+        assert!(resolved.metrics.iter().filter(about).count() >= 3, "{event}");
+    }
+    assert!(resolved.metrics.iter().all(|metric| metric.question.ends_with('?') && metric.by[0] == "app"));
 }
 
 #[test]
@@ -144,30 +157,31 @@ fn all_errors_come_at_once_with_file_rollup_key_and_remedy() {
     );
     let numbers = "use one of small, large, single, real, money, huge";
     let dimensions = "use one of environment, app, region";
-    let second = "packs/test.toml: rollup second: ";
+    let second = |line: usize| format!("packs/test.toml:{line}: rollup second: ");
     assert_eq!(
         found,
         [
-            "packs/test.toml: rollup llm_cal_1m: event: there is no event type \"llm_cal\"; use one of llm_call, probe"
+            "packs/test.toml:3: rollup llm_cal_1m: event: there is no event type \"llm_cal\"; did you mean llm_call? use one of llm_call, probe"
                 .to_owned(),
-            format!("packs/test.toml: rollup probe_1m: by: it is empty; {dimensions}"),
-            format!("{second}by: probe has no field \"apps\"; {dimensions}"),
-            format!("{second}by: probe has no field \"user_id\"; {dimensions}"),
-            format!("{second}by: the field large of probe is no dimension; {dimensions}"),
-            format!("{second}by: app stands there twice; take one away"),
-            format!("{second}by: the field secret of probe is never stored (pii: drop); {dimensions}"),
-            format!("{second}sum: probe has no field \"nothing\"; {numbers}"),
-            format!("{second}sum: the field flag of probe is no number; {numbers}"),
-            format!("{second}sum: the field region of probe is no number; {numbers}"),
+            format!("packs/test.toml:6: rollup probe_1m: by: it is empty; {dimensions}"),
+            format!("{}by: probe has no field \"apps\"; did you mean app? {dimensions}", second(11)),
+            format!("{}by: probe has no field \"user_id\"; {dimensions}", second(11)),
+            format!("{}by: the field large of probe is no dimension; {dimensions}", second(11)),
+            format!("{}by: app stands there twice; take one away", second(11)),
+            format!("{}by: the field secret of probe is never stored (pii: drop); {dimensions}", second(11)),
+            format!("{}sum: probe has no field \"nothing\"; {numbers}", second(12)),
+            format!("{}sum: the field flag of probe is no number; {numbers}", second(12)),
+            format!("{}sum: the field region of probe is no number; {numbers}", second(12)),
             format!(
-                "{second}sum: the field huge of probe has 38 digits; declare a precision of at most 28, so that sums fit in 38 digits"
+                "{}sum: the field huge of probe has 38 digits; declare a precision of at most 28, so that sums fit in 38 digits",
+                second(12)
             ),
-            format!("{second}sum: the field hidden of probe is never stored (pii: drop); {numbers}"),
-            format!("{second}sum: probe has no field \"cost_usd\"; {numbers}"),
-            format!("{second}sum: large stands there twice; take one away"),
-            format!("{second}distribution: the field event_id of probe is no number; {numbers}"),
-            format!("{second}distribution: the field flag of probe is no number; {numbers}"),
-            format!("{second}distribution: real stands there twice; take one away"),
+            format!("{}sum: the field hidden of probe is never stored (pii: drop); {numbers}", second(12)),
+            format!("{}sum: probe has no field \"cost_usd\"; {numbers}", second(12)),
+            format!("{}sum: large stands there twice; take one away", second(12)),
+            format!("{}distribution: the field event_id of probe is no number; {numbers}", second(13)),
+            format!("{}distribution: the field flag of probe is no number; {numbers}", second(13)),
+            format!("{}distribution: real stands there twice; take one away", second(13)),
         ]
     );
 }
@@ -177,8 +191,9 @@ fn names_are_taken_once() {
     for (name, what) in [
         ("llm_call", "llm_call is the table of an event type already"),
         ("ledger", "ledger is a table of highwater's own already"),
-        ("first", "first is a rollup's (of packs/test.toml) already"),
-        ("first_parts", "first_parts is a rollup's (of packs/test.toml) already"),
+        ("first", "first is a rollup's (packs/test.toml:3) already"),
+        ("first_parts", "first_parts is a rollup's (packs/test.toml:3) already"),
+        ("first_v1", "first_v1 is a rollup's (packs/test.toml:3) already"),
         ("", "\"\" can't be a view's name"),
         ("1m", "\"1m\" can't be a view's name"),
         ("_x", "\"_x\" can't be a view's name"),
@@ -187,9 +202,11 @@ fn names_are_taken_once() {
         ("é", "\"é\" can't be a view's name"),
         ("x; DROP TABLE y", "\"x; DROP TABLE y\" can't be a view's name"),
     ] {
-        let rollup = |name: &str| format!("[[rollup]]\nevent = \"probe\"\nname = \"{name}\"\nby = [\"app\"]\n");
-        let found = errors(&(rollup("first") + &rollup(name)));
-        let start = format!("packs/test.toml: rollup {name}: name: {what}");
+        let rollup = |name: &str, version: u32| {
+            format!("[[rollup]]\nevent = \"probe\"\nname = \"{name}\"\nversion = {version}\nby = [\"app\"]\n")
+        };
+        let found = errors(&(rollup("first", 2) + &rollup(name, 1)));
+        let start = format!("packs/test.toml:8: rollup {name}: name: {what}");
         assert!(found.iter().any(|error| error.starts_with(&start)), "{start} not in {found:?}");
     }
     let long = "x".repeat(101);
@@ -212,7 +229,7 @@ fn columns_of_one_name_are_refused() {
         resolve(&[pack(&text)], &odd).map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())
     };
     let message = "columns: two columns of its table would be called x_min; rename the field or leave it out";
-    assert_eq!(rollup("x_min").err(), Some(vec![format!("packs/test.toml: rollup odd_1m: {message}")]));
+    assert_eq!(rollup("x_min").err(), Some(vec![format!("packs/test.toml:2: rollup odd_1m: {message}")]));
     assert!(rollup("x").is_ok());
     assert!(resolve(&[], &odd).is_ok(), "the default keeps no distribution of x_min");
     let count = [event("odd", &field("count"))];
@@ -223,20 +240,54 @@ fn columns_of_one_name_are_refused() {
 }
 
 #[test]
+fn versions_count_from_one() {
+    let with = |version: &str| format!("[[rollup]]\nevent = \"probe\"\nby = [\"app\"]\nversion = {version}");
+    let tables = |version| {
+        let rollup = &resolved(&[pack(&with(version))])[0];
+        (rollup.table(), rollup.formers())
+    };
+    assert_eq!(tables("1"), ("probe_1m_parts".to_owned(), vec![]));
+    let former = |view: &str, table: &str| (view.to_owned(), table.to_owned());
+    let first = || former("probe_1m_v1", "probe_1m_parts");
+    assert_eq!(tables("2"), ("probe_1m_v2_parts".to_owned(), vec![first()]));
+    assert_eq!(
+        tables("3"),
+        ("probe_1m_v3_parts".to_owned(), vec![first(), former("probe_1m_v2", "probe_1m_v2_parts")])
+    );
+    for wrong in ["0", "1001"] {
+        let found = errors(&with(wrong));
+        let start = format!("packs/test.toml:4: rollup probe_1m: version: it can't be {wrong}; it is 1 at first");
+        assert!(found[0].starts_with(&start), "{found:?}");
+    }
+}
+
+#[test]
 fn a_file_that_is_no_pack_is_refused_with_line_and_key() {
-    for (text, parts) in [
-        ("[[metric]]\nname = \"x\"", ["unknown field `metric`", "line 1"]),
-        ("[[rollup]]\nevent = \"probe\"\nby = [\"app\"]\nsums = []", ["unknown field `sums`", "line 4"]),
-        ("[[rollup]]\nby = [\"app\"]", ["missing field `event`", "line 1"]),
-        ("[[rollup]]\nevent = \"probe\"", ["missing field `by`", "line 1"]),
-        ("[[rollup]]\nevent = \"probe\"\nby = \"app\"", ["expected a sequence", "line 3"]),
-        ("[rollup]\nevent = \"probe\"\nby = [\"app\"]", ["expected a sequence", "line 1"]),
-        ("[[rollup", ["line 1", ""]),
+    let rollup = "[[rollup]]\nevent = \"probe\"\n";
+    for (text, line, what) in [
+        ("[[metrics]]\nname = \"x\"", 1, "unknown key `metrics`; did you mean `metric`? known are rollup, metric"),
+        (
+            &format!("{rollup}by = [\"app\"]\nsums = []"),
+            4,
+            "unknown key `sums`; did you mean `sum`? known are event, name",
+        ),
+        (&format!("{rollup}by = [\"app\"]\ncolour = []"), 4, "unknown key `colour`; known are event, name"),
+        ("[[rollup]]\nby = [\"app\"]", 1, "missing key `event`"),
+        (rollup, 1, "missing key `by`"),
+        (&format!("{rollup}by = \"app\""), 3, "expected a sequence"),
+        (&format!("{rollup}by = [1]"), 3, "expected a string"),
+        (&format!("{rollup}by = [\"app\"]\nversion = \"2\""), 4, "expected u32"),
+        ("[rollup]\nevent = \"probe\"\nby = [\"app\"]", 1, "expected a sequence"),
+        ("[[rollup", 1, ""),
+        ("\n\n[[metric]]\nname = \"x\"\nquestion = \"y\"", 3, "missing key `unit`"),
+        ("[[metric]]\nqueston = \"y\"", 2, "unknown key `queston`; did you mean `question`?"),
+        ("[[metric]]\ncount = \"yes\"", 2, "expected a boolean"),
+        ("[[metric]]\nsum = 1", 2, "expected the name of a number or a list of such names"),
     ] {
         let found = Pack::parse("packs/test.toml", text).map_err(|error| error.to_string());
         let Err(found) = found else { unreachable!("{text} is a pack") };
-        assert!(found.starts_with("packs/test.toml: not a pack: "), "{found}");
-        assert!(parts.iter().all(|part| found.contains(part)), "{parts:?} not in {found}");
+        assert!(found.starts_with(&format!("packs/test.toml:{line}: not a pack: ")), "{found} for {text}");
+        assert!(found.contains(what), "{what} not in {found}");
     }
-    assert!(Pack::parse("packs/empty.toml", "").is_ok_and(|pack| pack.rollups.is_empty()));
+    assert!(Pack::parse("packs/empty.toml", "").is_ok_and(|pack| pack.rollups.is_empty() && pack.metrics.is_empty()));
 }

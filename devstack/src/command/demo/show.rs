@@ -40,6 +40,23 @@ pub(super) fn numbers(clickhouse: &ClickHouse, tokens_only: bool) -> Result<()> 
     Ok(())
 }
 
+/// Metrics that packs define, over all minutes.
+pub(super) fn metrics(clickhouse: &ClickHouse) -> Result<()> {
+    println!("\n  metric                   over all minutes   what it answers");
+    for name in ["cache_hit_rate", "suggestion_acceptance", "llm_error_rate", "llm_cache_read_share"] {
+        let sql = format!(
+            "SELECT round(100 * sum(numerator) / sum(denominator), 2) FROM highwater.{name} \
+             FORMAT TSVRaw"
+        );
+        let value = single(clickhouse, &sql)?;
+        let comment = format!("SELECT comment FROM system.tables WHERE database = 'highwater' AND name = '{name}'");
+        let comment = single(clickhouse, &format!("{comment} FORMAT TSVRaw"))?;
+        let question = comment.split(" [").next().unwrap_or_default().to_owned();
+        println!("  {name:<24} {value:>14} %   {question}");
+    }
+    Ok(())
+}
+
 /// The first line of an answer.
 pub(super) fn single(clickhouse: &ClickHouse, sql: &str) -> Result<String> {
     let answer = clickhouse.query(sql)?;
@@ -69,6 +86,12 @@ pub(super) fn what_next(stack: &Stack, environment: &[(String, String)]) {
         &url,
         "SELECT app, quantilesExactWeightedArray(0.5, 0.95, 0.99)(output_tokens.1, output_tokens.2) AS output_tokens\n      \
          FROM highwater.llm_call_1m GROUP BY app FORMAT PrettyCompact",
+    );
+    println!("  How often caches have what is looked for, in complete minutes:");
+    query(
+        &url,
+        "SELECT app, cache, sum(numerator) / sum(denominator) AS hit_rate\n      \
+         FROM highwater.cache_hit_rate WHERE complete GROUP BY app, cache FORMAT PrettyCompact",
     );
     println!("  What could not be read, and why:");
     query(&url, "SELECT reason, count(), any(detail) FROM highwater.dead_letters GROUP BY reason FORMAT PrettyCompact");

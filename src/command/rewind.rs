@@ -1,0 +1,413 @@
+//! `highwater rewind`: takes back what was written from an offset on, so that it is read and counted again.
+//!
+//! The rows are deleted, the minutes that they were in are computed anew from the rows that stay, and the topic begins a
+//! new epoch there. A writer that was forgotten somewhere can still write only under the old epoch's name, where the audit
+//! finds it. The order of the steps is such that the tables may be left between any two of them: the ledger ends earlier
+//! first, and whatever is still there of a table carries its mark, so that workers would write only what is missing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use crate::batch::Source;
+use crate::clickhouse::sql::{ident, literal, literals};
+use crate::clickhouse::tables::{LEDGER, SOURCES, time_column};
+use crate::clickhouse::{Catalog, Client, QueryError, rebuild, schema};
+use crate::command::{UsageError, load};
+use crate::config::Settings;
+use crate::kafka::Observer;
+use crate::plan::{Plan, Table, TableKind};
+use crate::ports::{Bounds, TopicPartition};
+use crate::rollup::Rollup;
+
+/// How long Kafka may take for an answer.
+const KAFKA_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a statement may take: it may rewrite months.
+const STATEMENT: Duration = Duration::from_secs(6 * 3_600);
+
+/// What `highwater rewind` is asked for.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Topic to read again
+    pub topic: String,
+    /// Where to: `start` (of the log), a time such as 2026-11-20T08:00:00Z (by the records' own timestamps), or an offset,
+    /// with --partition
+    #[arg(long)]
+    pub to: String,
+    /// This partition only; repeat for more
+    #[arg(long = "partition", value_name = "NUMBER")]
+    pub partitions: Vec<i32>,
+    /// Do it; without this it only says what it would do
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// Where to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum To {
+    Start,
+    Time(i64),
+    Offset(u64),
+}
+
+impl To {
+    fn parse(args: &Args) -> Result<To, UsageError> {
+        if args.to == "start" {
+            return Ok(To::Start);
+        }
+        if let Ok(offset) = args.to.parse() {
+            if args.partitions.len() == 1 {
+                return Ok(To::Offset(offset));
+            }
+            return Err(UsageError(
+                "--to an offset needs one --partition: offsets of partitions are not related".into(),
+            ));
+        }
+        let time = args.to.parse::<Timestamp>().map_err(|_| {
+            UsageError(format!(
+                "--to {:?} is neither `start`, nor an offset, nor a time such as 2026-11-20T08:00:00Z",
+                args.to
+            ))
+        })?;
+        Ok(To::Time(time.as_millisecond()))
+    }
+}
+
+/// One partition to be read again.
+#[derive(Debug, Clone)]
+struct Target {
+    partition: i32,
+    /// The ledger's end now.
+    end: u64,
+    /// The ledger's end afterwards: where a row of the ledger begins.
+    at: u64,
+}
+
+/// A topic in all its epochs that were of the same log.
+struct Log {
+    topic: String,
+    epochs: Vec<Epoch>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Epoch {
+    epoch: u32,
+    cluster_id: String,
+    topic_id: String,
+    group: String,
+}
+
+/// Says what has to be taken back, and with `--yes` does so.
+///
+/// # Errors
+/// Replicas are running; events that would have to be read again are no longer in the log; rows that a rollup would have
+/// to be computed from have expired; a server can't be asked.
+pub async fn run(settings: &Settings, args: &Args) -> Result<()> {
+    let to = To::parse(args)?;
+    let plan = load::plan(settings)?;
+    let client = Client::new(settings.endpoint()?).with_timeout(STATEMENT);
+    let catalog = Catalog::new(&plan, &settings.tables(), client.database());
+    schema::check_tables(&client, &catalog).await?;
+    let observer = Observer::new(&settings.consumer("highwater-rewind"), KAFKA_PATIENCE)?;
+    let identity = observer.identity(&args.topic)?;
+    let log = Log::of(&client, &args.topic, &identity.cluster_id, &identity.topic_id).await?;
+    let bounds = observer.bounds(&args.topic, identity.partitions)?;
+    let mut targets = Vec::new();
+    for (name, bounds) in &bounds {
+        if args.partitions.is_empty() || args.partitions.contains(&name.partition) {
+            let begin = match to {
+                // The first row of the ledger whose events are all still there.
+                To::Start => format!("minIf(`from`, `from` >= {})", bounds.start),
+                To::Offset(offset) => row_of(offset),
+                To::Time(millis) => row_of(observer.offset_at(name, millis)?.unwrap_or(bounds.end)),
+            };
+            targets.extend(target(&client, &log, name.partition, &begin, bounds).await?);
+        }
+    }
+    if let Some(absent) =
+        args.partitions.iter().find(|wanted| !bounds.iter().any(|(name, _)| name.partition == **wanted))
+    {
+        bail!(UsageError(format!("{} has no partition {absent}", args.topic)));
+    }
+    if targets.is_empty() {
+        println!("nothing is written beyond {}; nothing to take back", args.to);
+        return Ok(());
+    }
+    let rewind = Rewind { client, plan: &plan, log: &log, targets };
+    rewind.explain().await?;
+    if !args.yes {
+        println!("nothing was changed. Stop all replicas, then do it with --yes");
+        return Ok(());
+    }
+    let topic: Arc<str> = Arc::from(args.topic.as_str());
+    let commit =
+        |target: &Target| (TopicPartition { topic: Arc::clone(&topic), partition: target.partition }, target.at);
+    observer.commit_alone(&rewind.targets.iter().map(commit).collect::<Vec<_>>())?;
+    rewind.execute(&bounds.iter().map(|(name, _)| name.partition).collect::<Vec<_>>()).await
+}
+
+impl Log {
+    async fn of(client: &Client, topic: &str, cluster_id: &str, topic_id: &str) -> Result<Log> {
+        let sql = format!(
+            "SELECT epoch, cluster_id, topic_id, `group` FROM {} WHERE topic = {} ORDER BY epoch, claimed_at LIMIT 1 BY epoch",
+            client.table(SOURCES),
+            literal(topic)
+        );
+        let mut epochs: Vec<Epoch> = client.rows(&sql).await?;
+        let is_same = |epoch: &Epoch| (epoch.cluster_id.as_str(), epoch.topic_id.as_str()) == (cluster_id, topic_id);
+        ensure!(
+            epochs.last().is_some_and(is_same),
+            "this database knows no topic {topic} as it is now (topic id {topic_id} in cluster {cluster_id}); `highwater run` \
+             claims it, or says what it was before"
+        );
+        epochs.retain(is_same);
+        Ok(Log { topic: topic.to_owned(), epochs })
+    }
+
+    fn last(&self) -> u32 {
+        self.epochs.last().map_or(0, |epoch| epoch.epoch)
+    }
+
+    fn source(&self, epoch: u32, partition: i32) -> String {
+        format!("{epoch}/{}/{partition}", self.topic)
+    }
+
+    /// The names of a partition in all epochs, as a list of literals.
+    fn sources(&self, partition: i32) -> String {
+        literals(self.epochs.iter().map(|epoch| self.source(epoch.epoch, partition)))
+    }
+}
+
+/// The beginning of the ledger's row that has an offset, or of its first; the ledger's end for what lies beyond.
+fn row_of(offset: u64) -> String {
+    format!("if(max(`to`) <= {offset}, max(`to`), greatest(maxIf(`from`, `from` <= {offset}), min(`from`)))")
+}
+
+/// What is to be done with a partition, if anything. `begin` selects, of the ledger's rows, where to begin again.
+async fn target(client: &Client, log: &Log, partition: i32, begin: &str, bounds: &Bounds) -> Result<Option<Target>> {
+    #[derive(Deserialize)]
+    struct Ends {
+        rows: u64,
+        end: u64,
+        at: u64,
+    }
+    let sql = format!(
+        "SELECT count() AS rows, max(`to`) AS end, {begin} AS at FROM {} WHERE source IN ({})",
+        client.table(LEDGER),
+        log.sources(partition)
+    );
+    let found = client.rows::<Ends>(&sql).await?;
+    let Some(Ends { end, at, .. }) = found.first().filter(|ends| ends.rows > 0) else { return Ok(None) };
+    let (end, at) = (*end, *at);
+    if at >= end {
+        return Ok(None);
+    }
+    ensure!(
+        at >= bounds.start,
+        "{}/{partition} would have to be read again from offset {at}, where a row of the ledger begins, but the log begins at \
+         {}: those events would be lost. Rewind to a later place",
+        log.topic,
+        bounds.start
+    );
+    Ok(Some(Target { partition, end, at }))
+}
+
+struct Rewind<'a> {
+    client: Client,
+    plan: &'a Plan,
+    log: &'a Log,
+    targets: Vec<Target>,
+}
+
+impl Rewind<'_> {
+    /// Holds for the rows that are taken back.
+    fn condition(&self) -> String {
+        let of = |target: &Target| {
+            format!("(`_source` IN ({}) AND `_offset` >= {})", self.log.sources(target.partition), target.at)
+        };
+        format!("({})", self.targets.iter().map(of).collect::<Vec<_>>().join(" OR "))
+    }
+
+    fn rollups(&self) -> impl Iterator<Item = (&Rollup, &Table)> {
+        self.plan.tables.iter().filter_map(|table| match table.kind {
+            TableKind::Rollup(index) => Some((&self.plan.rollups[index], table)),
+            TableKind::Raw(_) | TableKind::DeadLetters => None,
+        })
+    }
+
+    /// The minutes of a rollup that lose rows, as a subquery.
+    fn minutes(&self, rollup: &Rollup) -> String {
+        let event = &self.plan.types[rollup.event].event;
+        let (time, raw) = (ident(time_column(event)), self.client.table(&event.name));
+        format!("SELECT DISTINCT toStartOfMinute({time}) AS m FROM {raw} WHERE {}", self.condition())
+    }
+
+    /// Says what will be done, and that it can be.
+    async fn explain(&self) -> Result<()> {
+        for target in &self.targets {
+            println!("{}/{}: from offset {} back to {}", self.log.topic, target.partition, target.end, target.at);
+        }
+        for table in self.plan.tables.iter().filter(|table| !matches!(table.kind, TableKind::Rollup(_))) {
+            let sql = format!("SELECT count() AS n FROM {} WHERE {}", self.client.table(&table.name), self.condition());
+            println!("{}: {} rows to delete", table.name, self.number(&sql).await?);
+        }
+        for (rollup, _) in self.rollups() {
+            let event = &self.plan.types[rollup.event].event;
+            let (time, raw) = (ident(time_column(event)), self.client.table(&event.name));
+            let (view, minutes) = (self.client.table(&rollup.name), self.minutes(rollup));
+            let known = self.number(&format!("SELECT sum(count) AS n FROM {view} WHERE minute IN ({minutes})")).await?;
+            let there = format!("SELECT count() AS n FROM {raw} WHERE toStartOfMinute({time}) IN ({minutes})");
+            let there = self.number(&there).await?;
+            ensure!(
+                known <= there,
+                "{}: {known} events are counted in the minutes to compute anew, and only {there} of their rows are there (has \
+                 retention taken some?): numbers would be lost. Rewind to a later place",
+                rollup.name
+            );
+            let minutes = self.number(&format!("SELECT count() AS n FROM ({minutes})")).await?;
+            println!("{}: {minutes} minutes to compute anew", rollup.name);
+        }
+        println!("then epoch {} of {} begins there", self.log.last() + 1, self.log.topic);
+        Ok(())
+    }
+
+    async fn number(&self, sql: &str) -> Result<u64, QueryError> {
+        #[derive(Deserialize)]
+        struct Number {
+            n: u64,
+        }
+        Ok(self.client.rows::<Number>(sql).await?.first().map_or(0, |row| row.n))
+    }
+
+    async fn execute(&self, partitions: &[i32]) -> Result<()> {
+        let of = |target: &Target| {
+            format!("(source IN ({}) AND `from` >= {})", self.log.sources(target.partition), target.at)
+        };
+        let rows = self.targets.iter().map(of).collect::<Vec<_>>().join(" OR ");
+        self.delete(LEDGER, &rows).await?;
+        for (rollup, table) in self.rollups() {
+            self.compute_anew(rollup, table).await.with_context(|| format!("computing {} anew", rollup.name))?;
+        }
+        for table in self.plan.tables.iter().filter(|table| !matches!(table.kind, TableKind::Rollup(_))) {
+            self.delete(&table.name, &self.condition()).await?;
+        }
+        self.begin_epoch(partitions).await?;
+        println!("done; `highwater run` reads on from there");
+        Ok(())
+    }
+
+    async fn delete(&self, table: &str, condition: &str) -> Result<()> {
+        println!("deleting from {table}");
+        let table = self.client.table(table);
+        let sql = format!("ALTER TABLE {table} DELETE WHERE {condition} SETTINGS mutations_sync = 2");
+        Ok(self.client.execute(&sql).await?)
+    }
+
+    /// Month by month: the rows of other minutes, those of the touched minutes computed anew, and the marks that stay, in
+    /// a table aside that then takes the month's place.
+    async fn compute_anew(&self, rollup: &Rollup, parts: &Table) -> Result<()> {
+        #[derive(Deserialize)]
+        struct Month {
+            month: u32,
+        }
+        let (minutes, rewound) = (self.minutes(rollup), self.condition());
+        let months = format!("SELECT DISTINCT toYYYYMM(m, 'UTC') AS month FROM ({minutes}) ORDER BY month");
+        let event = &self.plan.types[rollup.event].event;
+        let (table, time) = (self.client.table(&parts.name), ident(time_column(event)));
+        let aside = self.client.table(&format!("{}_aside", parts.name));
+        let columns = rollup.part_columns().iter().map(|part| ident(&part.def.name)).collect::<Vec<_>>().join(", ");
+        for Month { month } in self.client.rows::<Month>(&months).await? {
+            println!("computing {} of {month} anew", rollup.name);
+            let run = async |sql: String| self.client.execute(&sql).await;
+            run(format!("DROP TABLE IF EXISTS {aside}")).await?;
+            run(format!("CREATE TABLE {aside} AS {table}")).await?;
+            let marks = self.targets.iter().map(|target| {
+                format!("(`_source` IN ({}) AND `_through` > {})", self.log.sources(target.partition), target.at)
+            });
+            let marks = marks.collect::<Vec<_>>().join(" OR ");
+            run(format!(
+                "INSERT INTO {aside} ({columns}) SELECT {columns} FROM {table} WHERE toYYYYMM(minute, 'UTC') = {month} AND \
+                 if(`_source` = '', minute NOT IN ({minutes}), NOT ({marks}))"
+            ))
+            .await?;
+            let stay = format!(
+                "toYYYYMM({time}, 'UTC') = {month} AND toStartOfMinute({time}) IN ({minutes}) AND NOT {rewound}"
+            );
+            let anew = rebuild::select(self.plan, rollup, self.client.database(), &stay);
+            run(format!("INSERT INTO {aside} ({columns}) {anew}")).await?;
+            // A month of which nothing stays can't be replaced by nothing.
+            let replace = match self.number(&format!("SELECT count() AS n FROM {aside}")).await? {
+                0 => format!("ALTER TABLE {table} DROP PARTITION {month}"),
+                _ => format!("ALTER TABLE {table} REPLACE PARTITION {month} FROM {aside}"),
+            };
+            run(replace).await?;
+            run(format!("DROP TABLE {aside}")).await?;
+        }
+        Ok(())
+    }
+
+    /// First rows of the ledger for all partitions under the next epoch, then the epoch itself.
+    async fn begin_epoch(&self, partitions: &[i32]) -> Result<()> {
+        let epoch = self.log.last() + 1;
+        let targets: BTreeMap<i32, u64> = self.targets.iter().map(|target| (target.partition, target.at)).collect();
+        for &partition in partitions {
+            let end = format!(
+                "SELECT max(`to`) AS n FROM {} WHERE source IN ({}) HAVING count() > 0",
+                self.client.table(LEDGER),
+                self.log.sources(partition)
+            );
+            let at = match targets.get(&partition) {
+                Some(&at) => Some(at),
+                None => self.client.rows::<At>(&end).await?.first().map(|row| row.n),
+            };
+            // A partition that nobody has begun begins by itself.
+            let Some(at) = at else { continue };
+            let source = self.log.source(epoch, partition);
+            let row = serde_json::json!({
+                "source": source, "kind": "start", "from": at, "to": at, "plan": self.plan.hash,
+            });
+            self.client.insert(LEDGER, &format!("{source}/ledger/new"), row.to_string()).await?;
+        }
+        let last = self.log.epochs.last().context("the topic has an epoch")?;
+        let row = serde_json::json!({
+            "topic": self.log.topic, "epoch": epoch, "cluster_id": last.cluster_id, "topic_id": last.topic_id,
+            "group": last.group,
+        });
+        self.client.insert(SOURCES, &format!("claim/{}/{epoch}", self.log.topic), row.to_string()).await?;
+        // No minute is complete until all is read again.
+        let topic: Arc<str> = Arc::from(self.log.topic.as_str());
+        let source = |&partition| Source { epoch, topic: Arc::clone(&topic), partition };
+        Ok(self.client.enter_partitions(partitions.iter().map(source)).await?)
+    }
+}
+
+#[derive(Deserialize)]
+struct At {
+    n: u64,
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_read_or_refused_with_what_is_accepted() {
+        let args = |to: &str, partitions: &[i32]| Args {
+            topic: "t".into(),
+            to: to.into(),
+            partitions: partitions.into(),
+            yes: false,
+        };
+        assert_eq!(To::parse(&args("start", &[])), Ok(To::Start));
+        assert_eq!(To::parse(&args("500", &[3])), Ok(To::Offset(500)));
+        assert_eq!(To::parse(&args("2026-11-20T08:00:00Z", &[])), Ok(To::Time(1_795_161_600_000)));
+        for (to, partitions) in [("500", &[][..]), ("500", &[1, 2]), ("yesterday", &[]), ("-5", &[1]), ("", &[])] {
+            assert!(To::parse(&args(to, partitions)).is_err(), "{to}");
+        }
+    }
+}

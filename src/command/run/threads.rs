@@ -1,0 +1,149 @@
+//! The threads of `highwater run`: started together, told together to stop, and none ends unnoticed.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Starts a worker's thread. If it fails or panics, the others are told to stop, for the process must not go on with
+/// partitions that nobody reads.
+///
+/// # Errors
+/// No thread can be started.
+pub(super) fn watched(
+    number: usize,
+    stop: &Stop,
+    work: impl FnOnce() -> Result<()> + Send + 'static,
+) -> Result<JoinHandle<Result<()>>> {
+    let stop = stop.clone();
+    let watch = move || {
+        let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+            Err(anyhow!(
+                "worker {number} panicked: {}; this is a fault in highwater. Nothing is lost: start it again, and what \
+                 was not written is read again",
+                message(&*panic)
+            ))
+        });
+        if let Err(error) = &result {
+            tracing::error!(worker = number, "{error:#}");
+            stop.ask();
+        }
+        result
+    };
+    std::thread::Builder::new().name(format!("worker-{number}")).spawn(watch).context("starting a worker's thread")
+}
+
+/// Waits for all threads and answers the first thing that went wrong.
+///
+/// # Errors
+/// A thread's.
+pub(super) fn join(threads: impl IntoIterator<Item = JoinHandle<Result<()>>>) -> Result<()> {
+    // All are waited for, whatever becomes of the first.
+    let ended: Vec<_> = threads.into_iter().map(JoinHandle::join).collect();
+    ended
+        .into_iter()
+        .try_for_each(|ended| ended.unwrap_or_else(|panic| Err(anyhow!("a thread panicked: {}", message(&*panic)))))
+}
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
+}
+
+/// Whether somebody wants us to stop.
+#[derive(Clone)]
+pub(super) struct Stop {
+    asked: Arc<AtomicBool>,
+    wake: Arc<tokio::sync::Notify>,
+}
+
+impl Stop {
+    /// Listens for SIGTERM and Ctrl-C.
+    pub(super) fn listen() -> Result<Stop> {
+        let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+        let stop = Stop { asked: Arc::new(AtomicBool::new(false)), wake: Arc::new(tokio::sync::Notify::new()) };
+        let told = stop.clone();
+        tokio::spawn(async move {
+            tokio::select! { _ = terminate.recv() => {}, _ = tokio::signal::ctrl_c() => {} }
+            tracing::info!("told to stop: writing what has been read");
+            told.ask();
+            let first = Instant::now();
+            // A terminal and a supervisor may both pass one signal on: what comes at once is not a second one.
+            while first.elapsed() < Duration::from_secs(1) {
+                tokio::select! { _ = terminate.recv() => {}, _ = tokio::signal::ctrl_c() => {} }
+            }
+            tracing::warn!("told twice: ending at once; what is not written will be read again");
+            std::process::exit(1);
+        });
+        Ok(stop)
+    }
+
+    pub(super) fn ask(&self) {
+        self.asked.store(true, Ordering::Release);
+        self.wake.notify_waiters();
+    }
+
+    pub(super) fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Acquire)
+    }
+
+    pub(super) async fn asked(&self) {
+        let woken = self.wake.notified();
+        if !self.is_asked() {
+            woken.await;
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use anyhow::bail;
+
+    use super::*;
+
+    fn stop() -> Stop {
+        Stop { asked: Arc::new(AtomicBool::new(false)), wake: Arc::new(tokio::sync::Notify::new()) }
+    }
+
+    /// Works until told to stop, or for ten seconds: then it was never told.
+    fn diligent(stop: &Stop) -> impl FnOnce() -> Result<()> + use<> {
+        let stop = stop.clone();
+        move || {
+            let begun = Instant::now();
+            while !stop.is_asked() {
+                anyhow::ensure!(begun.elapsed() < Duration::from_secs(10), "nobody told it to stop");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_worker_that_panics_or_fails_ends_the_others_and_is_named() {
+        let stop = stop();
+        let first = watched(0, &stop, diligent(&stop)).unwrap();
+        let second = watched(1, &stop, || panic!("index out of {}", "bounds")).unwrap();
+        let error = format!("{:#}", join([first, second]).unwrap_err());
+        assert!(error.contains("worker 1") && error.contains("index out of bounds"), "{error}");
+
+        let stop = self::stop();
+        let first = watched(0, &stop, diligent(&stop)).unwrap();
+        let second = watched(1, &stop, || bail!("Kafka will deliver nothing more")).unwrap();
+        let error = format!("{:#}", join([first, second]).unwrap_err());
+        assert!(error.contains("Kafka will deliver nothing more"), "{error}");
+    }
+
+    #[test]
+    fn workers_that_end_in_peace_are_no_error() {
+        let stop = stop();
+        let threads = [0, 1].map(|number| watched(number, &stop, diligent(&stop)).unwrap());
+        stop.ask();
+        join(threads).unwrap();
+    }
+}

@@ -1,0 +1,16 @@
+//! Connections as production has them, with real servers and the real binary: TLS, users and passwords, client
+//! certificates; and what is said when they are wrong.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod certificates;
+mod proxy;
+#[path = "../shared/mod.rs"]
+mod shared;
+#[allow(dead_code, reason = "shared with the tests of delivery")]
+#[path = "../delivery/support.rs"]
+mod support;
+
+mod exact;
+mod secrets;
+mod stack;
+mod wrong;

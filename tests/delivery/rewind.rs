@@ -1,0 +1,112 @@
+//! Reading again on purpose: what was written is taken back, and comes out the same.
+
+use std::time::Duration;
+
+use crate::support::{TOPIC, World};
+
+const MINUTE: Duration = Duration::from_secs(60);
+/// Each minute and series, whole, and the rows it is made of.
+const NUMBERS: [&str; 2] = [
+    "SELECT * FROM highwater.llm_call_1m ORDER BY ALL FORMAT TSV",
+    "SELECT * EXCEPT (_source, _offset), splitByChar('/', _source)[3], _offset FROM highwater.llm_call ORDER BY ALL FORMAT TSV",
+];
+
+fn numbers(world: &World) -> [String; 2] {
+    NUMBERS.map(|sql| world.query(sql))
+}
+
+fn run_until(world: &World, name: &str, messages: u64) {
+    let mut process = world.run(name);
+    world.wait_for(messages, &mut process, MINUTE);
+    let (status, said) = process.terminate();
+    assert!(status.success(), "{status}: {said}");
+}
+
+#[test]
+fn what_is_taken_back_is_counted_again_and_comes_out_the_same() {
+    let mut world = World::new();
+    world.set("BATCH__ROWS", "1000");
+    world.generate(&[
+        "--events",
+        "30000",
+        "--minutes",
+        "9",
+        "--disorder",
+        "20s",
+        "--duplicates",
+        "0.02",
+        "--bad",
+        "0.002",
+    ]);
+    world.done(&["migrate"]);
+    let mut process = world.run("first");
+    let sent = crate::shared::truth::of(&world.stack.kafka.bootstrap(), TOPIC).messages;
+    world.wait_for(sent, &mut process, MINUTE);
+    let before = numbers(&world);
+
+    // Without --yes nothing changes; with it, not while somebody runs.
+    let half =
+        world.number("SELECT intDiv(max(to), 2) FROM highwater.ledger WHERE source = '1/llm-calls/1'").to_string();
+    let one = ["rewind", TOPIC, "--partition", "1", "--to", half.as_str()];
+    let explained = world.done(&one);
+    assert!(explained.contains("minutes to compute anew") && explained.contains("nothing was changed"), "{explained}");
+    let refused = world.command(&[&one[..], &["--yes"]].concat()).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("stop all replicas first"), "{said}");
+    assert_eq!(numbers(&world), before);
+    let (status, said) = process.terminate();
+    assert!(status.success(), "{status}: {said}");
+
+    // One partition by an offset: what stays is exact on its own.
+    world.done(&[&one[..], &["--yes"]].concat());
+    let audit = world.done(&["audit", "--without-kafka"]);
+    assert!(audit.contains("clean"), "{audit}");
+    assert_eq!(
+        world.number("SELECT toUnixTimestamp(through) FROM highwater.completeness"),
+        0,
+        "complete, and taken back"
+    );
+    let taken = sent - world.number("SELECT sum(events) FROM highwater.ledger");
+    assert!(
+        taken > 1_000 && world.number("SELECT count() FROM highwater.llm_call") < sent - taken,
+        "{taken} taken back"
+    );
+    run_until(&world, "second", sent);
+    assert_eq!(numbers(&world), before);
+    world.check();
+
+    // All partitions, twice: by a time in the middle, then further back than any epoch but the first reaches.
+    let middle = world.query("SELECT formatDateTime(toDateTime(avg(toUnixTimestamp(minute)), 'UTC'), '%Y-%m-%dT%H:%i:%SZ') FROM highwater.llm_call_1m");
+    for (to, name) in [(middle.trim(), "third"), ("start", "fourth")] {
+        world.done(&["rewind", TOPIC, "--to", to, "--yes"]);
+        run_until(&world, name, sent);
+        assert_eq!(numbers(&world), before, "--to {to}");
+        world.check();
+    }
+    let nothing = world.done(&["rewind", TOPIC, "--partition", "1", "--to", "99999999", "--yes"]);
+    assert!(nothing.contains("nothing to take back"), "{nothing}");
+}
+
+#[test]
+fn what_can_not_be_taken_back_is_refused_with_the_reason() {
+    let world = World::new();
+    world.generate(&["--events", "2000"]);
+    let refused = |arguments: &[&str], code: i32| {
+        let output = world.command(arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        said
+    };
+    assert!(refused(&["rewind", TOPIC, "--to", "start"], 1).contains("highwater migrate"));
+    world.done(&["migrate"]);
+    assert!(refused(&["rewind", TOPIC, "--to", "start"], 1).contains("knows no topic"));
+    run_until(&world, "run", 2_000);
+    assert!(refused(&["rewind", TOPIC, "--to", "5"], 2).contains("--partition"));
+    assert!(refused(&["rewind", TOPIC, "--to", "noon"], 2).contains("neither"));
+    assert!(refused(&["rewind", TOPIC, "--to", "5", "--partition", "9"], 2).contains("has no partition 9"));
+    assert!(refused(&["rewind", "nobody", "--to", "start"], 1).contains("nobody"));
+    // Rows that the minutes would be computed from are gone.
+    world.query("ALTER TABLE highwater.llm_call DELETE WHERE _source = '1/llm-calls/0' AND _offset % 2 = 0 SETTINGS mutations_sync = 2");
+    let said = refused(&["rewind", TOPIC, "--partition", "1", "--to", "0", "--yes"], 1);
+    assert!(said.contains("numbers would be lost"), "{said}");
+}

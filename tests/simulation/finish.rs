@@ -1,0 +1,63 @@
+//! How a schedule ends: faults do, everything that slept wakes, all is delivered.
+
+use std::time::Duration;
+
+use highwater::partition::Partition;
+
+use crate::clickhouse::SourceId;
+use crate::world::World;
+
+impl World {
+    /// Faults end, everything that slept wakes, all is delivered; then the tables are held against the truth.
+    pub fn finish(&mut self) {
+        self.shared.borrow_mut().calm_down();
+        for index in 0..self.slots.len() {
+            self.slots[index].frozen = false;
+            if self.slots[index].worker.is_none() || self.slots[index].ending.is_some() {
+                self.crash(index);
+                self.start(index);
+            }
+        }
+        for lap in 0..2_000 {
+            for index in 0..self.slots.len() {
+                self.operate(index);
+                self.step(index);
+            }
+            let clients: Vec<u32> = self.slots.iter().map(|slot| slot.client).collect();
+            let ready = !self.has_strangers();
+            {
+                let shared = &mut *self.shared.borrow_mut();
+                shared.share_out(&clients);
+                if ready {
+                    shared.produce_all();
+                }
+                while !shared.clickhouse.network.requests.is_empty() {
+                    shared.deliver();
+                }
+            }
+            self.pass(Duration::from_millis(if lap % 10 == 9 { 11_000 } else { 300 }));
+            if self.shared.borrow().violation.is_some() {
+                return;
+            }
+            if self.is_settled() {
+                break;
+            }
+        }
+        let shared = &mut *self.shared.borrow_mut();
+        if let Err(wrong) = shared.check() {
+            shared.wrong(wrong);
+        }
+    }
+
+    fn is_settled(&self) -> bool {
+        let idle = self.slots.iter().flat_map(|slot| &slot.worker).all(|worker| {
+            let at_rest = |partition: &Partition| partition.is_idle() && partition.done().is_some();
+            !worker.is_waiting() && worker.partitions().all(at_rest)
+        });
+        let shared = self.shared.borrow();
+        let ends = (0..shared.kafka.partitions.len()).map(|partition| shared.kafka.source(partition));
+        idle && ends.into_iter().all(|source: SourceId| {
+            shared.clickhouse.data.end(source).is_some_and(|end| end >= shared.kafka.truths[&source].end)
+        })
+    }
+}

@@ -1,0 +1,91 @@
+//! The rules of the protocol, each broken on purpose: by a server, a log or a port that lies.
+
+/// A rule, broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mutation {
+    /// The protocol as it is.
+    None,
+    /// The server keeps no tokens.
+    NoTokens,
+    /// Marks are not looked at.
+    NoMarks,
+    /// A rollup block carries no marker.
+    NoMarker,
+    /// A rollup block's marker comes in an insert of its own, after it.
+    MarkerApart,
+    /// The mark is asked for a table and not for its month.
+    MarkPerTable,
+    /// The token does not name the mark.
+    TokenWithoutMark,
+    /// Each writer has tokens of its own.
+    TokenPerWriter,
+    /// A successful insert counts as done without its mark being seen, though a token dropped it.
+    BelieveSuccess,
+    /// An insert whose connection is gone goes out on a younger one.
+    YoungerConnection,
+    /// A request that was under way when the server died is sent again in silence.
+    SilentReconnect,
+    /// A burnt token gets no suffix.
+    NoSuffix,
+    /// A token counts as burnt as soon as its insert is not seen, without waiting for the insert time-out.
+    BurnAtOnce,
+    /// The ledger row goes out before its blocks.
+    LedgerFirst,
+    /// The ledger row is not compared and set: its token is not looked at.
+    LedgerWithoutToken,
+    /// A ledger that went back is not noticed.
+    LedgerNeverBack,
+    /// The marks that the ledger recorded are not read.
+    NoRecordedMarks,
+    /// Work begins at the group's commit instead of the ledger's end.
+    StartAtCommit,
+    /// The ledger is not asked again before offsets are called lost.
+    NoDoubt,
+    /// A position that the log has lost is moved to the log's start in silence (`auto.offset.reset=earliest`).
+    ResetEarliest,
+    /// Rows that expire as they land are waited for.
+    WaitForExpired,
+    /// Expired rows count as written though they were never sent.
+    ExpiredUnsent,
+    /// Ids that the log no longer has are not looked up in the raw rows.
+    ForgetIds,
+    /// Of the ids before the start only those of events that were kept are remembered.
+    KeptIdsOnly,
+    /// A rollup counts late events.
+    LateInRollup,
+    /// A partition goes on delivering while it is paused.
+    NeverPause,
+    /// A partition that was paused never delivers again.
+    NeverResume,
+}
+
+impl Mutation {
+    pub const ALL: [Mutation; 26] = [
+        Mutation::NoTokens,
+        Mutation::NoMarks,
+        Mutation::NoMarker,
+        Mutation::MarkerApart,
+        Mutation::MarkPerTable,
+        Mutation::TokenWithoutMark,
+        Mutation::TokenPerWriter,
+        Mutation::BelieveSuccess,
+        Mutation::YoungerConnection,
+        Mutation::SilentReconnect,
+        Mutation::NoSuffix,
+        Mutation::BurnAtOnce,
+        Mutation::LedgerFirst,
+        Mutation::LedgerWithoutToken,
+        Mutation::LedgerNeverBack,
+        Mutation::NoRecordedMarks,
+        Mutation::StartAtCommit,
+        Mutation::NoDoubt,
+        Mutation::ResetEarliest,
+        Mutation::WaitForExpired,
+        Mutation::ExpiredUnsent,
+        Mutation::ForgetIds,
+        Mutation::KeptIdsOnly,
+        Mutation::LateInRollup,
+        Mutation::NeverPause,
+        Mutation::NeverResume,
+    ];
+}
