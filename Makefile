@@ -42,6 +42,13 @@ integration: fetch ## tests against real Kafka and ClickHouse
 	cargo build --workspace $(FEATURES)
 	cargo test --package devstack --tests
 	cargo test --test clickhouse --test connections --test kafka --test delivery $(FEATURES) -- --test-threads=2
+	$(MAKE) chaos MINUTES=3
+
+.PHONY: chaos
+chaos: fetch ## real servers and replicas killed, frozen and cut off at random, then every number checked: make chaos MINUTES=20; SEED, PROTOCOL=classic|consumer and RATE as it prints them
+	cargo build --workspace $(FEATURES)
+	CHAOS_MINUTES=$(or $(MINUTES),20) CHAOS_SEED=$(SEED) CHAOS_PROTOCOL=$(PROTOCOL) CHAOS_RATE=$(RATE) \
+		cargo test --test chaos $(FEATURES) -- --nocapture
 
 .PHONY: simulate
 simulate: ## the delivery protocol under random faults: make simulate SCHEDULES=1000000

@@ -43,6 +43,7 @@
 //! | [`registry`] | the schema registry |
 //! | [`tls`] | certificates, dialing under TLS or without, and what went wrong with it |
 //! | [`telemetry`] | what the process says of itself |
+//! | [`failpoint`] | where a test may end the process, in debug builds |
 //! | [`command`] | one file per subcommand |
 //!
 //! From [`event`] to [`worker`] nothing knows a socket, a clock or a thread: time and I/O come in as arguments, so that a
@@ -54,6 +55,7 @@ pub mod columns;
 pub mod command;
 pub mod config;
 pub mod event;
+pub mod failpoint;
 pub mod kafka;
 pub mod meter;
 pub mod partition;

@@ -13,6 +13,7 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 
 use crate::batch::Source;
+use crate::failpoint::{self, Point};
 use crate::meter::{Errand, Meter, Note};
 use crate::partition::{Action, Partition, Reply, Terms, Tuning};
 use crate::plan::Plan;
@@ -296,7 +297,9 @@ impl<L: Log, S: Store, R: Registry> Worker<L, S, R> {
             self.waiting.insert(self.store.ask(questions), homes);
         }
         if !round.commits.is_empty() {
+            failpoint::reach(Point::BeforeCommit);
             self.log.commit(&round.commits);
+            failpoint::reach(Point::AfterCommit);
         }
         for (home, offset) in round.starts {
             let started = self.log.start(&home.name, offset);

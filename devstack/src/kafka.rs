@@ -101,6 +101,7 @@ impl SecureListener {
 pub struct KafkaOptions {
     folder: Option<PathBuf>,
     port: Option<u16>,
+    behind: Option<(u16, u16)>,
     properties: Vec<(String, String)>,
     secure: Vec<SecureListener>,
     java: Vec<OsString>,
@@ -126,6 +127,13 @@ impl KafkaOptions {
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
         self.port = Some(port);
+        self
+    }
+
+    /// A second port, `listener`, whose clients are told to come back to `proxy`: all that they do goes through it.
+    #[must_use]
+    pub fn behind(mut self, listener: u16, proxy: u16) -> Self {
+        self.behind = Some((listener, proxy));
         self
     }
 
@@ -202,23 +210,26 @@ impl KafkaOptions {
 
     fn configuration(&self, port: u16, controller_port: u16, secure_ports: &[u16], data: &Path) -> String {
         let mut listeners = format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}");
+        let mut advertised = format!("PLAINTEXT://127.0.0.1:{port}");
+        let mut protocols = "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned();
         let mut own = vec![
             ("controller.quorum.voters".to_owned(), format!("1@127.0.0.1:{controller_port}")),
             ("log.dirs".to_owned(), data.display().to_string()),
         ];
-        if !self.secure.is_empty() {
-            // By name, as certificates have it.
-            let mut advertised = format!("PLAINTEXT://127.0.0.1:{port}");
-            let mut protocols = "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned();
-            for (number, (listener, port)) in self.secure.iter().zip(secure_ports).enumerate() {
-                listeners.push_str(&format!(",SECURE{number}://127.0.0.1:{port}"));
-                advertised.push_str(&format!(",SECURE{number}://localhost:{port}"));
-                protocols.push_str(&format!(",SECURE{number}:{}", listener.protocol));
-                own.extend(listener.properties(number));
-            }
-            own.push(("advertised.listeners".to_owned(), advertised));
-            own.push(("listener.security.protocol.map".to_owned(), protocols));
+        if let Some((listener, proxy)) = self.behind {
+            listeners.push_str(&format!(",PROXIED://127.0.0.1:{listener}"));
+            advertised.push_str(&format!(",PROXIED://127.0.0.1:{proxy}"));
+            protocols.push_str(",PROXIED:PLAINTEXT");
         }
+        // By name, as certificates have it.
+        for (number, (listener, port)) in self.secure.iter().zip(secure_ports).enumerate() {
+            listeners.push_str(&format!(",SECURE{number}://127.0.0.1:{port}"));
+            advertised.push_str(&format!(",SECURE{number}://localhost:{port}"));
+            protocols.push_str(&format!(",SECURE{number}:{}", listener.protocol));
+            own.extend(listener.properties(number));
+        }
+        own.push(("advertised.listeners".to_owned(), advertised));
+        own.push(("listener.security.protocol.map".to_owned(), protocols));
         own.push(("listeners".to_owned(), listeners));
         let fixed = PROPERTIES.iter().map(|(key, value)| (*key, *value));
         let own = own.iter().map(|(key, value)| (key.as_str(), value.as_str()));
@@ -398,5 +409,8 @@ mod tests {
         let last = text.lines().rfind(|line| line.starts_with("log.retention.ms="));
         assert_eq!(last, Some("log.retention.ms=1000"));
         assert!(text.contains("listeners=PLAINTEXT://127.0.0.1:1,CONTROLLER://127.0.0.1:2\n"));
+        let text = options.behind(3, 4).configuration(1, 2, &[], Path::new("/data"));
+        assert!(text.contains("listeners=PLAINTEXT://127.0.0.1:1,CONTROLLER://127.0.0.1:2,PROXIED://127.0.0.1:3\n"));
+        assert!(text.contains("advertised.listeners=PLAINTEXT://127.0.0.1:1,PROXIED://127.0.0.1:4\n"));
     }
 }

@@ -20,6 +20,7 @@
 //! # Layout
 //! - [`Kafka`], [`ClickHouse`], [`Registry`]: one file for each server
 //! - [`Server`]: what all have in common: kill, stop, restart, pause, resume
+//! - [`Proxy`]: stands before a server and cuts, stalls, slows or refuses connections
 //! - [`holder`]: why none outlives its owner
 //! - [`Home`] and [`Artifact`]: what is fetched, and where to
 //! - [`sys`]: all system calls that need `unsafe`
@@ -36,6 +37,7 @@ mod kafka;
 mod log;
 mod port;
 mod progress;
+mod proxy;
 mod registry;
 mod server;
 mod tools;
@@ -48,6 +50,8 @@ pub use artifact::Artifact;
 pub use clickhouse::{ClickHouse, ClickHouseOptions};
 pub use home::{Home, VARIABLE as HOME_VARIABLE};
 pub use kafka::{Kafka, KafkaOptions, SecureListener};
+pub use port::free as free_ports;
+pub use proxy::{Pace, Proxy, Trap};
 pub use registry::Registry;
 pub use server::Server;
 

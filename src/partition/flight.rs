@@ -24,6 +24,7 @@ use std::time::Duration;
 use super::token::{Suffix, Token};
 use super::{Action, Backoff, Stop, Terms};
 use crate::batch::{Batch, Block, Key};
+use crate::failpoint::{self, Point};
 use crate::meter::Note;
 use crate::plan::{Plan, TableKind};
 use crate::ports::{Connection, Insert, Marks, Question, Rows};
@@ -166,6 +167,11 @@ impl Flight {
         if let Some(token) = self.tokens.get_mut(target) {
             token.acknowledge(now);
         }
+        failpoint::reach(match (target, outbox.is_empty()) {
+            (None, _) => Point::LedgerRowSent,
+            (Some(_), true) => Point::BlocksSent,
+            (Some(_), false) => Point::BetweenBlocks,
+        });
         let outbox = std::mem::take(outbox);
         self.step = if outbox.is_empty() { Step::Ask { due: now } } else { Step::Send { due: now, outbox } };
     }
@@ -245,6 +251,7 @@ impl Flight {
                 rows: Rows::Block(Block::new(Arc::clone(&self.batch), key, at.max(mark))),
             });
         }
+        failpoint::reach(if outbox.is_empty() { Point::BlocksSeen } else { Point::MarksKnown });
         if outbox.is_empty() {
             let (suffix, again) = self.token(terms, None, at, known.asked);
             unseen |= again;

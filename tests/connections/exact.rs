@@ -20,7 +20,7 @@ fn exact_over_tls_with_users_and_passwords() {
     world.generate(&["--events", "30000", "--disorder", "20s", "--duplicates", "0.01", "--bad", "0.002"]);
     world.done(&["migrate"]);
     let mut process = world.run("tls");
-    let sent = crate::truth::of(&world.stack.kafka.bootstrap(), crate::support::TOPIC).messages;
+    let sent = crate::shared::truth::of(&world.stack.kafka.bootstrap(), crate::support::TOPIC).messages;
     world.wait_for(sent, &mut process, MINUTE);
     // The server goes, and each connection with it.
     world.stack.clickhouse.kill().unwrap();

@@ -4,12 +4,11 @@
 
 mod certificates;
 mod proxy;
+#[path = "../shared/mod.rs"]
+mod shared;
 #[allow(dead_code, reason = "shared with the tests of delivery")]
 #[path = "../delivery/support.rs"]
 mod support;
-#[allow(dead_code, reason = "shared with the tests of delivery")]
-#[path = "../delivery/truth.rs"]
-mod truth;
 
 mod exact;
 mod secrets;

@@ -8,8 +8,8 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::{ClientConfig, error::KafkaResult};
 
+use crate::shared::truth;
 use crate::support::{Process, TOPIC, World};
-use crate::truth;
 
 const MINUTE: Duration = Duration::from_secs(60);
 

@@ -40,7 +40,7 @@ fn what_is_taken_back_is_counted_again_and_comes_out_the_same() {
     ]);
     world.done(&["migrate"]);
     let mut process = world.run("first");
-    let sent = crate::truth::of(&world.stack.kafka.bootstrap(), TOPIC).messages;
+    let sent = crate::shared::truth::of(&world.stack.kafka.bootstrap(), TOPIC).messages;
     world.wait_for(sent, &mut process, MINUTE);
     let before = numbers(&world);
 

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use devstack::Stack;
 
-use crate::truth::{self, Name, Series, Truth};
+use crate::shared::compare;
+use crate::shared::truth::{self, Truth};
 
 pub const TOPIC: &str = "llm-calls";
 
@@ -102,78 +103,12 @@ impl World {
     /// Holds every table against the topic.
     pub fn check(&self) -> Truth {
         let truth = truth::of(&self.stack.kafka.bootstrap(), TOPIC);
-        assert_eq!(self.number("SELECT count() FROM highwater.llm_call"), truth.rows, "rows");
-        assert_eq!(self.number("SELECT count() FROM highwater.dead_letters"), truth.dead_letters, "dead letters");
-        assert_eq!(self.number("SELECT sum(duplicates) FROM highwater.ledger"), truth.duplicates, "duplicates");
-        assert_eq!(self.number("SELECT sum(events) FROM highwater.ledger"), truth.messages, "messages");
-        self.check_series(&truth);
-        self.check_percentiles("latency_ms", &truth.latencies);
-        self.check_percentiles("output_tokens", &truth.output_tokens);
+        let verdict = compare::hold(&truth, &|sql| self.query(sql));
+        assert!(verdict.is_exact(), "{verdict}");
         let audit = self.done(&["audit"]);
         assert!(audit.contains("clean"), "{audit}");
         truth
     }
-
-    fn check_series(&self, truth: &Truth) {
-        let answer = self.query(
-            "SELECT toUnixTimestamp(minute), app, model, status, sum(count), sum(input_tokens_sum), \
-             sum(output_tokens_sum), sum(cost_usd_sum), sum(cost_usd_missing) \
-             FROM highwater.llm_call_1m GROUP BY minute, app, model, status FORMAT TSV",
-        );
-        let mut found: BTreeMap<Name, Series> = BTreeMap::new();
-        for line in answer.lines() {
-            let cells: Vec<&str> = line.split('\t').collect();
-            let [minute, app, model, status, count, input, output, cost, unpriced] = cells[..] else {
-                panic!("{line}");
-            };
-            let name = (minute.parse().unwrap(), app.to_owned(), model.to_owned(), status.to_owned());
-            let series = Series {
-                count: count.parse().unwrap(),
-                input_tokens: input.parse().unwrap(),
-                output_tokens: output.parse().unwrap(),
-                cost: exact(cost),
-                unpriced: unpriced.parse().unwrap(),
-            };
-            found.insert(name, series);
-        }
-        assert_eq!(found.len(), truth.series.len(), "series");
-        for (name, expected) in &truth.series {
-            assert_eq!(found.get(name), Some(expected), "{name:?}");
-        }
-    }
-
-    fn check_percentiles(&self, measure: &str, truth: &BTreeMap<i64, Vec<f64>>) {
-        let answer = self.query(&format!(
-            "SELECT toUnixTimestamp(minute), \
-             quantilesExactWeightedArray(0.5, 0.95, 0.99)({measure}.1, {measure}.2) AS q, sum(arraySum({measure}.2)) \
-             FROM highwater.llm_call_1m GROUP BY minute FORMAT TSV"
-        ));
-        for line in answer.lines() {
-            let cells: Vec<&str> = line.split('\t').collect();
-            let values = &truth[&cells[0].parse().unwrap()];
-            assert_eq!(cells[2].parse::<usize>().unwrap(), values.len(), "{measure} of {}", cells[0]);
-            if values.is_empty() {
-                continue;
-            }
-            let found: Vec<f64> = cells[1].trim_matches(['[', ']']).split(',').map(|q| q.parse().unwrap()).collect();
-            for (found, level) in found.into_iter().zip([0.5, 0.95, 0.99]) {
-                let exact = truth::quantile(values, level);
-                assert!(
-                    (found - exact).abs() <= exact.abs() * 0.01,
-                    "{measure} p{} of minute {}: {found} instead of {exact}",
-                    level * 100.0,
-                    cells[0]
-                );
-            }
-        }
-        assert_eq!(answer.lines().count(), truth.len(), "minutes of {measure}");
-    }
-}
-
-/// A decimal with up to 12 digits behind the point, in 1e-12.
-fn exact(decimal: &str) -> i128 {
-    let (whole, fraction) = decimal.split_once('.').unwrap_or((decimal, ""));
-    format!("{whole}{fraction:0<12}").parse().unwrap_or_else(|_| panic!("{decimal} is no decimal"))
 }
 
 /// `highwater run`.

@@ -1,0 +1,162 @@
+//! Real servers, the real binary, and everything that can go wrong with them at once, for minutes: then every number is
+//! held against the truth.
+//!
+//! `CHAOS_MINUTES` says for how long, `CHAOS_SEED` which actions are drawn, `CHAOS_PROTOCOL` (`classic`, `consumer`) how the
+//! group divides its work (else the seed does), `CHAOS_RATE` how many messages a second are produced. `make chaos` sets them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod actions;
+mod events;
+mod fleet;
+mod performance;
+mod production;
+mod report;
+mod sent;
+#[path = "../shared/mod.rs"]
+mod shared;
+mod stage;
+
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+
+use actions::Action;
+use events::VISIT;
+use fleet::Fleet;
+use performance::Performance;
+use production::Production;
+use shared::kind::LLM_CALL;
+use shared::truth::{self, Truth};
+use stage::{PARTITIONS, Stage, TOPIC};
+
+/// How long writing what is left may take.
+const DRAIN: Duration = Duration::from_secs(240);
+
+fn setting<T: FromStr>(name: &str, default: T) -> T {
+    let text = std::env::var(name).ok().filter(|text| !text.is_empty());
+    text.map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text} makes no sense")))
+}
+
+#[test]
+fn nothing_is_lost_and_nothing_is_counted_twice() {
+    let minutes: f64 = setting("CHAOS_MINUTES", 3.0);
+    let seed: u64 = setting("CHAOS_SEED", fastrand::u64(..1_000_000));
+    let by_seed = if seed.is_multiple_of(2) { "classic" } else { "consumer" };
+    let protocol: String = setting("CHAOS_PROTOCOL", by_seed.to_owned());
+    let rate: u64 = setting("CHAOS_RATE", 2_000);
+    let again = format!("make chaos MINUTES={minutes} SEED={seed} PROTOCOL={protocol} RATE={rate}");
+    println!("chaos: {again}");
+
+    let stage = Stage::new(&protocol);
+    println!("logs while it runs: {}", stage.folder.display());
+    stage.create_topic();
+    let (migrated, said) = stage.ask(&["migrate"]);
+    assert!(migrated, "{said}");
+    let mut rng = Rng::with_seed(seed);
+    let fleet = Fleet::new(rng.fork());
+    let production = Production::start(stage.stack.kafka.bootstrap(), TOPIC, PARTITIONS, rate, seed);
+    let mut performance = Performance::new(stage, fleet);
+    play(&mut performance, &production, &mut rng, Duration::from_secs_f64(minutes * 60.0));
+
+    performance.calm();
+    let sent = production.stop();
+    let truth = truth::of_kinds(&performance.stage.stack.kafka.bootstrap(), TOPIC, &[LLM_CALL, VISIT]);
+    drain(&mut performance, &truth);
+    let Performance { stage, mut fleet, mut report, .. } = performance;
+    fleet.end(&stage, &mut report);
+    assert!(report.killed() as f64 > 3.0 * minutes, "hardly anything was killed");
+
+    let verdict = shared::compare::hold(&truth, &|sql| stage.query(sql));
+    let summary = sent::check(&sent, &truth);
+    let (clean, audit) = stage.ask(&["audit"]);
+    report.print();
+    println!(
+        "{} messages acknowledged, {} transactions committed, {} aborted, {} unknown",
+        summary.acknowledged, summary.committed, summary.aborted, summary.unknown
+    );
+    println!(
+        "{} messages in the topic: {} rows, {} dead letters, {} duplicates; {} kills, at each place at least {}",
+        truth.messages,
+        truth.rows,
+        truth.dead_letters,
+        truth.duplicates,
+        report.killed(),
+        report.least()
+    );
+    println!("{}", audit.lines().last().unwrap_or_default());
+    println!("{verdict}");
+    complaints(&stage).into_iter().for_each(|line| report.violation(line));
+    let exact = verdict.is_exact() && clean && summary.wrong.is_empty() && report.violations().is_empty();
+    assert!(exact, "again: {again}\n{verdict}\n{:#?}\n{:#?}\n{audit}", summary.wrong, report.violations());
+}
+
+/// Does one thing after the other to the system, for so long.
+fn play(performance: &mut Performance, production: &Production, rng: &mut Rng, time: Duration) {
+    let (begun, mut next, mut said) = (Instant::now(), Instant::now() + Duration::from_secs(3), Instant::now());
+    let mut until = time;
+    while begun.elapsed() < until {
+        performance.tick();
+        if Instant::now() >= next {
+            performance.perform(Action::draw(rng));
+            next = Instant::now() + Duration::from_millis(rng.u64(800..4_000));
+        }
+        if begun.elapsed() > time.mul_f64(0.4) {
+            if performance.add_schema() {
+                production.send_visits();
+                // Time for some of them to be sent.
+                until = until.max(begun.elapsed() + Duration::from_secs(15));
+            } else if !performance.is_added() {
+                until = until.max(begun.elapsed() + Duration::from_secs(1));
+            }
+        }
+        if said.elapsed() > Duration::from_secs(30) {
+            said = Instant::now();
+            let done = performance.stage.stack.clickhouse.query("SELECT sum(events) FROM highwater.ledger");
+            let done = done.map_or_else(|_| "?".to_owned(), |done| done.trim().to_owned());
+            let (minute, sent, kills) =
+                (begun.elapsed().as_secs() / 60, production.sent(), performance.report.killed());
+            println!("minute {minute}: {sent} messages sent, {done} in the ledger, {kills} kills");
+        }
+        assert!(performance.report.violations().is_empty(), "{:#?}", performance.report.violations());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Waits until the ledger has all of the topic.
+fn drain(performance: &mut Performance, truth: &Truth) {
+    let begun = Instant::now();
+    loop {
+        performance.tick();
+        let answer = performance.stage.query("SELECT source, max(to) FROM highwater.ledger GROUP BY source FORMAT TSV");
+        let mut left = truth.messages;
+        let mut behind = truth.partitions.len();
+        for line in answer.lines() {
+            let (source, end) = line.split_once('\t').unwrap();
+            let (number, end): (usize, u64) =
+                (source.rsplit('/').next().unwrap().parse().unwrap(), end.parse().unwrap());
+            let log = &truth.partitions[number].log;
+            let done = log.partition_point(|(offset, _)| *offset < end);
+            left -= done as u64;
+            behind -= usize::from(done == log.len());
+        }
+        if behind == 0 {
+            println!("drained within {:?}", begun.elapsed());
+            return;
+        }
+        assert!(begun.elapsed() < DRAIN, "{left} messages in {behind} partitions are not written after {DRAIN:?}");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+/// Words in the replicas' logs that must never stand there.
+fn complaints(stage: &Stage) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(&stage.folder).unwrap() {
+        let path = entry.unwrap().path();
+        let Ok(text) = std::fs::read_to_string(&path) else { continue };
+        let lines = text.lines().filter(|line| line.contains("partition stopped") || line.contains("panicked"));
+        found.extend(lines.map(|line| format!("{}: {line}", path.display())));
+    }
+    found
+}
