@@ -13,9 +13,10 @@ use anyhow::{Context, Result, bail, ensure};
 use jiff::Timestamp;
 use serde::Deserialize;
 
+use crate::batch::Month;
 use crate::batch::Source;
 use crate::clickhouse::sql::{ident, literal, literals};
-use crate::clickhouse::tables::{LEDGER, SOURCES, time_column};
+use crate::clickhouse::tables::{AUDITS, LEDGER, SOURCES, time_column};
 use crate::clickhouse::{Catalog, Client, QueryError, rebuild, schema};
 use crate::command::{UsageError, load};
 use crate::config::Settings;
@@ -288,6 +289,8 @@ impl Rewind<'_> {
             format!("(source IN ({}) AND `from` >= {})", self.log.sources(target.partition), target.at)
         };
         let rows = self.targets.iter().map(of).collect::<Vec<_>>().join(" OR ");
+        // What audits have proved of the rows is proved no longer.
+        self.delete(AUDITS, "true").await?;
         self.delete(LEDGER, &rows).await?;
         for (rollup, table) in self.rollups() {
             self.compute_anew(rollup, table).await.with_context(|| format!("computing {} anew", rollup.name))?;
@@ -311,7 +314,7 @@ impl Rewind<'_> {
     /// a table aside that then takes the month's place.
     async fn compute_anew(&self, rollup: &Rollup, parts: &Table) -> Result<()> {
         #[derive(Deserialize)]
-        struct Month {
+        struct Touched {
             month: u32,
         }
         let (minutes, rewound) = (self.minutes(rollup), self.condition());
@@ -320,18 +323,25 @@ impl Rewind<'_> {
         let (table, time) = (self.client.table(&parts.name), ident(time_column(event)));
         let aside = self.client.table(&format!("{}_aside", parts.name));
         let columns = rollup.part_columns().iter().map(|part| ident(&part.def.name)).collect::<Vec<_>>().join(", ");
-        for Month { month } in self.client.rows::<Month>(&months).await? {
+        for Touched { month } in self.client.rows::<Touched>(&months).await? {
             println!("computing {} of {month} anew", rollup.name);
             let run = async |sql: String| self.client.execute(&sql).await;
             run(format!("DROP TABLE IF EXISTS {aside}")).await?;
             run(format!("CREATE TABLE {aside} AS {table}")).await?;
-            let marks = self.targets.iter().map(|target| {
-                format!("(`_source` IN ({}) AND `_through` > {})", self.log.sources(target.partition), target.at)
-            });
-            let marks = marks.collect::<Vec<_>>().join(" OR ");
+            let sources =
+                self.targets.iter().map(|target| self.log.sources(target.partition)).collect::<Vec<_>>().join(", ");
             run(format!(
                 "INSERT INTO {aside} ({columns}) SELECT {columns} FROM {table} WHERE toYYYYMM(minute, 'UTC') = {month} AND \
-                 if(`_source` = '', minute NOT IN ({minutes}), NOT ({marks}))"
+                 if(`_source` = '', minute NOT IN ({minutes}), `_source` NOT IN ({sources}))"
+            ))
+            .await?;
+            // The marks of what is rewound are those that the rows of the ledger saw that stay.
+            run(format!(
+                "INSERT INTO {aside} (minute, `_source`, `_through`) SELECT toDateTime({}, 'UTC'), source, \
+                 max(marks[{}]) AS mark FROM {} WHERE source IN ({sources}) GROUP BY source HAVING mark > 0",
+                Month(month).start_seconds(),
+                literal(&format!("{}/{month}", parts.name)),
+                self.client.table(LEDGER)
             ))
             .await?;
             let stay = format!(

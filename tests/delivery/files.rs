@@ -131,7 +131,7 @@ fn what_is_wrong_with_the_files_is_said_with_their_names() {
         (
             "\"type\": \"int\"",
             "\"type\": {\"type\": \"array\", \"items\": \"int\"}",
-            "schemas/brew.avsc:10, field `volume_ml`: its type",
+            "schemas/brew.avsc:10, field `volume_ml`: `role: measure` stands on a field of type array",
         ),
         (
             "\"role\": \"measure\", \"unit\": \"ml\"",

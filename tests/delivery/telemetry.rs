@@ -108,7 +108,7 @@ fn metrics_and_health_tell_the_truth() {
     // One more than there are partitions: it is ready all the same, to take over.
     world.set("WORKERS", "5");
     world.set("LOG__FORMAT", "json");
-    world.set("KAFKA__PROPERTIES__SASL__PASSWORD", "hunter2-kafka");
+    world.set("KAFKA__PROPERTIES__SSL__KEYSTORE__PASSWORD", "hunter2-kafka");
     make_topic(&world.stack.kafka.bootstrap(), 7 * 86_400_000);
     world.generate(&["--events", "30000", "--disorder", "20s", "--duplicates", "0.02", "--bad", "0.002"]);
     world.done(&["migrate"]);
