@@ -71,10 +71,7 @@ pub fn load(
     environment: impl IntoIterator<Item = (String, String)>,
     flags: &[String],
 ) -> Result<Settings, ConfigError> {
-    match survey(file, environment, flags) {
-        Survey { settings: Some(settings), problems } if problems.is_empty() => Ok(settings),
-        Survey { problems, .. } => Err(ConfigError(problems)),
-    }
+    survey(file, environment, flags).sound()
 }
 
 /// The settings as far as they can be told, for whoever looks on past what is wrong with them.
@@ -87,6 +84,17 @@ pub struct Survey {
 }
 
 impl Survey {
+    /// The settings, if nothing is wrong.
+    ///
+    /// # Errors
+    /// Everything that is.
+    pub fn sound(self) -> Result<Settings, ConfigError> {
+        match self {
+            Survey { settings: Some(settings), problems } if problems.is_empty() => Ok(settings),
+            Survey { problems, .. } => Err(ConfigError(problems)),
+        }
+    }
+
     /// Whether nothing is wrong with a section (`kafka`) or a setting (`events.packs`).
     pub fn is_sound(&self, key: &str) -> bool {
         let within = |problem: &Problem| problem.key.strip_prefix(key).is_some_and(|rest| rest.starts_with('.'));
