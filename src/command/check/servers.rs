@@ -17,7 +17,7 @@ use crate::plan::Plan;
 use crate::registry;
 
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
 /// ClickHouse's code for a statement that it does not know.
 const SYNTAX_ERROR: u32 = 62;
 
