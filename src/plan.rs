@@ -186,15 +186,8 @@ impl Plan {
             errors.push(PlanError::NoTypes);
         }
         if !errors.is_empty() {
-            // What is wrong with packs beside that is told in the same breath, without what merely follows from it.
-            let whole = packs.len() == sources.packs.len();
-            let unread: Vec<String> = (sources.schemas.iter())
-                .filter(|(file, _)| errors.iter().any(|error| error.is_of_schema(file)))
-                .flat_map(|(file, text)| names_in(file, text))
-                .collect();
-            if !events.is_empty() {
-                errors.extend(rollup::judge(&packs, &events, &unread, whole).into_iter().map(PlanError::Pack));
-            }
+            let more = beside(&errors, sources, &packs, &events);
+            errors.extend(more);
             return Err(errors);
         }
         let resolved = rollup::resolve(&packs, &events)
@@ -267,6 +260,18 @@ impl Plan {
     pub fn table_named(&self, name: &str) -> Option<TableId> {
         self.tables.iter().position(|table| table.name == name).map(|index| TableId(index as u16))
     }
+}
+
+/// What is wrong with packs beside `errors`, so that it is told in the same breath, without what merely follows from them.
+fn beside(errors: &[PlanError], sources: &Sources, packs: &[Pack], events: &[EventType]) -> Vec<PlanError> {
+    if events.is_empty() {
+        return Vec::new();
+    }
+    let is_unread = |file: &str| errors.iter().any(|error| error.is_of_schema(file));
+    let unread = sources.schemas.iter().filter(|(file, _)| is_unread(file));
+    let unread: Vec<String> = unread.flat_map(|(file, text)| names_in(file, text)).collect();
+    let whole = packs.len() == sources.packs.len();
+    rollup::judge(packs, events, &unread, whole).into_iter().map(PlanError::Pack).collect()
 }
 
 /// What the event type of a schema that can't be read may be called: its file's name, and every name in it.

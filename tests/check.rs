@@ -106,7 +106,7 @@ fn what_is_right_is_said_to_be() {
     let (code, said) = folder.highwater(&["check", "--offline"]);
     assert_eq!((code, count(&said, "WRONG"), count(&said, "ok ")), (0, 0, 4), "{said}");
     assert!(said.contains("all is right (connections were not looked at)"), "{said}");
-    assert!(said.contains("3 event types cache_access, llm_call, suggestion"), "{said}");
+    assert!(said.contains("3 event types: cache_access, llm_call, suggestion"), "{said}");
 }
 
 #[test]

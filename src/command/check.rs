@@ -85,7 +85,8 @@ fn look_at_plan(report: &mut Report<impl Write>, survey: &Survey, settings: &Set
 
     report.about(&format!("schemas: {}", events.schemas.display()))?;
     let is_schema = |error: &PlanError| matches!(error, PlanError::Schema(_) | PlanError::SameType { .. });
-    let found = [counted("event types", &sources.schemas), types.join(", ")].join(" ").trim_end().to_owned();
+    let named = if types.is_empty() { String::new() } else { format!(": {}", types.join(", ")) };
+    let found = counted("event types", &sources.schemas) + &named;
     tell(report, "events.schemas", schemas.as_ref(), errors.iter().filter(|error| is_schema(error)), &found)?;
 
     report.about(&format!("packs: {}", events.packs.display()))?;

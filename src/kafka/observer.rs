@@ -113,11 +113,18 @@ impl Observer {
         committed.elements().iter().try_for_each(|element| element.error()).map_err(failed)?;
         self.consumer.assign(&list([(&name, Offset::Beginning)])).map_err(failed)?;
         let begun = Instant::now();
-        let mut outcome = Ok(());
+        let seconds = self.patience.as_secs();
+        let mut outcome = Err(LogError::Passing(format!(
+            "Kafka delivered nothing of {name} within {seconds} s; has the partition a leader, and can its address, as the \
+             broker tells it, be reached from here?"
+        )));
         // A first message, or the end where there is none, says that we may; errors of connections say nothing yet.
         while begun.elapsed() < self.patience {
             match self.consumer.poll(COMPLAINTS) {
-                Some(Ok(_)) | Some(Err(KafkaError::PartitionEOF(_))) => break,
+                Some(Ok(_)) | Some(Err(KafkaError::PartitionEOF(_))) => {
+                    outcome = Ok(());
+                    break;
+                }
                 Some(Err(error)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
                     outcome = Err(failed(error));
                     break;
