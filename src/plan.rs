@@ -315,3 +315,7 @@ fn hash(sources: &Sources, limits: &Limits) -> String {
     }
     hasher.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
