@@ -45,7 +45,9 @@ impl Folder {
     fn highwater(&self, arguments: &[&str]) -> (i32, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));
         let ours = std::env::vars().map(|(name, _)| name).filter(|name| name.starts_with("HIGHWATER_"));
-        ours.for_each(|name| drop(command.env_remove(name)));
+        for name in ours {
+            command.env_remove(name);
+        }
         let output = command.args(arguments).current_dir(self.0.path()).stdin(Stdio::null()).output().unwrap();
         let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
         (output.status.code().unwrap(), said)
