@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand, ValueEnum};
-use highwater::command::{UsageError, audit, generate, migrate, replay, rewind, run};
+use highwater::command::{UsageError, audit, check, generate, migrate, replay, rewind, run, schema};
 use highwater::config::{self, ConfigError};
 use highwater::telemetry;
 
@@ -29,10 +29,11 @@ struct Cli {
 
 const AFTER_HELP: &str = "\
 Begin with:
+  highwater check
   highwater migrate
   highwater run
 
-Exit codes: 0 done, nothing found; 1 it failed, or the audit found something; 2 the command line or a setting is wrong;
+Exit codes: 0 done, nothing found; 1 it failed, or a check or the audit found something; 2 the command line or a setting is wrong;
 3 the audit could not be made.
 Settings: highwater.toml, HIGHWATER_SECTION__KEY in the environment, --setting; docs/configuration.md describes all.";
 
@@ -50,6 +51,17 @@ enum Command {
     /// Run it before the first `run` and after every change of schemas, packs or retention; running it again changes nothing.
     #[command(after_help = "Example:\n  highwater migrate --dry-run")]
     Migrate(migrate::Args),
+    /// Find everything that is wrong with settings, schemas, packs, prices and connections, in one list
+    ///
+    /// Changes nothing. What it finds stands below what it looks at, with the file and line or the setting, and what to do.
+    /// Exit code 1 says that something is wrong.
+    #[command(
+        after_help = "Examples:\n  highwater check\n  highwater check --offline     # before a deployment, in CI"
+    )]
+    Check(check::Args),
+    /// Look at schemas of events, for a service's own CI
+    #[command(subcommand)]
+    Schema(Schema),
     /// Prove that the numbers add up: the ledger against the tables and Kafka
     ///
     /// Changes nothing but its own table `audits`, and may run while workers do. Exit code 1 says that something does not
@@ -94,6 +106,20 @@ enum Command {
     Reference { what: Reference },
 }
 
+#[derive(Subcommand)]
+enum Schema {
+    /// Are these schemas annotated right, and compatible with those in events.schemas?
+    ///
+    /// Told is every field that highwater, with the schemas that it runs with, could not read of what a service writes
+    /// with these; every field that these, once installed, could not read of what was written before; and every column that
+    /// would need another type. A new event type is fine. Exit code 1 says that something is wrong.
+    #[command(
+        after_help = "Examples:\n  highwater schema check llm_call.avsc --setting events.schemas=platform/schemas\n  \
+        highwater schema check *.avsc --registry          # and with what the registry has, at registry.url"
+    )]
+    Check(schema::Args),
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum Reference {
     Toml,
@@ -130,18 +156,25 @@ fn execute(cli: &Cli) -> Result<bool> {
     }
     let environment =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let settings = config::load(cli.config.as_deref(), environment, &cli.settings)?;
-    telemetry::start(&settings.log)?;
+    let survey = config::survey(cli.config.as_deref(), environment, &cli.settings);
+    if let Some(settings) = &survey.settings {
+        telemetry::start(&settings.log)?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(async {
+        if let Command::Check(args) = &cli.command {
+            return check::run(&survey, cli.config.as_deref(), args, std::io::stdout()).await;
+        }
+        let settings = survey.sound()?;
         match &cli.command {
+            Command::Schema(Schema::Check(args)) => return schema::run(&settings, args, std::io::stdout()).await,
             Command::Run => run::run(&settings).await?,
             Command::Migrate(args) => migrate::run(&settings, args).await?,
             Command::Audit(args) => return audit::run(&settings, args).await,
             Command::Replay(args) => replay::run(&settings, args).await?,
             Command::Rewind(args) => rewind::run(&settings, args).await?,
             Command::Generate(args) => generate::run(&settings, args).await?,
-            Command::Reference { .. } => {}
+            Command::Check(_) | Command::Reference { .. } => {}
         }
         Ok(true)
     })

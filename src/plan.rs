@@ -3,6 +3,7 @@
 //! Two workers with equal plans write equal rows for equal bytes; the ledger names the plan of each batch by its hash.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
@@ -153,26 +154,40 @@ pub enum PlanError {
     TableName(String),
 }
 
+impl PlanError {
+    fn is_of_schema(&self, file: &str) -> bool {
+        matches!(self, PlanError::Schema(error) if error.file == file)
+    }
+}
+
 impl Plan {
     /// Compiles schemas, packs and prices, or says everything that is wrong with them.
     pub fn compile(sources: &Sources, limits: Limits) -> Result<Plan, Vec<PlanError>> {
         let mut errors = Vec::new();
-        let events = collect(&sources.schemas, &mut errors, EventType::parse);
+        let parsed = collect(&sources.schemas, &mut errors, |file, text| -> Result<_, SchemaError> {
+            Ok((file.to_owned(), EventType::parse(file, text)?))
+        });
         let packs = collect(&sources.packs, &mut errors, Pack::parse);
         let prices = collect(&sources.prices.clone().into_iter().collect::<Vec<_>>(), &mut errors, |file, text| {
             PriceList::parse(file, text)
         });
-        let mut files: BTreeMap<&str, &str> = BTreeMap::new();
-        for (event, (file, _)) in events.iter().zip(&sources.schemas) {
-            if let Some(first) = files.insert(&event.name, file) {
-                let (name, first, second) = (event.name.clone(), first.to_owned(), file.clone());
-                errors.push(PlanError::SameType { name, first, second });
+        let mut files: BTreeMap<String, String> = BTreeMap::new();
+        let mut events: Vec<EventType> = Vec::new();
+        for (second, event) in parsed {
+            match files.get(&event.name) {
+                Some(first) => errors.push(PlanError::SameType { name: event.name, first: first.clone(), second }),
+                None => {
+                    files.insert(event.name.clone(), second);
+                    events.push(event);
+                }
             }
         }
         if sources.schemas.is_empty() {
             errors.push(PlanError::NoTypes);
         }
         if !errors.is_empty() {
+            let more = beside(&errors, sources, &packs, &events);
+            errors.extend(more);
             return Err(errors);
         }
         let resolved = rollup::resolve(&packs, &events)
@@ -247,6 +262,27 @@ impl Plan {
     }
 }
 
+/// What is wrong with packs beside `errors`, so that it is told in the same breath, without what merely follows from them.
+fn beside(errors: &[PlanError], sources: &Sources, packs: &[Pack], events: &[EventType]) -> Vec<PlanError> {
+    if events.is_empty() {
+        return Vec::new();
+    }
+    let is_unread = |file: &str| errors.iter().any(|error| error.is_of_schema(file));
+    let unread = sources.schemas.iter().filter(|(file, _)| is_unread(file));
+    let unread: Vec<String> = unread.flat_map(|(file, text)| names_in(file, text)).collect();
+    let whole = packs.len() == sources.packs.len();
+    rollup::judge(packs, events, &unread, whole).into_iter().map(PlanError::Pack).collect()
+}
+
+/// What the event type of a schema that can't be read may be called: its file's name, and every name in it.
+fn names_in(file: &str, json: &str) -> Vec<String> {
+    let stem = Path::new(file).file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let parts: Vec<&str> = json.split('"').collect();
+    let named = parts.windows(3).filter(|window| window[0] == "name" && window[1].trim() == ":");
+    let unqualified = named.map(|window| window[2].rsplit('.').next().unwrap_or_default().to_owned());
+    unqualified.chain(stem).collect()
+}
+
 fn collect<T, E: Into<PlanError>>(
     texts: &[Text],
     errors: &mut Vec<PlanError>,
@@ -279,3 +315,7 @@ fn hash(sources: &Sources, limits: &Limits) -> String {
     }
     hasher.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -102,19 +102,9 @@ pub async fn claim(
     group: &str,
 ) -> Result<u32, ClaimError> {
     let failed = |error| ClaimError::Query { topic: topic.to_owned(), error };
-    let asked = Row { epoch: 1, cluster_id: cluster_id.into(), topic_id: topic_id.into(), group: group.into() };
     for attempt in 0..ATTEMPTS {
-        if let Some(found) = current(client, topic).await.map_err(failed)? {
-            return judge(client, topic, &found, &asked);
-        }
-        if let Some(epoch) = last_epoch(client, topic).await.map_err(failed)? {
-            return Err(ClaimError::RowDeleted {
-                topic: topic.to_owned(),
-                epoch,
-                next: epoch + 1,
-                again: insertion(client, topic, &Row { epoch, ..row(&asked) }),
-                anew: insertion(client, topic, &Row { epoch: epoch + 1, ..row(&asked) }),
-            });
+        if let Some(epoch) = look(client, topic, cluster_id, topic_id, group).await? {
+            return Ok(epoch);
         }
         // A token whose row was deleted still stands: the next in the sequence, which is the same for every claimant.
         let token = if attempt == 0 { format!("claim/{topic}") } else { format!("claim/{topic}/{attempt}") };
@@ -123,9 +113,35 @@ pub async fn claim(
         });
         client.insert(SOURCES, &token, line.to_string()).await.map_err(failed)?;
     }
-    match current(client, topic).await.map_err(failed)? {
-        Some(found) => judge(client, topic, &found, &asked),
-        None => Err(ClaimError::NeverSeen(topic.to_owned())),
+    let seen = look(client, topic, cluster_id, topic_id, group).await?;
+    seen.ok_or_else(|| ClaimError::NeverSeen(topic.to_owned()))
+}
+
+/// The epoch in which a topic is claimed for a group; `None`: nobody has claimed it. Changes nothing.
+///
+/// # Errors
+/// As [`claim`].
+pub async fn look(
+    client: &Client,
+    topic: &str,
+    cluster_id: &str,
+    topic_id: &str,
+    group: &str,
+) -> Result<Option<u32>, ClaimError> {
+    let failed = |error| ClaimError::Query { topic: topic.to_owned(), error };
+    let asked = Row { epoch: 1, cluster_id: cluster_id.into(), topic_id: topic_id.into(), group: group.into() };
+    if let Some(found) = current(client, topic).await.map_err(failed)? {
+        return judge(client, topic, &found, &asked).map(Some);
+    }
+    match last_epoch(client, topic).await.map_err(failed)? {
+        Some(epoch) => Err(ClaimError::RowDeleted {
+            topic: topic.to_owned(),
+            epoch,
+            next: epoch + 1,
+            again: insertion(client, topic, &Row { epoch, ..row(&asked) }),
+            anew: insertion(client, topic, &Row { epoch: epoch + 1, ..row(&asked) }),
+        }),
+        None => Ok(None),
     }
 }
 

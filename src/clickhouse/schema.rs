@@ -119,6 +119,16 @@ pub enum SchemaError {
     Faults(Vec<Fault>),
 }
 
+impl Fault {
+    /// The name of the table that is missing, where that is the fault.
+    pub fn missing(&self) -> Option<&str> {
+        match self {
+            Fault::Missing(name) => Some(name),
+            _ => None,
+        }
+    }
+}
+
 impl Existing {
     fn token_window(&self) -> u64 {
         let after = self.engine_full.split_once("non_replicated_deduplication_window = ");
@@ -280,7 +290,8 @@ pub async fn check_tables(client: &Client, catalog: &Catalog) -> Result<(), Sche
     if faults.is_empty() { Ok(()) } else { Err(SchemaError::Faults(faults)) }
 }
 
-fn faults(existing: &Tables, catalog: &Catalog) -> Vec<Fault> {
+/// What keeps a worker from writing; nothing where it may.
+pub fn faults(existing: &Tables, catalog: &Catalog) -> Vec<Fault> {
     let mut faults = Vec::new();
     for wanted in &catalog.tables {
         let table = wanted.name.clone();

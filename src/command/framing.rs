@@ -19,8 +19,13 @@ pub enum Framing {
 }
 
 /// The subject of an event type in a topic that may carry many (`TopicRecordNameStrategy`): each has its own versions.
-fn subject(topic: &str, full_name: &str) -> String {
+pub(super) fn subject(topic: &str, full_name: &str) -> String {
     format!("{topic}-{full_name}")
+}
+
+/// The name of an event type's record, with its namespace.
+pub(super) fn full_name(event: &EventType) -> &str {
+    event.schema.record().map_or(event.name.as_str(), |(record, _)| record.name.as_str())
 }
 
 /// What messages of an event type say of their schema; it is registered first if need be.
@@ -33,8 +38,7 @@ pub(super) async fn writer(settings: &Settings, target: &Target, event: &EventTy
             UsageError("--framing confluent needs the address of a schema registry: registry.url".into()).into()
         );
     };
-    let full_name = event.schema.record().map_or(event.name.as_str(), |(record, _)| record.name.as_str());
-    let subject = subject(&target.topic, full_name);
+    let subject = subject(&target.topic, full_name(event));
     let id = Client::new(endpoint).register(&subject, &event.json).await;
     let id = id.with_context(|| format!("registering the schema of {} under the subject {subject}", event.name))?;
     eprintln!("the schema of {} has the id {id}, under the subject {subject}", event.name);

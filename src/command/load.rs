@@ -26,22 +26,40 @@ pub fn plan(settings: &Settings) -> Result<Plan> {
 /// # Errors
 /// A directory or file is not there, can't be read, or is not UTF-8.
 pub fn inputs(events: &EventSettings) -> Result<Sources> {
-    let prices = events.prices.as_deref();
     Ok(Sources {
         schemas: schemas(&events.schemas)?,
-        packs: directory(&events.packs, "toml").context("setting events.packs")?,
-        prices: prices.map(text).transpose().context("setting events.prices (\"\" for none)")?,
+        packs: packs(&events.packs)?,
+        prices: prices(events.prices.as_deref())?,
         registry: false,
     })
 }
 
 /// Reads the schema files of a directory.
-fn schemas(path: &Path) -> Result<Vec<Text>> {
+///
+/// # Errors
+/// As [`inputs`].
+pub fn schemas(path: &Path) -> Result<Vec<Text>> {
     let schemas = directory(path, "avsc").context("setting events.schemas")?;
     if schemas.is_empty() {
         bail!("setting events.schemas: {} has no *.avsc file; an event type needs its schema there", path.display());
     }
     Ok(schemas)
+}
+
+/// Reads the packs of a directory.
+///
+/// # Errors
+/// As [`inputs`].
+pub fn packs(path: &Path) -> Result<Vec<Text>> {
+    directory(path, "toml").context("setting events.packs")
+}
+
+/// Reads the price list, if there is one.
+///
+/// # Errors
+/// As [`inputs`].
+pub fn prices(path: Option<&Path>) -> Result<Option<Text>> {
+    path.map(text).transpose().context("setting events.prices (\"\" for none)")
 }
 
 /// Reads one event type by its name, from a schema file or from a directory of them.
@@ -81,7 +99,11 @@ fn directory(path: &Path, ending: &str) -> Result<Vec<Text>> {
     files.iter().map(|file| text(file)).collect()
 }
 
-fn text(path: &Path) -> Result<Text> {
+/// Reads a file, with its name.
+///
+/// # Errors
+/// It can't be read, or is not UTF-8.
+pub fn text(path: &Path) -> Result<Text> {
     let bytes = std::fs::read(path).with_context(|| format!("can't read {}", path.display()))?;
     let text = String::from_utf8(bytes)
         .map_err(|error| error.utf8_error())

@@ -124,15 +124,7 @@ fn property_problem(settings: &Settings, name: &str, property: &Property) -> Opt
 }
 
 fn check_registry(settings: &Settings, reader: &mut Reader) {
-    if settings.registry().is_err() {
-        // The address is not repeated: it may hold a password.
-        let message = format!(
-            "found something else in {}; allowed is http://host:port or http://host:port/path and no more: user and \
-             password have settings of their own",
-            reader.origin("registry", "url")
-        );
-        reader.problem("registry.url", message);
-    }
+    secure::check_registry(settings, reader);
     let nameless = settings.registry.user.is_none();
     let secret = !settings.registry.password.reveal().is_empty() || settings.registry.password_file.is_some();
     if nameless && secret {
@@ -155,6 +147,17 @@ fn check_database(database: &str, reader: &mut Reader) {
 
 impl ClickhouseSettings {
     /// What TLS with ClickHouse needs.
+    pub(super) fn files(&self) -> TlsFiles {
+        TlsFiles {
+            ca_file: self.ca_file.clone(),
+            certificate_file: self.certificate_file.clone(),
+            key_file: self.key_file.clone(),
+        }
+    }
+}
+
+impl RegistrySettings {
+    /// What TLS with the registry needs.
     pub(super) fn files(&self) -> TlsFiles {
         TlsFiles {
             ca_file: self.ca_file.clone(),
@@ -206,7 +209,8 @@ impl Settings {
     pub fn registry(&self) -> Result<Option<registry::Endpoint>, registry::EndpointError> {
         let RegistrySettings { url, user, password, timeout, .. } = &self.registry;
         let Some(url) = url else { return Ok(None) };
-        registry::Endpoint::new(url, user.as_deref().unwrap_or_default(), password.reveal(), *timeout).map(Some)
+        let (user, files) = (user.as_deref().unwrap_or_default(), self.registry.files());
+        registry::Endpoint::open(url, user, password.reveal(), *timeout, &files).map(Some)
     }
 
     /// How long tables keep what they have.

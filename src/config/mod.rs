@@ -14,7 +14,8 @@ mod words;
 use std::fmt;
 use std::path::Path;
 
-use config::{Config, Environment, File, FileFormat, Value, ValueKind};
+use config::builder::DefaultState;
+use config::{Config, ConfigBuilder, Environment, File, FileFormat, Value, ValueKind};
 
 pub use self::reader::Problem;
 use self::reader::Reader;
@@ -70,11 +71,88 @@ pub fn load(
     environment: impl IntoIterator<Item = (String, String)>,
     flags: &[String],
 ) -> Result<Settings, ConfigError> {
-    let mut problems = Vec::new();
-    let mut builder = Config::builder().add_source(File::from_str(&toml(), FileFormat::Toml));
-    for (key, default) in reference::secrets() {
-        builder = builder.set_default(key, default).map_err(|error| failed(file, &error))?;
+    survey(file, environment, flags).sound()
+}
+
+/// The settings as far as they can be told, for whoever looks on past what is wrong with them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Survey {
+    /// The settings; one that can't be read is at its default. `None`: the sources can't be read at all.
+    pub settings: Option<Settings>,
+    /// Everything that is wrong.
+    pub problems: Vec<Problem>,
+}
+
+impl Survey {
+    /// The settings, if nothing is wrong.
+    ///
+    /// # Errors
+    /// Everything that is.
+    pub fn sound(self) -> Result<Settings, ConfigError> {
+        match self {
+            Survey { settings: Some(settings), problems } if problems.is_empty() => Ok(settings),
+            Survey { problems, .. } => Err(ConfigError(problems)),
+        }
     }
+
+    /// Whether nothing is wrong with a section (`kafka`) or a setting (`events.packs`).
+    pub fn is_sound(&self, key: &str) -> bool {
+        let within = |problem: &Problem| problem.key.strip_prefix(key).is_some_and(|rest| rest.starts_with('.'));
+        !self.problems.iter().any(|problem| problem.key == key || within(problem))
+    }
+}
+
+/// The same as [`load`], with the settings also where something is wrong.
+pub fn survey(
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (String, String)>,
+    flags: &[String],
+) -> Survey {
+    let mut problems = Vec::new();
+    let merged = match merge(file, environment, flags, &mut problems) {
+        Ok(merged) => merged,
+        Err(ConfigError(more)) => {
+            problems.extend(more);
+            return Survey { settings: None, problems };
+        }
+    };
+    let mut reader = Reader::new(merged);
+    reader.problems = problems;
+    reader.unknown();
+    if let Some(settings) = Settings::read(&mut reader) {
+        let settings = check::check(settings, &mut reader);
+        return Survey { settings: Some(settings), problems: reader.problems };
+    }
+    // Those that can be read are checked all the same, with the others at their defaults.
+    let mut survey = Survey { settings: None, problems: std::mem::take(&mut reader.problems) };
+    if let Ok(defaults) = defaults().and_then(|builder| builder.build()) {
+        reader.reset(survey.problems.iter().map(|problem| problem.key.as_str()), &defaults.cache);
+        survey.settings = Settings::read(&mut reader).map(|settings| check::check(settings, &mut reader));
+    }
+    let follows = |problem: &Problem| {
+        let section = problem.key.split('.').next().unwrap_or_default();
+        !survey.is_sound(section) || survey.problems.iter().any(|wrong| problem.message.contains(&wrong.key))
+    };
+    let more: Vec<Problem> = reader.problems.into_iter().filter(|problem| !follows(problem)).collect();
+    survey.problems.extend(more);
+    survey
+}
+
+type Sources = ConfigBuilder<DefaultState>;
+
+fn defaults() -> Result<Sources, config::ConfigError> {
+    let builder = Config::builder().add_source(File::from_str(&toml(), FileFormat::Toml));
+    reference::secrets().try_fold(builder, |builder, (key, default)| builder.set_default(key, default))
+}
+
+/// All sources as one tree; a flag that is none is noted.
+fn merge(
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (String, String)>,
+    flags: &[String],
+    problems: &mut Vec<Problem>,
+) -> Result<Value, ConfigError> {
+    let mut builder = defaults().map_err(|error| failed(file, &error))?;
     if let Some(source) = file_source(file) {
         builder = builder.add_source(source);
     }
@@ -93,15 +171,7 @@ pub fn load(
             ConfigError(vec![Problem { key: key.to_owned(), message }])
         })?;
     }
-    let merged = builder.build().map_err(|error| failed(file, &error))?;
-    let mut reader = Reader::new(merged.cache);
-    reader.problems = problems;
-    reader.unknown();
-    let settings = Settings::read(&mut reader).map(|settings| check::check(settings, &mut reader));
-    match settings {
-        Some(settings) if reader.problems.is_empty() => Ok(settings),
-        _ => Err(ConfigError(reader.problems)),
-    }
+    Ok(builder.build().map_err(|error| failed(file, &error))?.cache)
 }
 
 /// The sources can't be merged, which only a file can cause.

@@ -59,6 +59,25 @@ impl Reader {
         member(table, key)
     }
 
+    /// Puts the defaults in the places of these settings or sections; other names are left alone.
+    pub(super) fn reset<'a>(&mut self, keys: impl Iterator<Item = &'a str>, defaults: &Value) {
+        for key in keys {
+            let mut path = key.splitn(2, '.');
+            let (Some(first), second) = (path.next(), path.next()) else { continue };
+            let Some(default) = member(defaults, first) else { continue };
+            let ValueKind::Table(root) = &mut self.root.kind else { continue };
+            match (second, root.get_mut(first).map(|section| &mut section.kind)) {
+                (Some(name), Some(ValueKind::Table(section))) => {
+                    let default = member(default, name).map(|default| (name.to_owned(), default.clone()));
+                    section.extend(default);
+                }
+                _ => {
+                    root.insert(first.to_owned(), default.clone());
+                }
+            }
+        }
+    }
+
     /// Where a setting was found, in words.
     pub(super) fn origin(&self, section: &str, key: &str) -> String {
         self.value(section, key).map(|value| place(value, &dotted(section, key))).unwrap_or_default()

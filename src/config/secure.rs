@@ -6,7 +6,8 @@ use super::reader::{Reader, dotted};
 use super::value::Secret;
 use super::{KafkaSettings, Settings, variable};
 use crate::clickhouse::EndpointError;
-use crate::tls;
+use crate::registry;
+use crate::tls::{self, TlsFiles};
 
 /// Takes every secret from the environment or from its file.
 pub(super) fn fetch(settings: &mut Settings, reader: &mut Reader) {
@@ -125,21 +126,34 @@ pub(super) fn check_clickhouse(settings: &Settings, reader: &mut Reader) {
             );
         }
         Err(EndpointError::Tls(error)) => reader.problem(dotted("clickhouse", error.key), error.what),
-        Ok(endpoint) if !endpoint.https => {
-            let files = settings.clickhouse.files();
-            let files = [
-                ("ca_file", files.ca_file),
-                ("certificate_file", files.certificate_file),
-                ("key_file", files.key_file),
-            ];
-            for (key, _) in files.into_iter().filter(|(_, file)| file.is_some()) {
-                reader.problem(
-                    dotted("clickhouse", key),
-                    "set, and not used by http://; https:// uses it (setting clickhouse.url)",
-                );
-            }
-        }
+        Ok(endpoint) if !endpoint.https => unused("clickhouse", &settings.clickhouse.files(), reader),
         Ok(_) => {}
+    }
+}
+
+/// The same for the schema registry.
+pub(super) fn check_registry(settings: &Settings, reader: &mut Reader) {
+    match settings.registry() {
+        Err(registry::EndpointError::Malformed) => {
+            let message = format!(
+                "found something else in {}; allowed is http://host:port or https://host:port, with a path or without, and \
+                 no more: user and password have settings of their own",
+                reader.origin("registry", "url")
+            );
+            reader.problem("registry.url", message);
+        }
+        Err(registry::EndpointError::Tls(error)) => reader.problem(dotted("registry", error.key), error.what),
+        Ok(Some(endpoint)) if endpoint.https => {}
+        Ok(_) => unused("registry", &settings.registry.files(), reader),
+    }
+}
+
+/// Files that TLS would need, and there is none.
+fn unused(section: &str, files: &TlsFiles, reader: &mut Reader) {
+    let files =
+        [("ca_file", &files.ca_file), ("certificate_file", &files.certificate_file), ("key_file", &files.key_file)];
+    for (key, _) in files.into_iter().filter(|(_, file)| file.is_some()) {
+        reader.problem(dotted(section, key), format!("set, and used only by https:// (setting {section}.url)"));
     }
 }
 

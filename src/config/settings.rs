@@ -201,8 +201,8 @@ settings! {
 
     /// The schema registry, for messages that name their schema by its id there (Confluent's framing).
     registry: RegistrySettings {
-        /// Address of Confluent's API, `http://host:port` or `http://host:port/path` (Apicurio has it under
-        /// `/apis/ccompat/v7`); "" for none: only Avro single-object encoding is understood then.
+        /// Address of Confluent's API, `http://host:port` or `https://host:port`, with a path or without (Apicurio has it
+        /// under `/apis/ccompat/v7`); "" for none: only Avro single-object encoding is understood then.
         url: Option<String> = "";
         /// User for basic authentication; "" for none.
         user: Option<String> = "";
@@ -210,6 +210,12 @@ settings! {
         password: Secret = "";
         /// A file with the password and nothing else (a mounted secret), instead of `password`.
         password_file: Option<PathBuf> = "";
+        /// Certificates (PEM) of the CAs that sign the registry's certificate; "" trusts those that this system trusts.
+        ca_file: Option<PathBuf> = "";
+        /// Our certificate (PEM), for a registry that wants one, and those between it and its CA.
+        certificate_file: Option<PathBuf> = "";
+        /// The private key (PEM, not encrypted) of `certificate_file`.
+        key_file: Option<PathBuf> = "";
         /// How long an answer may take. An unanswered question is repeated; the partitions that need the answer wait.
         timeout: Duration = "10s" in "100ms" to "5m";
     }

@@ -1,6 +1,8 @@
 //! Precedence, errors and secrets, through the same door as the command line.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod survey;
+
 use std::io::Write as _;
 use std::time::Duration;
 
@@ -131,8 +133,10 @@ fn bad_values_are_told_with_their_key() {
         ("[clickhouse]\ndatabase = \"a`b\"", "clickhouse.database", "letters"),
         ("[clickhouse]\npassword_file = \"/does/not/exist\"", "clickhouse.password_file", "/does/not/exist"),
         ("[clickhouse]\ninsert_timeout = \"0s\"", "clickhouse.insert_timeout", "from \"1s\" to \"10m\""),
-        ("[registry]\nurl = \"sr:8081\"", "registry.url", "http://host:port/path"),
-        ("[registry]\nurl = \"http://sr/?x=1\"", "registry.url", "http://host:port/path"),
+        ("[registry]\nurl = \"sr:8081\"", "registry.url", "https://host:port, with a path"),
+        ("[registry]\nurl = \"http://sr/?x=1\"", "registry.url", "https://host:port, with a path"),
+        ("[registry]\nurl = \"https://sr\"\nca_file = \"/does/not/exist\"", "registry.ca_file", "/does/not/exist"),
+        ("[registry]\nurl = \"http://sr\"\nca_file = \"/dev/null\"", "registry.ca_file", "used only by https://"),
         ("[registry]\nurl = \"http://sr\"\ntimeout = \"0s\"", "registry.timeout", "from \"100ms\""),
         ("[memory]\nlimit = \"100MiB\"", "memory.limit", "twice batch.bytes"),
         ("[retention]\nraw = \"two years\"", "retention.raw", "\"0\" to keep it for ever"),
@@ -371,6 +375,7 @@ fn the_recipes_for_connections_load() {
         let recipe = [
             "/run/secrets/kafka-password",
             "/run/secrets/clickhouse-password",
+            "/run/secrets/registry-password",
             "/etc/highwater/kafka-ca.pem",
             "/etc/highwater/tls.crt",
             "/etc/highwater/tls.key",
@@ -382,8 +387,9 @@ fn the_recipes_for_connections_load() {
             recipe.replace(&format!("{path:?}"), &here(file))
         });
         let settings = load(Some(file(&recipe).path()), [], &[]).unwrap_or_else(|error| panic!("{recipe}: {error}"));
-        assert!(settings.kafka.security.is_tls() || settings.endpoint().unwrap().https, "{recipe}");
+        let registry = settings.registry().unwrap().is_some_and(|registry| registry.https);
+        assert!(settings.kafka.security.is_tls() || settings.endpoint().unwrap().https || registry, "{recipe}");
         recipes += 1;
     }
-    assert_eq!(recipes, 4);
+    assert_eq!(recipes, 5);
 }

@@ -90,6 +90,52 @@ impl Observer {
         }
     }
 
+    /// Looks whether we may read a topic, and its commits for the group, by reading a little of its first partition.
+    ///
+    /// # Errors
+    /// We may not, and what has to be granted; or Kafka did not answer.
+    pub fn permitted(&self, topic: &str) -> Result<(), LogError> {
+        let name = TopicPartition { topic: Arc::from(topic), partition: 0 };
+        let failed = |error: KafkaError| {
+            LogError::Passing(match error.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::GroupAuthorizationFailed) => {
+                    "Kafka does not let this user into the consumer group (setting kafka.group); grant it Read on the group"
+                        .to_owned()
+                }
+                Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
+                    format!("Kafka does not let this user read the topic {topic}; grant it Read and Describe on the topic")
+                }
+                _ => format!("cannot read the topic {topic}: {error}"),
+            })
+        };
+        let committed = self.consumer.committed_offsets(list([(&name, Offset::Invalid)]), self.patience);
+        let committed = committed.map_err(failed)?;
+        committed.elements().iter().try_for_each(|element| element.error()).map_err(failed)?;
+        self.consumer.assign(&list([(&name, Offset::Beginning)])).map_err(failed)?;
+        let begun = Instant::now();
+        let seconds = self.patience.as_secs();
+        let mut outcome = Err(LogError::Passing(format!(
+            "Kafka delivered nothing of {name} within {seconds} s; has the partition a leader, and can its address, as the \
+             broker tells it, be reached from here?"
+        )));
+        // A first message, or the end where there is none, says that we may; errors of connections say nothing yet.
+        while begun.elapsed() < self.patience {
+            match self.consumer.poll(COMPLAINTS) {
+                Some(Ok(_)) | Some(Err(KafkaError::PartitionEOF(_))) => {
+                    outcome = Ok(());
+                    break;
+                }
+                Some(Err(error)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
+                    outcome = Err(failed(error));
+                    break;
+                }
+                _ => {}
+            }
+        }
+        self.consumer.unassign().map_err(failed)?;
+        outcome
+    }
+
     /// The first offset of a partition whose record's timestamp is at or after a time, in milliseconds since 1970; `None`:
     /// none is.
     ///

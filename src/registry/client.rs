@@ -6,10 +6,8 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
-use hyper::{Method, Request, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper::{Method, Request, StatusCode, Uri};
 use serde::Deserialize;
-use tokio::net::TcpStream;
 
 use super::Endpoint;
 use crate::ports::{Registered, RegistryError};
@@ -18,6 +16,8 @@ use crate::ports::{Registered, RegistryError};
 const MEDIA_TYPE: &str = "application/vnd.schemaregistry.v1+json";
 /// The error code of an id that is not there. A 404 without it comes from something else than a registry.
 const SCHEMA_NOT_FOUND: u32 = 40_403;
+/// The error code of a subject that is not there.
+const SUBJECT_NOT_FOUND: u32 = 40_401;
 /// Longest answer that is taken, bytes.
 const LONGEST: usize = 16 << 20;
 /// How much of an unexpected answer is told, bytes.
@@ -66,22 +66,32 @@ impl Client {
     /// # Errors
     /// The registry can't be reached, refuses access, or answers something that says nothing about the id.
     pub async fn schema(&self, id: u32) -> Result<Registered, RegistryError> {
-        let path = format!("/schemas/ids/{id}");
-        let (status, body) = self.exchange(Method::GET, &path, Bytes::new()).await?;
-        let missing =
-            || serde_json::from_slice(&body).is_ok_and(|error: ErrorAnswer| error.error_code == SCHEMA_NOT_FOUND);
+        self.ask(&format!("/schemas/ids/{id}"), SCHEMA_NOT_FOUND).await
+    }
+
+    /// The latest version under a subject.
+    ///
+    /// # Errors
+    /// As [`Client::schema`].
+    pub async fn latest(&self, subject: &str) -> Result<Registered, RegistryError> {
+        self.ask(&format!("/subjects/{subject}/versions/latest"), SUBJECT_NOT_FOUND).await
+    }
+
+    async fn ask(&self, path: &str, not_found: u32) -> Result<Registered, RegistryError> {
+        let (status, body) = self.exchange(Method::GET, path, Bytes::new()).await?;
+        let missing = || serde_json::from_slice(&body).is_ok_and(|error: ErrorAnswer| error.error_code == not_found);
         match status {
             StatusCode::OK => match serde_json::from_slice(&body) {
                 Ok(answer) => Ok(usable(answer)),
-                Err(error) => Err(self.unexpected(&path, status, &body, &error.to_string())),
+                Err(error) => Err(self.unexpected(path, status, &body, &error.to_string())),
             },
             StatusCode::NOT_FOUND if missing() => Ok(Registered::Missing),
-            StatusCode::NOT_FOUND => Err(self.unexpected(&path, status, &body, "is registry.url that of a registry?")),
+            StatusCode::NOT_FOUND => Err(self.unexpected(path, status, &body, "is registry.url that of a registry?")),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 let advice = "it refuses access; see registry.user and its password";
-                Err(self.unexpected(&path, status, &body, advice))
+                Err(self.unexpected(path, status, &body, advice))
             }
-            _ => Err(self.unexpected(&path, status, &body, "no answer about the id")),
+            _ => Err(self.unexpected(path, status, &body, "no answer to the question")),
         }
     }
 
@@ -108,7 +118,7 @@ impl Client {
     }
 
     async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<(StatusCode, Bytes), String> {
-        let Endpoint { host, port, path: base, authorization, .. } = &self.endpoint;
+        let Endpoint { path: base, authorization, dialer, .. } = &self.endpoint;
         let mut request = Request::builder()
             .method(method)
             .uri(format!("{base}{path}"))
@@ -119,14 +129,16 @@ impl Client {
             request = request.header(AUTHORIZATION, authorization);
         }
         let request = request.body(Full::new(body)).map_err(|error| error.to_string())?;
-        let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(|error| error.to_string())?;
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+        let uri: Uri = self.endpoint.url().parse().map_err(|_| "the host is no host name".to_owned())?;
+        let stream = dialer.dial(uri).await?;
+        // A registry that wants a certificate of ours says so only when it is asked.
+        let said = |error: hyper::Error| dialer.explain(&error);
+        let (mut sender, connection) = http1::handshake(stream).await.map_err(said)?;
         let exchange = async {
-            let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+            let response = sender.send_request(request).await.map_err(said)?;
             let status = response.status();
-            let body =
-                Limited::new(response.into_body(), LONGEST).collect().await.map_err(|error| error.to_string())?;
+            let body = Limited::new(response.into_body(), LONGEST).collect().await;
+            let body = body.map_err(|error| dialer.explain(error.as_ref()))?;
             Ok((status, body.to_bytes()))
         };
         // The connection moves only while it is polled, and ends with this question.
@@ -136,7 +148,7 @@ impl Client {
             ended = &mut connection => match ended {
                 // It may end by itself once the answer is there.
                 Ok(()) => exchange.await,
-                Err(error) => Err(error.to_string()),
+                Err(error) => Err(said(error)),
             },
         }
     }

@@ -5,19 +5,25 @@ use std::time::Duration;
 
 use hyper::Uri;
 
-/// A registry's address: `http://host[:port][/path]`, to which `/schemas/ids/…` is added.
+use crate::tls::{Dialer, Section, TlsError, TlsFiles};
+
+/// A registry's address: `http://host[:port][/path]` or `https://…`, to which `/schemas/ids/…` is added.
 #[derive(Clone)]
 pub struct Endpoint {
     /// Host name or address, without brackets.
-    pub(super) host: String,
+    host: String,
     /// TCP port.
-    pub(super) port: u16,
+    port: u16,
+    /// Whether HTTP is spoken under TLS.
+    pub(crate) https: bool,
     /// What stands before `/schemas` and `/subjects`: empty, or beginning with `/` and not ending so.
     pub(super) path: String,
     /// The value of the header `Authorization`.
     pub(super) authorization: Option<String>,
     /// How long a question may take in all.
     pub(super) timeout: Duration,
+    /// Opens connections.
+    pub(super) dialer: Dialer,
 }
 
 impl fmt::Debug for Endpoint {
@@ -27,30 +33,61 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-/// Why an address can't be used.
+/// Why an address can't be used. None repeats it: it may hold a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the schema registry's URL is not of the form http://host:port or http://host:port/path")]
-pub struct EndpointError;
+pub enum EndpointError {
+    /// Not a URL, or one with more in it.
+    #[error(
+        "the schema registry's URL is not of the form http://host:port or https://host:port, with a path or without; user and \
+         password have settings of their own"
+    )]
+    Malformed,
+    /// TLS can't be set up.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
 
 impl Endpoint {
-    /// Reads a URL; the port is 80 by default. Without a user nobody is named.
+    /// [`Endpoint::open`] with the trust of this system.
     ///
     /// # Errors
-    /// It is no such URL.
+    /// As there.
     pub fn new(url: &str, user: &str, password: &str, timeout: Duration) -> Result<Endpoint, EndpointError> {
-        let uri: Uri = url.parse().map_err(|_| EndpointError)?;
-        let host = uri.host().filter(|host| !host.is_empty()).ok_or(EndpointError)?;
+        Endpoint::open(url, user, password, timeout, &TlsFiles::default())
+    }
+
+    /// Reads a URL; the port is 80 or 443 by default. Without a user nobody is named.
+    ///
+    /// # Errors
+    /// It is no such URL; the files for TLS can't be used.
+    pub fn open(
+        url: &str,
+        user: &str,
+        password: &str,
+        timeout: Duration,
+        files: &TlsFiles,
+    ) -> Result<Endpoint, EndpointError> {
+        let uri: Uri = url.parse().map_err(|_| EndpointError::Malformed)?;
+        let host = uri.host().filter(|host| !host.is_empty()).ok_or(EndpointError::Malformed)?;
         let in_authority = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
-        if uri.scheme_str() != Some("http") || in_authority || uri.query().is_some() {
-            return Err(EndpointError);
+        let (https, port) = match uri.scheme_str() {
+            Some("http") => (false, 80),
+            Some("https") => (true, 443),
+            _ => return Err(EndpointError::Malformed),
+        };
+        if in_authority || uri.query().is_some() {
+            return Err(EndpointError::Malformed);
         }
+        let section = Section::REGISTRY;
         Ok(Endpoint {
             host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
-            port: uri.port_u16().unwrap_or(80),
+            port: uri.port_u16().unwrap_or(port),
+            https,
             path: uri.path().trim_end_matches('/').to_owned(),
             authorization: (!user.is_empty())
                 .then(|| format!("Basic {}", base64(format!("{user}:{password}").as_bytes()))),
             timeout,
+            dialer: if https { Dialer::new(section, files)? } else { Dialer::plain(section)? },
         })
     }
 
@@ -61,6 +98,11 @@ impl Endpoint {
         } else {
             format!("{}:{}", self.host, self.port)
         }
+    }
+
+    /// Scheme, host and port.
+    pub(super) fn url(&self) -> String {
+        format!("{}://{}", if self.https { "https" } else { "http" }, self.authority())
     }
 }
 
@@ -92,8 +134,9 @@ mod tests {
         assert_eq!(at("http://sr:8081"), Ok(("sr:8081".into(), String::new())));
         assert_eq!(at("http://sr/"), Ok(("sr:80".into(), String::new())));
         assert_eq!(at("http://[::1]:9/apis/ccompat/v7/"), Ok(("[::1]:9".into(), "/apis/ccompat/v7".into())));
-        for bad in ["", "sr:8081", "http://", "http://sr?x=1", "http://u:p@sr", "https://sr", "tcp://sr:1"] {
-            assert_eq!(at(bad), Err(EndpointError), "{bad:?} was taken");
+        assert_eq!(at("https://sr/x"), Ok(("sr:443".into(), "/x".into())));
+        for bad in ["", "sr:8081", "http://", "http://sr?x=1", "http://u:p@sr", "https://u:p@sr", "tcp://sr:1"] {
+            assert_eq!(at(bad), Err(EndpointError::Malformed), "{bad:?} was taken");
         }
     }
 

@@ -87,7 +87,7 @@ fn error(pack: &Pack, kind: &'static str, name: &str, (at, (key, what)): Placed)
     PackError::Entry { file: pack.file.clone(), line: pack.line(at), kind, name: name.to_owned(), key, what }
 }
 
-fn default_name(event: &str) -> String {
+pub(super) fn default_name(event: &str) -> String {
     format!("{event}_1m")
 }
 

@@ -25,6 +25,8 @@ impl Section {
     pub const KAFKA: Section = Section { name: "kafka", address: "kafka.brokers" };
     /// ClickHouse's.
     pub const CLICKHOUSE: Section = Section { name: "clickhouse", address: "clickhouse.url" };
+    /// The schema registry's.
+    pub const REGISTRY: Section = Section { name: "registry", address: "registry.url" };
 }
 
 /// An error with all that lies behind it («network error» alone helps nobody); where TLS is behind it, what that means

@@ -1,6 +1,7 @@
 //! The whole way, with real servers and the real binary: topic → `highwater run` → tables, held against the truth.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod check;
 mod completeness;
 mod files;
 mod guards;

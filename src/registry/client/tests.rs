@@ -121,3 +121,82 @@ async fn a_schema_is_registered_under_its_subject() {
         asked(refused, async |client| client.register("s", "{}").await).await.1.expect_err(refused);
     }
 }
+
+/// A registry under TLS, with a certificate for `localhost` that is its own CA; answers whom it let in.
+async fn under_tls(folder: &std::path::Path, ask: impl AsyncFnOnce(u16)) -> Option<String> {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+    std::fs::write(folder.join("ca.pem"), certificate.pem()).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let chain = vec![certificate.der().clone()];
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key.serialize_der().try_into().unwrap())
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut stream = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config)).accept(stream).await.ok()?;
+        let mut request = vec![0; 65_536];
+        let mut read = 0;
+        while !complete(&request[..read]) {
+            read += stream.read(&mut request[read..]).await.unwrap();
+        }
+        stream.write_all(http!("200 OK", r#"{"schema": "s"}"#).as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        Some(String::from_utf8_lossy(&request[..read]).into_owned())
+    });
+    ask(port).await;
+    server.await.unwrap()
+}
+
+fn trusting(port: u16, ca_file: Option<std::path::PathBuf>) -> Client {
+    let files = crate::tls::TlsFiles { ca_file, ..Default::default() };
+    let url = format!("https://localhost:{port}/base");
+    Client::new(Endpoint::open(&url, "me", "pass", Duration::from_secs(5), &files).unwrap())
+}
+
+#[tokio::test]
+async fn a_registry_under_tls_is_asked_if_its_ca_is_trusted() {
+    let folder = tempfile::tempdir().unwrap();
+    let ca_file = folder.path().join("ca.pem");
+    let asked = under_tls(folder.path(), async |port| {
+        let answer = trusting(port, Some(ca_file.clone())).schema(7).await;
+        assert_eq!(answer, Ok(Registered::Avro("s".to_owned())));
+    });
+    let asked = asked.await.unwrap();
+    assert!(asked.starts_with("GET /base/schemas/ids/7 HTTP/1.1\r\n"), "{asked}");
+}
+
+/// Nobody who can't prove to be the registry gets the password.
+#[tokio::test]
+async fn a_registry_that_is_not_trusted_is_told_nothing() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let key = rcgen::KeyPair::generate().unwrap();
+    let ca = rcgen::CertificateParams::new(vec!["ca".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let ca_file = other.path().join("ca.pem");
+    std::fs::write(&ca_file, ca.pem()).unwrap();
+    let asked = under_tls(folder.path(), async |port| {
+        let error = trusting(port, Some(ca_file)).schema(7).await.unwrap_err().to_string();
+        assert!(error.contains("registry.ca_file"), "{error}");
+    });
+    assert_eq!(asked.await, None);
+    let missing = crate::tls::TlsFiles { ca_file: Some("/does/not/exist".into()), ..Default::default() };
+    let error = Endpoint::open("https://sr", "", "", Duration::ZERO, &missing).unwrap_err().to_string();
+    assert!(error.contains("ca_file") && error.contains("/does/not/exist"), "{error}");
+}
+
+#[tokio::test]
+async fn the_latest_version_of_a_subject_is_asked_for() {
+    let answer = http!("200 OK", r#"{"subject": "t-a.b", "id": 3, "version": 2, "schema": "s"}"#);
+    let (request, answer) = asked(answer, async |client| client.latest("t-a.b").await).await;
+    assert_eq!(answer, Ok(Registered::Avro("s".to_owned())));
+    assert!(request.starts_with("GET /base/subjects/t-a.b/versions/latest HTTP/1.1\r\n"), "{request}");
+    let missing = http!("404 Not Found", r#"{"error_code": 40401, "message": "Subject not found."}"#);
+    assert_eq!(asked(missing, async |client| client.latest("s").await).await.1, Ok(Registered::Missing));
+    let no_id = http!("404 Not Found", r#"{"error_code": 40403}"#);
+    asked(no_id, async |client| client.latest("s").await).await.1.expect_err(no_id);
+}

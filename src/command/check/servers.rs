@@ -1,0 +1,262 @@
+//! Whether the servers are there, let us in, and have what `highwater run` needs. Nothing is changed on them.
+
+use std::io::Write;
+use std::time::Duration;
+
+use anyhow::Result;
+use serde::Deserialize;
+
+use crate::clickhouse::schema::{self, Fault, SchemaError};
+use crate::clickhouse::sql::ident;
+use crate::clickhouse::{Catalog, Client, QueryError, look as look_at_claim};
+use crate::command::report::Report;
+use crate::config::{Settings, Survey};
+use crate::kafka::identity::IdentityError;
+use crate::kafka::{Observer, TopicIdentity};
+use crate::plan::Plan;
+use crate::registry;
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// ClickHouse's code for a statement that it does not know.
+const SYNTAX_ERROR: u32 = 62;
+
+/// Looks at ClickHouse, Kafka and the schema registry, as far as their settings are right.
+pub(super) async fn look(
+    report: &mut Report<impl Write>,
+    survey: &Survey,
+    settings: &Settings,
+    plan: Option<&Plan>,
+) -> Result<()> {
+    let clickhouse = look_at_clickhouse(report, survey, settings, plan).await?;
+    look_at_kafka(report, survey, settings, clickhouse.as_ref()).await?;
+    look_at_registry(report, survey, settings).await
+}
+
+/// Answers a client where the tables are as they have to be.
+async fn look_at_clickhouse(
+    report: &mut Report<impl Write>,
+    survey: &Survey,
+    settings: &Settings,
+    plan: Option<&Plan>,
+) -> Result<Option<Client>> {
+    #[derive(Deserialize)]
+    struct Version {
+        version: String,
+    }
+    let endpoint = match settings.endpoint() {
+        Ok(endpoint) if survey.is_sound("clickhouse") => endpoint,
+        _ => {
+            report.about("ClickHouse")?;
+            report.skipped("a setting of [clickhouse] is wrong")?;
+            return Ok(None);
+        }
+    };
+    report.about(&format!("ClickHouse: {endpoint:?}"))?;
+    let client = Client::new(endpoint).with_timeout(PATIENCE);
+    match client.clone().outside().rows::<Version>("SELECT version() AS version").await {
+        Ok(rows) => {
+            let version = rows.into_iter().next().map(|row| row.version).unwrap_or_default();
+            report.ok(&format!("it answers, and is of version {version}"))?;
+        }
+        Err(error) => {
+            report.wrong(error)?;
+            return Ok(None);
+        }
+    }
+    let Some(plan) = plan else {
+        report.skipped("tables: which there must be is said by schemas and packs")?;
+        return Ok(None);
+    };
+    let catalog = Catalog::new(plan, &settings.tables(), client.database());
+    let usable = look_at_tables(report, &client, &catalog).await?;
+    look_at_grants(report, &client, &catalog).await?;
+    Ok(usable.then_some(client))
+}
+
+/// Whether a worker may write to the tables as they are.
+async fn look_at_tables(report: &mut Report<impl Write>, client: &Client, catalog: &Catalog) -> Result<bool> {
+    let existing = match schema::read(client).await {
+        Ok(existing) => existing,
+        Err(error) => {
+            report.wrong(error)?;
+            return Ok(false);
+        }
+    };
+    if existing.is_empty() {
+        let database = client.database();
+        report.wrong(format!("the database {database} has no tables; make it and them with `highwater migrate`"))?;
+        return Ok(false);
+    }
+    let (missing, others): (Vec<Fault>, Vec<Fault>) =
+        schema::faults(&existing, catalog).into_iter().partition(|fault| matches!(fault, Fault::Missing(_)));
+    let missing: Vec<&str> = missing.iter().filter_map(Fault::missing).collect();
+    if !missing.is_empty() {
+        let missing = missing.join(", ");
+        report.wrong(format!("these tables and views are missing: {missing}; make them with `highwater migrate`"))?;
+    }
+    for fault in &others {
+        report.wrong(fault)?;
+    }
+    if !missing.is_empty() || !others.is_empty() {
+        return Ok(false);
+    }
+    match schema::difference(&existing, catalog, client.database()) {
+        Ok(statements) if statements.is_empty() => {
+            let (tables, views) = (catalog.tables.len(), catalog.views.len());
+            report.ok(&format!("{tables} tables and {views} views are as `highwater migrate` makes them"))?;
+        }
+        Ok(statements) => report.wrong(format!(
+            "{} statements of `highwater migrate` have not been run since schemas, packs or retention were changed; \
+             `highwater migrate --dry-run` shows them",
+            statements.len()
+        ))?,
+        Err(faults) => report.wrong(SchemaError::Faults(faults))?,
+    }
+    Ok(true)
+}
+
+/// Whether our user may read and write the tables.
+async fn look_at_grants(report: &mut Report<impl Write>, client: &Client, catalog: &Catalog) -> Result<()> {
+    let (user, database) = (&client.endpoint().user, ident(client.database()));
+    let mut lacking = Vec::new();
+    for privilege in ["SELECT", "INSERT"] {
+        match is_granted(client, privilege, &format!("{database}.*")).await {
+            Ok(true) => {}
+            // It may be granted table by table.
+            Ok(false) => {
+                for wanted in &catalog.tables {
+                    if !matches!(is_granted(client, privilege, &client.table(&wanted.name)).await, Ok(true)) {
+                        lacking.push(privilege);
+                        break;
+                    }
+                }
+            }
+            Err(QueryError::Server(error)) if error.code == SYNTAX_ERROR => {
+                return report.skipped("permissions: this version of ClickHouse can't be asked for them (CHECK GRANT)");
+            }
+            Err(error) => return report.wrong(format!("can't ask for the permissions of the user {user}: {error}")),
+        }
+    }
+    if lacking.is_empty() {
+        return report.ok(&format!("the user {user} may read and insert"));
+    }
+    let lacking = lacking.join(", ");
+    let grant = format!("GRANT {lacking} ON {database}.* TO {}", ident(user));
+    report.wrong(format!(
+        "the user {user} lacks the permission {lacking} on the database; let an administrator run\n{grant}"
+    ))
+}
+
+async fn is_granted(client: &Client, privilege: &str, on: &str) -> Result<bool, QueryError> {
+    #[derive(Deserialize)]
+    struct Answer {
+        result: u8,
+    }
+    let rows = client.clone().outside().rows::<Answer>(&format!("CHECK GRANT {privilege} ON {on}")).await?;
+    Ok(rows.first().is_some_and(|row| row.result == 1))
+}
+
+/// Topics, permissions, and who may write them to the database, where that has its tables.
+async fn look_at_kafka(
+    report: &mut Report<impl Write>,
+    survey: &Survey,
+    settings: &Settings,
+    clickhouse: Option<&Client>,
+) -> Result<()> {
+    if !survey.is_sound("kafka") {
+        report.about("Kafka")?;
+        return report.skipped("a setting of [kafka] is wrong");
+    }
+    report.about(&format!("Kafka: {}", settings.kafka.brokers.join(",")))?;
+    let (consumer, topics) = (settings.consumer("highwater-check"), settings.kafka.topics.clone());
+    let asked = tokio::task::spawn_blocking(move || {
+        let observer = Observer::new(&consumer, PATIENCE)?;
+        let mut answers = Vec::new();
+        for topic in topics {
+            let found = observer.identity(&topic);
+            // Whoever does not answer for one topic will not for the next.
+            let is_away = matches!(found, Err(IdentityError::Away { .. } | IdentityError::Credentials { .. }));
+            let permitted = if found.is_ok() { observer.permitted(&topic) } else { Ok(()) };
+            answers.push((topic, found, permitted));
+            if is_away {
+                break;
+            }
+        }
+        anyhow::Ok(answers)
+    });
+    let answers = match asked.await? {
+        Ok(answers) => answers,
+        Err(error) => return report.wrong(error),
+    };
+    let group = &settings.kafka.group;
+    let mut partitions = 0;
+    for (topic, found, permitted) in &answers {
+        match found {
+            Err(error) => report.wrong(error)?,
+            Ok(found) => {
+                partitions += found.partitions;
+                let count = found.partitions;
+                match permitted {
+                    Ok(()) => report.ok(&format!(
+                        "the topic {topic} is there, with {count} partitions, and the group {group} may read it"
+                    ))?,
+                    Err(error) => report.wrong(error)?,
+                }
+                if let Some(client) = clickhouse {
+                    tell_claim(report, client, topic, found, group).await?;
+                }
+            }
+        }
+    }
+    let (needed, window) = (settings.tokens_needed(partitions), settings.clickhouse.token_window);
+    if needed > window && survey.is_sound("batch") && survey.is_sound("clickhouse") {
+        report.wrong(format!(
+            "{partitions} partitions sealed every {:?} need tables that remember {needed} tokens, and \
+             clickhouse.token_window is {window}: set it to {needed} and run `highwater migrate`, or make batch.interval \
+             longer",
+            settings.batch.interval
+        ))?;
+    }
+    Ok(())
+}
+
+/// Whether another group writes the topic to this database, or it is another topic than it was.
+async fn tell_claim(
+    report: &mut Report<impl Write>,
+    client: &Client,
+    topic: &str,
+    found: &TopicIdentity,
+    group: &str,
+) -> Result<()> {
+    match look_at_claim(client, topic, &found.cluster_id, &found.topic_id, group).await {
+        Ok(Some(epoch)) => report.ok(&format!("it is the topic that this database knows, in epoch {epoch}")),
+        Ok(None) => report.ok("nobody has written it to this database yet"),
+        Err(error) => report.wrong(error),
+    }
+}
+
+async fn look_at_registry(report: &mut Report<impl Write>, survey: &Survey, settings: &Settings) -> Result<()> {
+    if !survey.is_sound("registry") {
+        report.about("schema registry")?;
+        return report.skipped("a setting of [registry] is wrong");
+    }
+    match settings.registry() {
+        Ok(Some(endpoint)) => {
+            report.about(&format!("schema registry: {endpoint:?}"))?;
+            // Whatever it says of an id, it is a registry.
+            match registry::Client::new(endpoint).schema(1).await {
+                Ok(_) => report.ok("it answers"),
+                Err(error) => report.wrong(error),
+            }
+        }
+        Ok(None) => {
+            report.about("schema registry: none (setting registry.url)")?;
+            report.ok("events name their schemas by fingerprint")
+        }
+        Err(error) => {
+            report.about("schema registry")?;
+            report.wrong(error)
+        }
+    }
+}
