@@ -335,6 +335,11 @@ impl Partition {
         }
     }
 
+    /// Whether it holds nothing that was read: neither to be written nor waiting for a schema. So too when it stopped.
+    pub fn is_empty_handed(&self) -> bool {
+        self.is_stopped() || (self.is_idle() && self.hold.is_empty())
+    }
+
     /// Whether a guard stopped it.
     pub fn is_stopped(&self) -> bool {
         matches!(self.state, State::Stopped { .. })

@@ -57,6 +57,8 @@ struct Assigned {
     partition: Partition,
     /// The watermark that the store was told last.
     told: Option<i64>,
+    /// Whether the log said that it has no such position.
+    astray: bool,
 }
 
 /// Whom an answer goes to.
@@ -103,6 +105,7 @@ impl<L: Log, S: Store, R: Registry> Worker<L, S, R> {
     pub fn step(&mut self, now: Duration, wait: Duration) {
         self.read(now, wait);
         self.hear(now);
+        self.relocate();
         self.look_up(now);
         self.drive(now);
         self.bound_memory();
@@ -165,14 +168,8 @@ impl<L: Log, S: Store, R: Registry> Worker<L, S, R> {
                 }
             }
             LogEvent::OutOfRange(name) => {
-                // Begins again at the ledger's end, where the log's bounds say what happened; as a new assignment, so
-                // that no answer to the old one is taken for an answer to the new.
-                if let Some(assigned) = find(partitions, &name.topic, name.partition)
-                    && !assigned.partition.is_stopped()
-                {
-                    *assignments += 1;
-                    let partition = Partition::new(assigned.partition.source().clone());
-                    *assigned = Assigned { serial: *assignments, partition, told: None };
+                if let Some(assigned) = find(partitions, &name.topic, name.partition) {
+                    assigned.astray = !assigned.partition.is_stopped();
                 }
             }
             LogEvent::Assigned(names) => {
@@ -185,7 +182,7 @@ impl<L: Log, S: Store, R: Registry> Worker<L, S, R> {
                     *assignments += 1;
                     let source = Source { epoch, topic: Arc::clone(&name.topic), partition: name.partition };
                     let partition = Partition::new(source);
-                    let assigned = Assigned { serial: *assignments, partition, told: None };
+                    let assigned = Assigned { serial: *assignments, partition, told: None, astray: false };
                     partitions.entry(name.topic).or_default().insert(name.partition, assigned);
                 }
             }
@@ -196,6 +193,22 @@ impl<L: Log, S: Store, R: Registry> Worker<L, S, R> {
                 }
             }
         });
+    }
+
+    /// Has the partitions whose position the log no longer has begin again at the ledger's end, where the log's bounds say
+    /// what happened. What they have read is written before: it may be gone from the log. They begin as new assignments, so
+    /// that no answer to the old one is taken for an answer to the new.
+    fn relocate(&mut self) {
+        let Worker { partitions, assignments, .. } = self;
+        for assigned in partitions.values_mut().flat_map(BTreeMap::values_mut).filter(|assigned| assigned.astray) {
+            if assigned.partition.is_empty_handed() {
+                *assignments += 1;
+                let partition = Partition::new(assigned.partition.source().clone());
+                *assigned = Assigned { serial: *assignments, partition, told: None, astray: false };
+            } else {
+                assigned.partition.flush();
+            }
+        }
     }
 
     /// Takes in the store's answers.

@@ -11,14 +11,17 @@ pub enum Reason {
     #[error("{0}")]
     Frame(#[from] FrameError),
     /// Framed with a schema that is not among ours.
-    #[error("no schema in the plan has the fingerprint {0:016x}; add its .avsc to the schemas and redrive")]
+    #[error(
+        "no schema in the plan has the fingerprint {0:016x}; add its .avsc to the schemas, and read it again by `highwater rewind`"
+    )]
     UnknownSchema(u64),
     /// Framed with an id that the schema registry does not have.
-    #[error("the schema registry has no schema of the id {0}; register it, or correct the producer, and redrive")]
+    #[error("the schema registry has no schema of the id {0}; register it, or correct the producer")]
     UnknownId(u32),
     /// Written as an event type that is not among ours.
     #[error(
-        "the schema of the id {id} is of `{name}`, and no schema in the plan describes it; add its .avsc and redrive"
+        "the schema of the id {id} is of `{name}`, and no schema in the plan describes it; add its .avsc, and read it \
+         again by `highwater rewind`"
     )]
     UnknownType {
         /// The id in the schema registry.

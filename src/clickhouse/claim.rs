@@ -159,7 +159,8 @@ async fn current(client: &Client, topic: &str) -> Result<Option<Row>, QueryError
     Ok(client.rows(&sql).await?.into_iter().next())
 }
 
-async fn last_epoch(client: &Client, topic: &str) -> Result<Option<u32>, QueryError> {
+/// The last epoch of a topic that the ledger has rows of.
+pub async fn last_epoch(client: &Client, topic: &str) -> Result<Option<u32>, QueryError> {
     #[derive(Deserialize)]
     struct Epoch {
         epoch: u32,

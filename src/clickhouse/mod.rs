@@ -25,7 +25,7 @@ pub mod tables;
 mod views;
 mod watermarks;
 
-pub use claim::{ClaimError, claim, look};
+pub use claim::{ClaimError, claim, last_epoch, look};
 pub use client::Client;
 pub use connection::{Answered, Pinned};
 pub use endpoint::{Endpoint, EndpointError};

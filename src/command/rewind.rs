@@ -17,7 +17,7 @@ use crate::batch::Month;
 use crate::batch::Source;
 use crate::clickhouse::sql::{ident, literal, literals};
 use crate::clickhouse::tables::{AUDITS, LEDGER, SOURCES, time_column};
-use crate::clickhouse::{Catalog, Client, QueryError, rebuild, schema};
+use crate::clickhouse::{Catalog, Client, QueryError, last_epoch, rebuild, schema};
 use crate::command::{UsageError, load};
 use crate::config::Settings;
 use crate::kafka::Observer;
@@ -117,6 +117,13 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<()> {
     let identity = observer.identity(&args.topic)?;
     let log = Log::of(&client, &args.topic, &identity.cluster_id, &identity.topic_id).await?;
     let bounds = observer.bounds(&args.topic, identity.partitions)?;
+    let group = log.epochs.last().map_or("", |epoch| &epoch.group);
+    ensure!(
+        group == settings.kafka.group,
+        "the group {group} writes the topic {}, and kafka.group is {}: whether its replicas run would not be noticed",
+        args.topic,
+        settings.kafka.group
+    );
     let mut targets = Vec::new();
     for (name, bounds) in &bounds {
         if args.partitions.is_empty() || args.partitions.contains(&name.partition) {
@@ -233,6 +240,14 @@ impl Rewind<'_> {
         format!("({})", self.targets.iter().map(of).collect::<Vec<_>>().join(" OR "))
     }
 
+    /// Holds for the rows of the ledger that are taken back.
+    fn ledger_rows(&self) -> String {
+        let of = |target: &Target| {
+            format!("(source IN ({}) AND `from` >= {})", self.log.sources(target.partition), target.at)
+        };
+        self.targets.iter().map(of).collect::<Vec<_>>().join(" OR ")
+    }
+
     fn rollups(&self) -> impl Iterator<Item = (&Rollup, &Table)> {
         self.plan.tables.iter().filter_map(|table| match table.kind {
             TableKind::Rollup(index) => Some((&self.plan.rollups[index], table)),
@@ -254,7 +269,17 @@ impl Rewind<'_> {
         }
         for table in self.plan.tables.iter().filter(|table| !matches!(table.kind, TableKind::Rollup(_))) {
             let sql = format!("SELECT count() AS n FROM {} WHERE {}", self.client.table(&table.name), self.condition());
-            println!("{}: {} rows to delete", table.name, self.number(&sql).await?);
+            let there = self.number(&sql).await?;
+            println!("{}: {there} rows to delete", table.name);
+            let (ledger, name) = (self.client.table(LEDGER), literal(&table.name));
+            let known = format!("SELECT sum(rows[{name}]) AS n FROM {ledger} WHERE {}", self.ledger_rows());
+            let known = self.number(&known).await?;
+            ensure!(
+                known <= there,
+                "{}: the ledger has {known} rows of what would be read again, and only {there} are there (has retention taken \
+                 some?): the minutes they were in could not be computed anew. Rewind to a later place",
+                table.name
+            );
         }
         for (rollup, _) in self.rollups() {
             let event = &self.plan.types[rollup.event].event;
@@ -272,7 +297,7 @@ impl Rewind<'_> {
             let minutes = self.number(&format!("SELECT count() AS n FROM ({minutes})")).await?;
             println!("{}: {minutes} minutes to compute anew", rollup.name);
         }
-        println!("then epoch {} of {} begins there", self.log.last() + 1, self.log.topic);
+        println!("then the next epoch of {} begins there", self.log.topic);
         Ok(())
     }
 
@@ -285,13 +310,9 @@ impl Rewind<'_> {
     }
 
     async fn execute(&self, partitions: &[i32]) -> Result<()> {
-        let of = |target: &Target| {
-            format!("(source IN ({}) AND `from` >= {})", self.log.sources(target.partition), target.at)
-        };
-        let rows = self.targets.iter().map(of).collect::<Vec<_>>().join(" OR ");
         // What audits have proved of the rows is proved no longer.
         self.delete(AUDITS, "true").await?;
-        self.delete(LEDGER, &rows).await?;
+        self.delete(LEDGER, &self.ledger_rows()).await?;
         for (rollup, table) in self.rollups() {
             self.compute_anew(rollup, table).await.with_context(|| format!("computing {} anew", rollup.name))?;
         }
@@ -362,7 +383,9 @@ impl Rewind<'_> {
 
     /// First rows of the ledger for all partitions under the next epoch, then the epoch itself.
     async fn begin_epoch(&self, partitions: &[i32]) -> Result<()> {
-        let epoch = self.log.last() + 1;
+        // Not one that a rewind which was interrupted has begun.
+        let begun = last_epoch(&self.client, &self.log.topic).await?.unwrap_or(0);
+        let epoch = self.log.last().max(begun) + 1;
         let targets: BTreeMap<i32, u64> = self.targets.iter().map(|target| (target.partition, target.at)).collect();
         for &partition in partitions {
             let end = format!(

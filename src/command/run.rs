@@ -216,7 +216,14 @@ async fn prepare(settings: &Settings, plan: &Plan, endpoint: &Endpoint) -> Resul
         let topic: Arc<str> = Arc::from(topic.as_str());
         let numbers = 0..i32::try_from(found.partitions)?;
         let sources = numbers.map(|partition| Source { epoch, topic: Arc::clone(&topic), partition });
-        client.enter_partitions(sources).await.context("entering partitions into the table watermarks")?;
+        let sources: Vec<Source> = sources.collect();
+        patiently("ClickHouse", || async {
+            match client.enter_partitions(sources.iter().cloned()).await {
+                Err(error) if passes(&error) => Err(Failure::Passing(error.to_string())),
+                entered => entered.context("entering partitions into the table watermarks").map_err(Failure::Final),
+            }
+        })
+        .await?;
         claims.insert(topic, Claim { epoch, identity: found });
     }
     let partitions = claims.values().map(|claim| claim.identity.partitions).sum();

@@ -272,7 +272,7 @@ fn finding(
         what.push_str(&format!("; not equal: {}", first.columns.join(", ")));
     }
     what.push_str(&writers.words(plan));
-    what.push_str("; `rebuild` from the raw rows");
+    what.push_str("; to be computed anew from the raw rows");
     Finding { minutes: Some(minutes), written_by: writers.some, ..Finding::new(Kind::Minutes, &rollup.name, what) }
 }
 

@@ -39,10 +39,10 @@ async fn a_row_inserted_again_changed_or_deleted_is_found() {
     let [finding] = &report.findings[..] else { panic!("{report}") };
     let text = finding.to_string();
     assert!(text.contains("probe_1m: minute 2026-02-01T00:01:00Z: 60 raw rows, 70 counted; not equal: "), "{text}");
-    assert!(text.contains("large_sum") && text.contains("real_sum") && text.contains("`rebuild`"), "{text}");
+    assert!(text.contains("large_sum") && text.contains("real_sum") && text.contains("computed anew"), "{text}");
     // Who wrote it: the first batch alone reaches this minute.
     let plan = &db.plan.hash;
-    assert!(text.contains(&format!("; written by 1/events/0 [10, 253) by plan {plan}; `rebuild`")), "{text}");
+    assert!(text.contains(&format!("; written by 1/events/0 [10, 253) by plan {plan}; to be computed anew")), "{text}");
     assert_eq!((finding.written_by.len(), &finding.written_by[0].plan), (1, plan));
 
     let db = filled("rollupgone").await;
