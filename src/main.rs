@@ -161,7 +161,7 @@ fn execute(cli: &Cli) -> Result<bool> {
         telemetry::start(&settings.log)?;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         if let Command::Check(args) = &cli.command {
             return check::run(&survey, cli.config.as_deref(), args, std::io::stdout()).await;
         }
@@ -177,7 +177,10 @@ fn execute(cli: &Cli) -> Result<bool> {
             Command::Check(_) | Command::Reference { .. } => {}
         }
         Ok(true)
-    })
+    });
+    // A question to a broker that is away may still be out on another thread; nobody waits for its answer.
+    runtime.shutdown_background();
+    outcome
 }
 
 #[cfg(test)]
