@@ -98,7 +98,9 @@ impl Scene {
         let what = ["generate", "--type", "llm_call", "--type", "cache_lookup", "--topic", topic, "--partitions", "2"];
         let how = ["--framing", framing, "--seed", &seed, "--events", "4000", "--truth", path];
         let faults = ["--disorder", "10s", "--duplicates", "0.05", "--bad", "0.01"];
-        self.world.done(&[&what[..], &how, &faults].concat());
+        // A registry that has only just come up takes its time over the first schema.
+        let patience = ["--setting", "registry.timeout=30s"];
+        self.world.done(&[&what[..], &how, &faults, &patience].concat());
         for line in BufReader::new(std::fs::File::open(truth).unwrap()).lines() {
             let line: serde_json::Value = serde_json::from_str(&line.unwrap()).unwrap();
             *self.sent.messages.entry(topic).or_default() += 1;

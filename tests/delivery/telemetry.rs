@@ -125,17 +125,8 @@ fn metrics_and_health_tell_the_truth() {
     let truth = truth::of(&world.stack.kafka.bootstrap(), TOPIC);
     world.wait_for(truth.messages, &mut process, MINUTE);
     wait_for(port, "/readyz", &process, |answer| answer.status == 200);
-    // The last batch is told of a moment after its ledger row is there, and the log's end is asked for every 5 s.
-    let told = |scrape: &Response| {
-        let caught_up = scrape.body.lines().filter(|line| line.starts_with("highwater_lag_offsets{")).count() == 4;
-        caught_up && Scrape::of(port).sum("highwater_done_events_total", TOPIC) as u64 == truth.messages
-    };
-    wait_for(port, "/metrics", &process, told);
-    let scrape = Scrape::of(port);
-    assert_eq!(scrape.documented(), table(), "what is exposed and what is documented");
-
     // Exact: what was read, what it became.
-    for (name, label, exact) in [
+    let exact = [
         ("highwater_read_events_total", TOPIC, truth.messages),
         ("highwater_done_events_total", TOPIC, truth.messages),
         ("highwater_duplicates_total", TOPIC, truth.duplicates),
@@ -155,8 +146,20 @@ fn metrics_and_health_tell_the_truth() {
         ("highwater_ready", "", 1),
         ("highwater_kafka_up", "", 1),
         ("highwater_clickhouse_up", "", 1),
-    ] {
-        assert_eq!(scrape.sum(name, label), exact as f64, "{name} {label}");
+    ];
+    // The last batch is told of a moment after its ledger row is there, gauges every second, the log's end every 5 s.
+    let told = |scrape: &Scrape| {
+        let caught_up = scrape.values.keys().filter(|name| name.starts_with("highwater_lag_offsets{")).count() == 4;
+        caught_up && exact.iter().all(|(name, label, value)| scrape.sum(name, label) == *value as f64)
+    };
+    let begun = Instant::now();
+    while !told(&Scrape::of(port)) && begun.elapsed() < MINUTE {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let scrape = Scrape::of(port);
+    assert_eq!(scrape.documented(), table(), "what is exposed and what is documented");
+    for (name, label, value) in exact {
+        assert_eq!(scrape.sum(name, label), value as f64, "{name} {label}");
     }
     let reasons = world.query("SELECT reason, count() FROM highwater.dead_letters GROUP BY reason FORMAT TSV");
     for line in reasons.lines() {
