@@ -204,8 +204,11 @@ fn full_name(members: &Map<String, Value>, around: &str) -> Option<String> {
     Some(absolute(text("name")?, text("namespace").unwrap_or(around)))
 }
 
-/// Goes through all types within a type, with the namespace around each.
-fn own_types<'a>(avro: &'a Value, around: &str, each: &mut dyn FnMut(String, &'a Map<String, Value>, &str)) {
+/// Takes a type's full name, its definition and the namespace around that.
+type Each<'each, 'a> = dyn FnMut(String, &'a Map<String, Value>, &str) + 'each;
+
+/// Goes through all types that are defined within a type, with the namespace around each.
+fn own_types<'a>(avro: &'a Value, around: &str, each: &mut Each<'_, 'a>) {
     match avro {
         Value::Array(branches) => branches.iter().for_each(|branch| own_types(branch, around, each)),
         Value::Object(members) => {

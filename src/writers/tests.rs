@@ -237,7 +237,7 @@ fn what_others_say_is_cut_short_for_each_dead_letter_has_it() {
     let (plan, mut writers) = (plan(true), Writers::default());
     let long = "ä".repeat(1 << 20);
     let stranger = format!(r#"{{"type": "record", "name": "{}", "fields": []}}"#, "a".repeat(1 << 20));
-    for (id, answer) in [(1, Ok(Registered::Unusable(long.clone()))), (2, avro(&long)), (3, avro(&stranger))] {
+    for (id, answer) in [(1, Ok(Registered::Unusable(long))), (2, avro(&stranger))] {
         writers.answered(&plan, id, answer, NOW);
         let said = said(&writers, &plan, id);
         assert!(said.len() < 2 * TOLD && said.contains('…'), "{} bytes", said.len());
