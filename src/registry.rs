@@ -1,9 +1,11 @@
 //! The schema registry: Confluent's API, which Apicurio, Karapace and Redpanda speak too.
 //!
-//! [`SchemaRegistry`] is the worker's: it is asked, and answers later. Nothing here knows what a schema is for.
+//! [`SchemaRegistry`] is the worker's: it is asked, and answers later. Nothing here knows what a schema is
+//! for.
 
 mod client;
 mod endpoint;
+mod references;
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 

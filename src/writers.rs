@@ -31,6 +31,8 @@ const SETTLED: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_secs(1);
 /// Questions that may be out at a time.
 const MOST_OUT: usize = 16;
+/// How much of a problem is told, bytes: it stands in the dead letter of each message.
+const TOLD: usize = 2_000;
 /// Missing ids that are kept: noise may name any number of them.
 const MISSING_KEPT: usize = 10_000;
 
@@ -139,7 +141,7 @@ impl Writers {
                 self.make_room();
                 Known::Missing { at: now }
             }
-            Ok(Registered::Unusable(problem)) => Known::Unreadable(Reason::Unresolvable { id, problem }),
+            Ok(Registered::Unusable(problem)) => Known::Unreadable(unresolvable(id, problem)),
             Ok(Registered::Avro(text)) => match read(plan, id, &text) {
                 Ok((event, decoder)) => Known::Readable { event, decoder },
                 Err(reason) => Known::Unreadable(reason),
@@ -168,9 +170,23 @@ fn dated(record: &Record<'_>) -> Duration {
     Duration::from_millis(u64::try_from(record.timestamp_ms).unwrap_or(0))
 }
 
+/// That no message of an id can be read, and why.
+fn unresolvable(id: u32, problem: String) -> Reason {
+    Reason::Unresolvable { id, problem: told(problem) }
+}
+
+/// A text of somebody else, cut short if need be.
+fn told(mut text: String) -> String {
+    if text.len() > TOLD {
+        text.truncate(text.floor_char_boundary(TOLD));
+        text.push('…');
+    }
+    text
+}
+
 /// The type that a registered schema is of, and how its messages are read: by Avro's schema resolution.
 fn read(plan: &Plan, id: u32, text: &str) -> Result<(usize, Decoder), Reason> {
-    let unresolvable = |problem: String| Reason::Unresolvable { id, problem };
+    let unresolvable = |problem: String| unresolvable(id, problem);
     let schema =
         Schema::parse(text).map_err(|problem| unresolvable(format!("it is not a valid Avro schema: {problem}")))?;
     let Some((record, _)) = schema.record() else {
@@ -178,7 +194,7 @@ fn read(plan: &Plan, id: u32, text: &str) -> Result<(usize, Decoder), Reason> {
         return Err(unresolvable(format!("it is an Avro {kind}, and an event is a record")));
     };
     let Some(event) = plan.type_written_as(&record.name) else {
-        return Err(Reason::UnknownType { id, name: record.name.clone() });
+        return Err(Reason::UnknownType { id, name: told(record.name.clone()) });
     };
     match Decoder::resolve(text, &plan.types[event].event) {
         Ok(decoder) => Ok((event, decoder)),

@@ -239,3 +239,145 @@ fn the_registry_is_asked_for_the_latest_version() {
     let (code, said) = check(&format!("http://{}", nobody()));
     assert!(code == 1 && said.contains("WRONG") && said.contains("refused"), "{code}: {said}");
 }
+
+/// A ClickHouse that answers statements as `answer` has it: an error's code and text, or the body.
+fn clickhouse(answer: impl Fn(&str) -> Result<&'static str, (u32, &'static str)> + Send + 'static) -> String {
+    use std::io::Read as _;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut input = BufReader::new(stream.try_clone().unwrap());
+            let (mut head, mut statement) = (Vec::new(), String::new());
+            loop {
+                let mut line = String::new();
+                if input.read_line(&mut line).unwrap_or(0) == 0 || line == "\r\n" {
+                    break;
+                }
+                head.push(line.to_ascii_lowercase());
+            }
+            if head.is_empty() {
+                continue;
+            }
+            let length = head.iter().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok());
+            if let Some(length) = length {
+                input.take(length).read_to_string(&mut statement).unwrap();
+            } else {
+                // In chunks: each has its length before it.
+                loop {
+                    let mut line = String::new();
+                    input.read_line(&mut line).unwrap();
+                    let length = u64::from_str_radix(line.trim(), 16).unwrap();
+                    if length == 0 {
+                        break;
+                    }
+                    let mut chunk = vec![0; usize::try_from(length).unwrap() + 2];
+                    input.read_exact(&mut chunk).unwrap();
+                    chunk.truncate(chunk.len() - 2);
+                    statement.push_str(&String::from_utf8(chunk).unwrap());
+                }
+            }
+            let (status, header, body) = match answer(&statement) {
+                Ok(body) => ("200 OK", String::new(), body.to_owned()),
+                Err((code, text)) => {
+                    let status = match code {
+                        516 => "403 Forbidden",
+                        81 => "404 Not Found",
+                        _ => "500 Internal Server Error",
+                    };
+                    let body = format!("Code: {code}. DB::Exception: {text} (version 26.7.3.1 (official build))\n");
+                    (status, format!("X-ClickHouse-Exception-Code: {code}\r\n"), body)
+                }
+            };
+            let length = body.len();
+            let _ = write!(
+                stream,
+                "HTTP/1.1 {status}\r\n{header}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+            );
+        }
+    });
+    address
+}
+
+const MAY_NOT: &str = "highwater: Not enough privileges. To execute this query, it's necessary to have the grant ";
+
+fn asked_of(folder: &Folder, clickhouse: &str, command: &str) -> (i32, String) {
+    let (url, brokers) = (format!("clickhouse.url={clickhouse}"), format!("kafka.brokers={}", nobody()));
+    let user = ["--setting", "clickhouse.user=highwater", "--setting", "telemetry.listen="];
+    let begun = std::time::Instant::now();
+    let answer = folder.highwater(
+        &[&[command, "--setting", &url, "--setting", &brokers, "--setting", "kafka.topics=t"][..], &user].concat(),
+    );
+    assert!(begun.elapsed() < std::time::Duration::from_secs(30), "{command} took {:?}", begun.elapsed());
+    answer
+}
+
+/// Errors that come again until an administrator does something end every command, and say what he is to do.
+#[test]
+fn a_clickhouse_that_denies_is_told_with_what_to_grant() {
+    let folder = Folder::new();
+    let failed = "highwater: Authentication failed: password is incorrect, or there is no user with such name. (AUTHENTICATION_FAILED)";
+    let read_only = "Cannot modify 'max_query_size' setting in readonly mode. (READONLY)";
+    for (code, text, part) in [
+        (516, failed, "look at clickhouse.user and clickhouse.password"),
+        (164, read_only, "let an administrator give it readonly = 0"),
+        (81, "Database highwater does not exist. (UNKNOWN_DATABASE)", "highwater migrate"),
+    ] {
+        let address = clickhouse(move |_| Err((code, text)));
+        for command in ["check", "run", "migrate"] {
+            let (exit, said) = asked_of(&folder, &address, command);
+            assert!(exit == 1 && said.contains(part), "{code} {command}: {exit}: {said}");
+        }
+    }
+}
+
+#[test]
+fn each_statement_that_is_denied_names_its_grant() {
+    let folder = Folder::new();
+    // No row, and no right to one.
+    let nothing = |statement: &str| match statement {
+        _ if statement.contains("version()") => Ok("{\"version\": \"26.7\"}\n"),
+        _ if statement.contains("CHECK GRANT") => Ok("{\"result\": 0}\n"),
+        _ => Ok(""),
+    };
+    let address = clickhouse(nothing);
+    for command in ["check", "run"] {
+        let (exit, said) = asked_of(&folder, &address, command);
+        let lines = said.lines().filter(|line| {
+            line.contains("run: GRANT SELECT, INSERT ON `highwater`.* TO `highwater`")
+                && line.contains("the user highwater lacks")
+        });
+        assert!(exit == 1 && lines.count() == 1, "{command}: {exit}: {said}");
+    }
+    let denials: [(&str, &'static str, &str); 5] = [
+        ("CREATE DATABASE", "CREATE DATABASE ON highwater.*", "GRANT CREATE DATABASE ON highwater.* TO `highwater`"),
+        (
+            "CREATE TABLE",
+            "CREATE TABLE ON highwater.llm_call",
+            "GRANT CREATE TABLE ON highwater.llm_call TO `highwater`",
+        ),
+        ("VIEW", "CREATE VIEW ON highwater.llm_call_1m", "GRANT CREATE VIEW ON highwater.llm_call_1m TO `highwater`"),
+        (
+            "system.columns",
+            "SELECT(table, name, type) ON system.columns",
+            "GRANT SELECT ON system.columns TO `highwater`",
+        ),
+        ("system.tables", "SHOW TABLES ON highwater.*", "GRANT SHOW TABLES ON highwater.* TO `highwater`"),
+    ];
+    for (statement, grant, expected) in denials {
+        let text: &'static str = format!("{MAY_NOT}{grant}. (ACCESS_DENIED)").leak();
+        let address =
+            clickhouse(move |asked| if asked.contains(statement) { Err((497, text)) } else { nothing(asked) });
+        let (exit, said) = asked_of(&folder, &address, "migrate");
+        assert!(exit == 1 && said.contains(expected), "{statement}: {exit}: {said}");
+    }
+    // A right to ask for rights is not a given either.
+    let text: &'static str = format!("{MAY_NOT}SELECT ON highwater.*. (ACCESS_DENIED)").leak();
+    let address =
+        clickhouse(move |asked| if asked.contains("CHECK GRANT") { Err((497, text)) } else { nothing(asked) });
+    for command in ["check", "run"] {
+        let (exit, said) = asked_of(&folder, &address, command);
+        assert!(exit == 1 && said.contains("GRANT SELECT ON highwater.* TO `highwater`"), "{command}: {exit}: {said}");
+    }
+}

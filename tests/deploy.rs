@@ -104,7 +104,8 @@ fn the_image_is_made_of_what_is_there() {
     let steps = text("deploy/Dockerfile");
     let toolchain = text("rust-toolchain.toml");
     let version = steps.lines().find_map(|line| line.strip_prefix("FROM rust:")?.split('-').next()).unwrap();
-    assert!(toolchain.contains(&format!("\"{version}")), "the image builds with {version}");
+    assert!(toolchain.contains(&format!("\"{version}\"")), "the image builds with {version}");
+    assert!(steps.contains(&format!("ENV RUSTUP_TOOLCHAIN={version}\n")), "rustup would fetch another one");
     for line in steps.lines().filter(|line| line.starts_with("COPY ") && !line.contains("--from=")) {
         let mut words: Vec<&str> = line.split_whitespace().skip(1).collect();
         words.pop();

@@ -52,11 +52,13 @@ pub enum Artifact {
     ClickHouse,
     /// Apicurio Registry, the last version that runs on Java 17.
     Registry,
+    /// Apache Kafka's command line tools, for its access control lists.
+    KafkaTools,
 }
 
 impl Artifact {
     /// All of them.
-    pub const ALL: [Artifact; 3] = [Artifact::Kafka, Artifact::ClickHouse, Artifact::Registry];
+    pub const ALL: [Artifact; 4] = [Artifact::Kafka, Artifact::ClickHouse, Artifact::Registry, Artifact::KafkaTools];
 
     /// Name and version.
     pub fn title(self) -> &'static str {
@@ -64,6 +66,7 @@ impl Artifact {
             Artifact::Kafka => "Apache Kafka 4.1.1",
             Artifact::ClickHouse => "ClickHouse 26.7.3",
             Artifact::Registry => "Apicurio Registry 3.0.9",
+            Artifact::KafkaTools => "Apache Kafka's tools 4.1.1",
         }
     }
 
@@ -73,13 +76,14 @@ impl Artifact {
             Artifact::Kafka => format!("kafka-{KAFKA}"),
             Artifact::ClickHouse => format!("clickhouse-{CLICKHOUSE}"),
             Artifact::Registry => format!("registry-{REGISTRY}"),
+            Artifact::KafkaTools => format!("kafka-tools-{KAFKA}"),
         }
     }
 
     /// The programs that fetching it calls.
     pub(crate) fn tools(self) -> &'static [&'static str] {
         match self {
-            Artifact::Kafka => &["java", "mvn"],
+            Artifact::Kafka | Artifact::KafkaTools => &["java", "mvn"],
             Artifact::ClickHouse => &["npm", "tar"],
             Artifact::Registry => &["java", "mvn", "tar"],
         }
@@ -110,6 +114,12 @@ impl Artifact {
                 clock.run(&mut maven, into)?;
                 unpack(into, 0, clock)
             }
+            // Alone: what it needs comes with the broker.
+            Artifact::KafkaTools => {
+                let mut maven = maven("dependency:copy", into, into);
+                maven.arg(format!("-Dartifact=org.apache.kafka:kafka-tools:{KAFKA}"));
+                clock.run(&mut maven, into)
+            }
         }
     }
 
@@ -117,7 +127,7 @@ impl Artifact {
     pub(crate) fn prepare(self, home: &Home) -> Result<()> {
         match self {
             Artifact::Kafka => kafka::archive_classes(home),
-            Artifact::ClickHouse | Artifact::Registry => Ok(()),
+            Artifact::ClickHouse | Artifact::Registry | Artifact::KafkaTools => Ok(()),
         }
     }
 }

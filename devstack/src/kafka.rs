@@ -144,6 +144,13 @@ impl KafkaOptions {
         self
     }
 
+    /// Denies users of secure ports whatever no access control list allows them. Those of the plain port may do all.
+    #[must_use]
+    pub fn denying(self) -> Self {
+        self.property("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer")
+            .property("super.users", "User:ANONYMOUS")
+    }
+
     /// One more option of the Java machine, after the defaults (`-Xmx512m` …).
     #[must_use]
     pub fn java(mut self, option: impl Into<OsString>) -> Self {
@@ -284,6 +291,30 @@ impl Kafka {
     /// for an address would need another extension.
     pub fn secure_bootstrap(&self, number: usize) -> Option<String> {
         self.secure_ports.get(number).map(|port| format!("localhost:{port}"))
+    }
+
+    /// Runs Kafka's `kafka-acls.sh` with these arguments on a broker that is [`KafkaOptions::denying`]; which brokers is
+    /// not for them to say.
+    ///
+    /// # Errors
+    /// The tool can't be fetched, or fails; the message is then its own.
+    pub fn acls(&self, arguments: &[&str]) -> Result<String> {
+        let home = Home::locate()?;
+        home.fetch(&[Artifact::KafkaTools])?;
+        let mut classes = class_path(&home.path(Artifact::Kafka));
+        classes.push(":");
+        classes.push(home.path(Artifact::KafkaTools).join("*"));
+        let mut java = Command::new("java");
+        java.args(["-XX:TieredStopAtLevel=1", "-cp"]).arg(classes).arg("org.apache.kafka.tools.AclCommand");
+        java.args(["--bootstrap-server", &self.bootstrap()]).args(arguments);
+        let output = java.output().context("cannot start java")?;
+        let [said, complained] =
+            [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        // It may fail with exit code 0.
+        if !output.status.success() || said.contains("Error while") {
+            bail!("kafka-acls {arguments:?} failed: {said}{complained}");
+        }
+        Ok(said)
     }
 
     /// The id of this cluster: another one for each new folder.

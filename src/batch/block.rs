@@ -88,7 +88,10 @@ impl Block {
         let rows_len = rows.len();
         native::encode(&borrowed, rows, out);
         let (series, overflow) = match plan.table(self.key.table).kind {
-            TableKind::Rollup(rollup) => (rows_len.saturating_sub(1), plan.rollups[rollup].overflow(&borrowed)),
+            TableKind::Rollup(rollup) => {
+                let overflow = plan.rollups[rollup].overflow(&borrowed, plan.limits.max_series);
+                (rows_len.saturating_sub(1), overflow)
+            }
             TableKind::Raw(_) | TableKind::DeadLetters => (0, 0),
         };
         let columns = columns.iter().map(|column| column.name.clone()).collect();

@@ -1,6 +1,7 @@
 //! What ClickHouse's errors mean for a retry.
 
 use super::endpoint::Endpoint;
+use super::sql::ident;
 use crate::ports::StoreError;
 
 /// The connection did not carry a request to its answer; what became of the request is unknown.
@@ -52,7 +53,7 @@ pub enum QueryError {
 
 /// Codes of errors that come again for the same request until somebody changes a table, a permission or this program.
 /// All others are waited out: an error that is not known must stop nobody for good.
-const PERMANENT: [u32; 24] = [
+const PERMANENT: [u32; 25] = [
     16,  // NO_SUCH_COLUMN_IN_TABLE
     20,  // NUMBER_OF_COLUMNS_DOESNT_MATCH
     26,  // CANNOT_PARSE_QUOTED_STRING
@@ -71,6 +72,7 @@ const PERMANENT: [u32; 24] = [
     81,  // UNKNOWN_DATABASE
     115, // UNKNOWN_SETTING
     117, // INCORRECT_DATA
+    164, // READONLY
     192, // UNKNOWN_USER
     193, // WRONG_PASSWORD
     194, // REQUIRED_PASSWORD
@@ -80,13 +82,45 @@ const PERMANENT: [u32; 24] = [
 ];
 
 impl ServerError {
-    /// Which setting to look at, where one is wrong.
-    fn advice(&self) -> &'static str {
-        match self.code {
+    /// Which setting to look at, or what to grant, where one is wrong or missing.
+    fn advice(&self) -> String {
+        let text = match self.code {
             192 | 193 | 194 | 516 => "; look at clickhouse.user and clickhouse.password",
             81 => "; look at clickhouse.database, or run `highwater migrate`",
+            164 => {
+                "; the settings profile of clickhouse.user must not be read-only: let an administrator give it readonly = 0"
+            }
+            291 => "; let an administrator grant clickhouse.user the database",
+            497 => match self.grant() {
+                Some(grant) => return format!("; let an administrator run: {grant}"),
+                None => "; let an administrator grant it to clickhouse.user",
+            },
             _ => "",
-        }
+        };
+        text.to_owned()
+    }
+
+    /// The statement that grants what was missing, out of the server's words for it: `user: Not enough privileges. … have
+    /// the grant INSERT(a, b) ON database.table`. Of a table all columns, as new ones are added.
+    fn grant(&self) -> Option<String> {
+        let (before, wanted) = self.text.split_once("necessary to have the grant ")?;
+        let user = before.split_once(": Not enough privileges")?.0.rsplit("DB::Exception: ").next()?;
+        let ends = [". (", " (Missing permissions", " WITH GRANT OPTION", "\n"];
+        let end = ends.iter().filter_map(|end| wanted.find(end)).min().unwrap_or(wanted.len());
+        let mut depth = 0_u32;
+        let without_columns = wanted[..end].trim_end_matches('.').chars().filter(|char| match char {
+            '(' => {
+                depth += 1;
+                false
+            }
+            ')' => {
+                depth = depth.saturating_sub(1);
+                false
+            }
+            _ => depth == 0,
+        });
+        let wanted: String = without_columns.collect();
+        Some(format!("GRANT {} TO {}", wanted.trim(), ident(user)))
     }
 
     /// Whether the same request may pass later.
@@ -154,7 +188,7 @@ mod tests {
         for code in [0, 159, 202, 209, 210, 241, 242, 243, 252, 285, 319, 999, 4_711] {
             assert!(matches!(error(code, "Too many parts (3000)"), StoreError::Passing(_)), "{code}");
         }
-        for code in [16, 27, 53, 60, 62, 117, 194, 497, 516] {
+        for code in [16, 27, 53, 60, 62, 117, 164, 194, 497, 516] {
             assert!(matches!(error(code, "no such column"), StoreError::Refused(_)), "{code}");
         }
     }
@@ -167,5 +201,31 @@ mod tests {
         ] {
             assert!(matches!(error(252, text), StoreError::Refused(_)), "{text}");
         }
+    }
+
+    /// The server's own words, of versions 23 to 26.
+    #[test]
+    fn what_is_denied_comes_with_the_statement_that_grants_it() {
+        let needs = "highwater: Not enough privileges. To execute this query, it's necessary to have the grant ";
+        let cases = [
+            (
+                "CREATE TABLE ON hw.llm_call. (ACCESS_DENIED) (version 26.7.3.1 (official build))",
+                "CREATE TABLE ON hw.llm_call",
+            ),
+            ("INSERT(a, `b (c)`) ON hw.llm_call. (ACCESS_DENIED)", "INSERT ON hw.llm_call"),
+            ("SELECT(partition) ON system.parts. (ACCESS_DENIED)", "SELECT ON system.parts"),
+            ("SELECT(a, b) ON hw.t. (Missing permissions: SELECT(b) ON hw.t). (ACCESS_DENIED)", "SELECT ON hw.t"),
+            (
+                "ALTER ADD COLUMN(x) ON hw.llm_call WITH GRANT OPTION. (ACCESS_DENIED)",
+                "ALTER ADD COLUMN ON hw.llm_call",
+            ),
+            ("CREATE DATABASE ON hw.*", "CREATE DATABASE ON hw.*"),
+        ];
+        for (denied, grant) in cases {
+            let said = ServerError { code: 497, text: format!("DB::Exception: {needs}{denied}") }.to_string();
+            assert!(said.ends_with(&format!("; let an administrator run: GRANT {grant} TO `highwater`")), "{said}");
+        }
+        let other = ServerError { code: 497, text: "DB::Exception: no".to_owned() }.to_string();
+        assert!(other.ends_with("; let an administrator grant it to clickhouse.user"), "{other}");
     }
 }

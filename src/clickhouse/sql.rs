@@ -21,7 +21,7 @@ pub fn literals<T: AsRef<str>>(texts: impl IntoIterator<Item = T>) -> String {
 }
 
 /// A query string's value, percent-encoded.
-pub(super) fn percent(text: &str) -> String {
+pub(crate) fn percent(text: &str) -> String {
     use std::fmt::Write;
     let mut out = String::with_capacity(text.len() + 16);
     for byte in text.bytes() {

@@ -51,7 +51,22 @@ impl Outlet {
     pub(super) async fn open(settings: &Settings, target: &Target, total: u64) -> Result<Outlet> {
         let brokers = settings.kafka.brokers.join(",");
         let topic = target.topic.clone();
-        let partitions = match (partitions(settings, &topic)?, target.partitions) {
+        let observer = Observer::new(&settings.consumer("highwater"), PATIENCE)?;
+        let found = match observer.identity(&topic) {
+            Ok(found) => Some(found.partitions),
+            Err(IdentityError::NotFound(_)) => None,
+            Err(error @ IdentityError::Refused { .. }) => match observer.unwritable(&topic) {
+                Some(right) => bail!("{right}"),
+                None => return Err(error.into()),
+            },
+            Err(error) => return Err(error.into()),
+        };
+        if found.is_some()
+            && let Some(right) = observer.unwritable(&topic)
+        {
+            bail!("{right}");
+        }
+        let partitions = match (found, target.partitions) {
             (Some(there), Some(wanted)) if there != usize::from(wanted) => bail!(UsageError(format!(
                 "the topic {topic} has {there} partitions, and --partitions asks for {wanted}; leave --partitions away \
                  or name another topic"
@@ -101,15 +116,6 @@ fn progress(sent: u64, total: u64, elapsed: Duration) -> String {
     let rate = sent as f64 / elapsed.as_secs_f64().max(0.001);
     let left = total.saturating_sub(sent) as f64 / rate.max(0.001);
     format!("{sent} of {total} messages, {rate:.0} a second, {left:.0} s left")
-}
-
-/// How many partitions a topic has; `None`: it does not exist.
-fn partitions(settings: &Settings, topic: &str) -> Result<Option<usize>> {
-    match Observer::new(&settings.consumer("highwater"), PATIENCE)?.identity(topic) {
-        Ok(found) => Ok(Some(found.partitions)),
-        Err(IdentityError::NotFound(_)) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
 }
 
 #[cfg(test)]

@@ -15,11 +15,11 @@ use anyhow::{Context, Result, bail};
 
 use crate::batch::Source;
 use crate::clickhouse::schema::{SchemaError, check_tables};
-use crate::clickhouse::{Catalog, ClaimError, ClickHouseStore, Client, Endpoint, QueryError, claim};
+use crate::clickhouse::{Catalog, ClaimError, ClickHouseStore, Client, Endpoint, Grants, QueryError, claim, grants};
 use crate::command::load;
 use crate::config::{OnLoss, Settings};
 use crate::kafka::identity::IdentityError;
-use crate::kafka::{ConsumerSettings, KafkaLog, Observer, TopicIdentity};
+use crate::kafka::{ConsumerSettings, KafkaLog, Observer, TopicIdentity, rights};
 use crate::meter::Meter;
 use crate::partition::{Lost, Tuning};
 use crate::plan::Plan;
@@ -184,6 +184,15 @@ async fn prepare(settings: &Settings, plan: &Plan, endpoint: &Endpoint) -> Resul
     let client = Client::new(endpoint.clone());
     let catalog = Catalog::new(plan, &settings.tables(), client.database());
     patiently(&format!("ClickHouse at {endpoint:?}"), || async {
+        match grants::look(&client, &catalog).await {
+            Err(error) if passes(&error) => Err(Failure::Passing(error.to_string())),
+            Err(error) => Err(Failure::Final(anyhow::Error::new(error).context("asking for our permissions"))),
+            Ok(Grants::Lacking(what)) => Err(Failure::Final(anyhow::anyhow!(what))),
+            Ok(Grants::Enough | Grants::Unknown) => Ok(()),
+        }
+    })
+    .await?;
+    patiently(&format!("ClickHouse at {endpoint:?}"), || async {
         match check_tables(&client, &catalog).await {
             Err(SchemaError::Query { error, .. }) if passes(&error) => Err(Failure::Passing(error.to_string())),
             Err(error) => Err(Failure::Final(error.into())),
@@ -198,6 +207,8 @@ async fn prepare(settings: &Settings, plan: &Plan, endpoint: &Endpoint) -> Resul
         }
     })
     .await?;
+    let brokers = format!("Kafka at {}", settings.kafka.brokers.join(","));
+    patiently(&brokers, || permitted(settings.consumer("highwater-start"))).await?;
     let mut claims = BTreeMap::new();
     for topic in &settings.kafka.topics {
         let found = patiently(&format!("the topic {topic} at {}", settings.kafka.brokers.join(",")), || {
@@ -244,6 +255,17 @@ fn passes(error: &QueryError) -> bool {
         QueryError::Broken(_) => true,
         QueryError::Server(error) => error.is_passing(),
         QueryError::Unexpected { .. } => false,
+    }
+}
+
+/// Whether we may read the topics in the group; all that is missing is told at once.
+async fn permitted(consumer: ConsumerSettings) -> Result<(), Failure> {
+    // A broker that is away, and a topic that is, are found when the topics are looked for.
+    let ask = move || Ok(Observer::new(&consumer, Duration::from_secs(5))?.access());
+    let asked: Result<_> = tokio::task::spawn_blocking(ask).await.unwrap_or_else(|error| Err(error.into()));
+    match asked.map_err(Failure::Final)? {
+        Ok(access) if !access.lacking.is_empty() => Err(Failure::Final(anyhow::anyhow!(rights(&access.lacking)))),
+        _ => Ok(()),
     }
 }
 

@@ -18,6 +18,8 @@ use super::kind::TimeUnit;
 pub(crate) struct Schema {
     pub(crate) root: Type,
     definitions: BTreeMap<String, Definition>,
+    /// The name behind each alias: the first, where several have it.
+    aliases: BTreeMap<String, String>,
 }
 
 /// A type as it stands somewhere. Records, enums and fixed are looked up by name, so types may contain themselves.
@@ -133,13 +135,18 @@ impl Schema {
         let raw: Raw = serde_json::from_str(json).map_err(|error| error.to_string())?;
         let mut reading = Reading::default();
         let root = reading.avro(&library, &raw)?;
-        Ok(Schema { root, definitions: reading.definitions })
+        let mut aliases = BTreeMap::new();
+        for definition in reading.definitions.values() {
+            for alias in &definition.aliases {
+                aliases.entry(alias.clone()).or_insert_with(|| definition.name.clone());
+            }
+        }
+        Ok(Schema { root, definitions: reading.definitions, aliases })
     }
 
     /// The definition of a name or an alias; the Avro library has seen to it that there is one.
     pub(crate) fn definition(&self, name: &str) -> Option<&Definition> {
-        let by_alias = || self.definitions.values().find(|other| other.aliases.iter().any(|alias| alias == name));
-        self.definitions.get(name).or_else(by_alias)
+        self.definitions.get(name).or_else(|| self.definitions.get(self.aliases.get(name)?))
     }
 
     /// All definitions, by their names.

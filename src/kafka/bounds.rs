@@ -8,6 +8,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use super::access::is_denial;
 use crate::ports::{Bounds, LogError, TopicPartition};
 
 /// Asks for all at once, waiting at most `patience` for the lot; one answer each, in order. The end is that of committed
@@ -81,7 +82,9 @@ fn answered(list: &TopicPartitionList, what: &str, name: &TopicPartition) -> Res
 }
 
 fn failed(what: &str, error: &KafkaError) -> LogError {
-    LogError::Passing(format!("cannot ask Kafka for {what}: {error}; asked again later"))
+    let denied = error.rdkafka_error_code().is_some_and(is_denial);
+    let advice = if denied { "`highwater check` names the right that is missing" } else { "asked again later" };
+    LogError::Passing(format!("cannot ask Kafka for {what}: {error}; {advice}"))
 }
 
 pub(super) fn list<'a>(offsets: impl IntoIterator<Item = (&'a TopicPartition, Offset)>) -> TopicPartitionList {

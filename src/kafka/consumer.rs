@@ -115,6 +115,24 @@ impl KafkaLog {
         identity::topic_identity(self.consumer.client(), topic, patience)
     }
 
+    /// Pauses and resumes what is to be paused and resumed. Nobody asks for it twice, so what fails is tried again at the
+    /// next poll.
+    fn settle(&mut self) {
+        let failed = self.slots.settle(|partition, pause| {
+            let list = list([(partition, Offset::Invalid)]);
+            let (told, what) = match pause {
+                true => (self.consumer.pause(&list), "pause"),
+                false => (self.consumer.resume(&list), "resume"),
+            };
+            told.map_err(|error| format!("cannot {what} {partition}: {error}; tried again"))
+        });
+        if let Some(failed) = failed
+            && let Some(held) = self.limiter.pass(Instant::now(), "pause")
+        {
+            tracing::warn!(held_back = held, "{failed}");
+        }
+    }
+
     /// Commits what is done, waiting at most two seconds for it, and leaves the group, which then shares out the
     /// partitions at once; that takes at most three seconds more. Dropping does the same without the commit.
     pub fn close(mut self) {
@@ -126,6 +144,7 @@ impl KafkaLog {
 impl Log for KafkaLog {
     fn poll(&mut self, wait: Duration, on: &mut dyn FnMut(LogEvent<'_>)) {
         self.tend(on);
+        self.settle();
         let mut wait = wait;
         for _ in 0..POLL_EVENTS {
             if self.stopped {
@@ -196,6 +215,7 @@ impl Log for KafkaLog {
             }
         }
         slot.stage = Stage::Started { from: offset, next: offset };
+        slot.held = false;
         if slot.paused {
             self.consumer.resume(&list).map_err(|error| failed(&error))?;
             slot.paused = false;
@@ -204,31 +224,16 @@ impl Log for KafkaLog {
     }
 
     fn pause(&mut self, partition: &TopicPartition) {
-        if let Some(slot) = self.slots.get(&partition.topic, partition.partition)
-            && !slot.paused
-        {
-            match self.consumer.pause(&list([(partition, Offset::Invalid)])) {
-                Ok(()) => slot.paused = true,
-                Err(error) => {
-                    let TopicPartition { topic, partition } = partition;
-                    tracing::warn!(%topic, partition, "cannot pause the partition: {error}; it goes on");
-                }
-            }
+        if let Some(slot) = self.slots.get(&partition.topic, partition.partition) {
+            slot.held = true;
+            self.settle();
         }
     }
 
     fn resume(&mut self, partition: &TopicPartition) {
-        if let Some(slot) = self.slots.get(&partition.topic, partition.partition)
-            && slot.paused
-            && matches!(slot.stage, Stage::Started { .. })
-        {
-            match self.consumer.resume(&list([(partition, Offset::Invalid)])) {
-                Ok(()) => slot.paused = false,
-                Err(error) => {
-                    let TopicPartition { topic, partition } = partition;
-                    tracing::warn!(%topic, partition, "cannot resume the partition: {error}; tried again when it is asked again");
-                }
-            }
+        if let Some(slot) = self.slots.get(&partition.topic, partition.partition) {
+            slot.held = false;
+            self.settle();
         }
     }
 

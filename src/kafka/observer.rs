@@ -1,6 +1,5 @@
 //! What commands ask Kafka without joining the group.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,6 +9,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::Offset;
 
+use super::access::{self, Access, Asker, Right};
 use super::bounds::{bounds, list, position, raw};
 use super::complaint::{Complaints, diagnose, explain, is_refusal};
 use super::identity::{IdentityError, TopicIdentity, topic_identity};
@@ -23,7 +23,7 @@ const COMPLAINTS: Duration = Duration::from_millis(100);
 pub struct Observer {
     consumer: BaseConsumer<Quiet>,
     patience: Duration,
-    properties: BTreeMap<String, String>,
+    settings: ConsumerSettings,
 }
 
 /// Each question has its answer or its error; what librdkafka says beside that, many times a second while a broker is
@@ -62,7 +62,7 @@ impl Observer {
         let mut config = settings.client_config()?;
         let consumer = config.set("log.connection.close", "true").create_with_context(Quiet::default());
         let consumer = consumer.map_err(|error| SettingsError::Client(error.to_string()))?;
-        Ok(Observer { consumer, patience, properties: settings.properties.clone() })
+        Ok(Observer { consumer, patience, settings: settings.clone() })
     }
 
     /// Who a topic is.
@@ -86,28 +86,33 @@ impl Observer {
             Some(reason) if is_refusal(&reason) => {
                 IdentityError::Credentials { topic: topic.clone(), reason: explain(&reason) }
             }
-            Some(reason) => IdentityError::Away { topic: topic.clone(), reason: diagnose(&reason, &self.properties) },
+            Some(reason) => {
+                IdentityError::Away { topic: topic.clone(), reason: diagnose(&reason, &self.settings.properties) }
+            }
         }
     }
 
-    /// Looks whether we may read a topic, and its commits for the group, by reading a little of its first partition.
+    /// What our user lacks to consume the settings' topics in their group.
     ///
     /// # Errors
-    /// We may not, and what has to be granted; or Kafka did not answer.
-    pub fn permitted(&self, topic: &str) -> Result<(), LogError> {
+    /// Kafka did not answer.
+    pub fn access(&self) -> Result<Access, LogError> {
+        access::consuming(self.consumer.client(), &self.settings, self.patience)
+    }
+
+    /// The right that our user lacks to write a topic, if that is known.
+    pub fn unwritable(&self, topic: &str) -> Option<Right> {
+        let asker = Asker::new(&self.settings.brokers, &self.settings.properties);
+        access::producing(self.consumer.client(), &asker, topic, self.patience)
+    }
+
+    /// Looks whether a topic can be read, and its commits for the group, by reading a little of its first partition.
+    ///
+    /// # Errors
+    /// It can't, and why not.
+    pub fn readable(&self, topic: &str) -> Result<(), LogError> {
         let name = TopicPartition { topic: Arc::from(topic), partition: 0 };
-        let failed = |error: KafkaError| {
-            LogError::Passing(match error.rdkafka_error_code() {
-                Some(RDKafkaErrorCode::GroupAuthorizationFailed) => {
-                    "Kafka does not let this user into the consumer group (setting kafka.group); grant it Read on the group"
-                        .to_owned()
-                }
-                Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
-                    format!("Kafka does not let this user read the topic {topic}; grant it Read and Describe on the topic")
-                }
-                _ => format!("cannot read the topic {topic}: {error}"),
-            })
-        };
+        let failed = |error: KafkaError| LogError::Passing(format!("cannot read the topic {topic}: {error}"));
         let committed = self.consumer.committed_offsets(list([(&name, Offset::Invalid)]), self.patience);
         let committed = committed.map_err(failed)?;
         committed.elements().iter().try_for_each(|element| element.error()).map_err(failed)?;

@@ -13,6 +13,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
 
+use super::access::{Asker, Resource, Right, is_denial};
 use super::settings::{SettingsError, base};
 
 /// Sends between two looks at the deliveries that came in.
@@ -58,10 +59,11 @@ pub enum ProduceError {
         /// What became of the first that failed.
         first: String,
     },
+    /// Our user lacks a right.
+    #[error("{0}")]
+    Denied(Right),
     /// The topic could not be created.
-    #[error(
-        "cannot create the Kafka topic {topic}: {reason}; check its name, its settings and this client's permissions"
-    )]
+    #[error("cannot create the Kafka topic {topic}: {reason}; check its name and its settings")]
     Create {
         /// Which topic.
         topic: String,
@@ -219,6 +221,10 @@ pub async fn create_topic(
     match answers.into_iter().next() {
         Some(Ok(_)) => Ok(true),
         Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(false),
+        Some(Err((_, code))) if is_denial(code) => {
+            let right = Asker::new(brokers, properties).lacks("Create", Resource::Topic(topic.to_owned()));
+            Err(ProduceError::Denied(right))
+        }
         Some(Err((_, code))) => Err(failed(code.to_string())),
         None => Err(failed("no answer".to_owned())),
     }

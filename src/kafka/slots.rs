@@ -26,6 +26,20 @@ pub(super) struct Slot {
     /// Whether librdkafka was told to pause it. To resume a partition that is not paused rewinds it to where it was
     /// last started, so this must be known.
     pub(super) paused: bool,
+    /// Whether it is to be paused.
+    pub(super) held: bool,
+}
+
+impl Slot {
+    /// Whether librdkafka is still to be told to pause it (true) or to resume it; one that does not deliver is resumed by
+    /// its start.
+    fn untold(&self) -> Option<bool> {
+        match (self.held, self.paused, self.stage) {
+            (true, false, _) => Some(true),
+            (false, true, Stage::Started { .. }) => Some(false),
+            _ => None,
+        }
+    }
 }
 
 /// All assigned partitions.
@@ -40,7 +54,7 @@ impl Slots {
     /// Adds a silent partition.
     pub(super) fn add(&mut self, partition: TopicPartition) {
         self.remove(&partition);
-        self.list.push(Slot { partition, stage: Stage::Silent, paused: false });
+        self.list.push(Slot { partition, stage: Stage::Silent, paused: false, held: false });
     }
 
     /// Forgets a partition.
@@ -66,6 +80,20 @@ impl Slots {
     /// All of them, to be changed.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
         self.list.iter_mut()
+    }
+
+    /// Tells librdkafka what it is still to be told, and answers what it did not take: that is told again next time.
+    pub(super) fn settle<E>(&mut self, mut tell: impl FnMut(&TopicPartition, bool) -> Result<(), E>) -> Option<E> {
+        let mut failed = None;
+        for slot in &mut self.list {
+            if let Some(pause) = slot.untold() {
+                match tell(&slot.partition, pause) {
+                    Ok(()) => slot.paused = pause,
+                    Err(error) => failed = Some(error),
+                }
+            }
+        }
+        failed
     }
 
     /// Hands a record over if its partition is started and the record is due.
@@ -141,5 +169,37 @@ mod tests {
         let seen = deliver(&mut slots, 0, 4);
         assert!(seen.len() == 1 && seen[0].starts_with("OutOfRange"), "{seen:?}");
         assert!(deliver(&mut slots, 0, 10).is_empty());
+    }
+
+    #[test]
+    fn what_the_client_does_not_take_is_told_again() {
+        let mut slots = Slots::default();
+        slots.add(partition(0));
+        slots.get("events", 0).unwrap().stage = Stage::Started { from: 0, next: 0 };
+        let told = |slots: &mut Slots, outcome: Result<(), &'static str>| {
+            let mut told = Vec::new();
+            let failed = slots.settle(|name, pause| {
+                told.push((name.partition, pause));
+                outcome
+            });
+            assert_eq!(failed.is_some(), !told.is_empty() && outcome.is_err());
+            told
+        };
+        assert!(told(&mut slots, Ok(())).is_empty());
+        for held in [true, false] {
+            slots.get("events", 0).unwrap().held = held;
+            assert_eq!(told(&mut slots, Err("busy")), [(0, held)]);
+            assert_eq!(told(&mut slots, Err("busy")), [(0, held)], "asked once, told until it is taken");
+            assert_eq!(told(&mut slots, Ok(())), [(0, held)]);
+            assert!(told(&mut slots, Ok(())).is_empty());
+        }
+        // Taken back before it was taken: nothing to tell. And a stopped one is resumed by its start.
+        slots.get("events", 0).unwrap().held = true;
+        told(&mut slots, Err("busy"));
+        slots.get("events", 0).unwrap().held = false;
+        assert!(told(&mut slots, Ok(())).is_empty());
+        let slot = slots.get("events", 0).unwrap();
+        (slot.paused, slot.stage) = (true, Stage::Stopped);
+        assert!(told(&mut slots, Ok(())).is_empty());
     }
 }

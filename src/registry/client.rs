@@ -2,6 +2,8 @@
 //!
 //! A process asks for each id once, so every question dials its own connection: none is kept that could have gone stale.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
@@ -10,6 +12,8 @@ use hyper::{Method, Request, StatusCode, Uri};
 use serde::Deserialize;
 
 use super::Endpoint;
+use super::references::{self, Reference};
+use crate::clickhouse::sql::percent;
 use crate::ports::{Registered, RegistryError};
 
 /// The media type of Confluent's API.
@@ -18,7 +22,9 @@ const MEDIA_TYPE: &str = "application/vnd.schemaregistry.v1+json";
 const SCHEMA_NOT_FOUND: u32 = 40_403;
 /// The error code of a subject that is not there.
 const SUBJECT_NOT_FOUND: u32 = 40_401;
-/// Longest answer that is taken, bytes.
+/// The error code of a subject's version that is not there.
+const VERSION_NOT_FOUND: u32 = 40_402;
+/// Longest answer that is taken, bytes; a schema and all that it refers to are no longer either.
 const LONGEST: usize = 16 << 20;
 /// How much of an unexpected answer is told, bytes.
 const TOLD: usize = 300;
@@ -38,11 +44,6 @@ struct SchemaAnswer {
     kind: Option<String>,
     #[serde(default)]
     references: Vec<Reference>,
-}
-
-#[derive(Deserialize)]
-struct Reference {
-    name: String,
 }
 
 #[derive(Deserialize)]
@@ -66,7 +67,7 @@ impl Client {
     /// # Errors
     /// The registry can't be reached, refuses access, or answers something that says nothing about the id.
     pub async fn schema(&self, id: u32) -> Result<Registered, RegistryError> {
-        self.ask(&format!("/schemas/ids/{id}"), SCHEMA_NOT_FOUND).await
+        self.whole(&format!("/schemas/ids/{id}"), &[SCHEMA_NOT_FOUND]).await
     }
 
     /// The latest version under a subject.
@@ -74,18 +75,78 @@ impl Client {
     /// # Errors
     /// As [`Client::schema`].
     pub async fn latest(&self, subject: &str) -> Result<Registered, RegistryError> {
-        self.ask(&format!("/subjects/{subject}/versions/latest"), SUBJECT_NOT_FOUND).await
+        let path = format!("/subjects/{}/versions/latest", percent(subject));
+        self.whole(&path, &[SUBJECT_NOT_FOUND]).await
     }
 
-    async fn ask(&self, path: &str, not_found: u32) -> Result<Registered, RegistryError> {
+    /// A schema with all that it refers to, each asked for once: so neither circles nor depth make it endless.
+    async fn whole(&self, path: &str, not_found: &[u32]) -> Result<Registered, RegistryError> {
+        let root = match self.ask(path, not_found).await? {
+            None => return Ok(Registered::Missing),
+            Some(answer) => match usable(answer) {
+                Ok(root) => root,
+                Err(why) => return Ok(Registered::Unusable(why)),
+            },
+        };
+        if root.references.is_empty() {
+            return Ok(Registered::Avro(root.schema));
+        }
+        let (mut others, mut length): (BTreeMap<Reference, String>, usize) = (BTreeMap::new(), root.schema.len());
+        let mut wanted = root.references;
+        let mut asked: BTreeSet<(String, i64)> = BTreeSet::new();
+        while let Some(reference) = wanted.pop() {
+            if !asked.insert((reference.subject.clone(), reference.version)) {
+                continue;
+            }
+            match self.referenced(&reference).await? {
+                Err(why) => return Ok(Registered::Unusable(why)),
+                Ok(answer) => {
+                    length += answer.schema.len();
+                    wanted.extend(answer.references);
+                    others.insert(reference, answer.schema);
+                }
+            }
+            if asked.len() > references::MOST || length > LONGEST {
+                return Ok(Registered::Unusable(format!(
+                    "it refers to more than {} others, or is longer with them than {LONGEST} bytes; register it in fewer and \
+                     smaller pieces",
+                    references::MOST
+                )));
+            }
+        }
+        let others = others.iter().map(|(reference, text)| (reference, text.as_str()));
+        Ok(references::assemble(&root.schema, others).map_or_else(Registered::Unusable, Registered::Avro))
+    }
+
+    /// What a reference leads to, or why no event can be read with a schema that has it.
+    async fn referenced(&self, reference: &Reference) -> Result<Result<SchemaAnswer, String>, RegistryError> {
+        // What «the latest» is today says nothing of the day on which a message was written.
+        if reference.version < 1 {
+            return Ok(Err(format!(
+                "it refers to {reference}, which is none in particular; register it with the version that is meant"
+            )));
+        }
+        let Reference { subject, version, .. } = reference;
+        // What was deleted since is still what messages were written with.
+        let path = format!("/subjects/{}/versions/{version}?deleted=true", percent(subject));
+        let answer = self.ask(&path, &[SUBJECT_NOT_FOUND, VERSION_NOT_FOUND, SCHEMA_NOT_FOUND]).await?;
+        Ok(match answer {
+            None => Err(format!("it refers to {reference}, which the registry does not have; register that")),
+            Some(answer) => usable(answer).map_err(|why| format!("it refers to {reference}, and of that: {why}")),
+        })
+    }
+
+    /// The answer to a question for a schema; `None`: there is none, by one of these error codes.
+    async fn ask(&self, path: &str, not_found: &[u32]) -> Result<Option<SchemaAnswer>, RegistryError> {
         let (status, body) = self.exchange(Method::GET, path, Bytes::new()).await?;
-        let missing = || serde_json::from_slice(&body).is_ok_and(|error: ErrorAnswer| error.error_code == not_found);
+        let missing =
+            || serde_json::from_slice(&body).is_ok_and(|error: ErrorAnswer| not_found.contains(&error.error_code));
         match status {
             StatusCode::OK => match serde_json::from_slice(&body) {
-                Ok(answer) => Ok(usable(answer)),
+                Ok(answer) => Ok(Some(answer)),
                 Err(error) => Err(self.unexpected(path, status, &body, &error.to_string())),
             },
-            StatusCode::NOT_FOUND if missing() => Ok(Registered::Missing),
+            StatusCode::NOT_FOUND if missing() => Ok(None),
             StatusCode::NOT_FOUND => Err(self.unexpected(path, status, &body, "is registry.url that of a registry?")),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 let advice = "it refuses access; see registry.user and its password";
@@ -100,8 +161,7 @@ impl Client {
     /// # Errors
     /// The registry can't be reached or does not take the schema.
     pub async fn register(&self, subject: &str, schema: &str) -> Result<u32, RegistryError> {
-        // Topics and record names hold nothing that a path would have to escape.
-        let path = format!("/subjects/{subject}/versions");
+        let path = format!("/subjects/{}/versions", percent(subject));
         let body = serde_json::json!({ "schema": schema }).to_string();
         let (status, body) = self.exchange(Method::POST, &path, body.into()).await?;
         match serde_json::from_slice(&body) {
@@ -159,14 +219,11 @@ impl Client {
     }
 }
 
-fn usable(answer: SchemaAnswer) -> Registered {
-    let SchemaAnswer { schema, kind, references } = answer;
-    match (kind.as_deref().unwrap_or("AVRO"), references.as_slice()) {
-        ("AVRO", []) => Registered::Avro(schema),
-        ("AVRO", [Reference { name }, ..]) => Registered::Unusable(format!(
-            "it refers to the schema `{name}`, registered apart; register the event's schema in one piece"
-        )),
-        (kind, _) => Registered::Unusable(format!("it is a {kind} schema, and events are Avro")),
+/// The same answer if it is of a kind that events are written with, or why not.
+fn usable(answer: SchemaAnswer) -> Result<SchemaAnswer, String> {
+    match answer.kind.as_deref().unwrap_or("AVRO") {
+        "AVRO" => Ok(answer),
+        kind => Err(format!("it is a {kind} schema, and events are Avro")),
     }
 }
 

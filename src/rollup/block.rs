@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::measure::{self, Part};
-use super::series::{OTHER, Series};
+use super::series::Series;
 use super::table::Rollup;
 use crate::columns::{Column, Columns, LowCardinality, Values};
 
@@ -64,15 +64,20 @@ impl Rollup {
             .collect()
     }
 
-    /// How many events of a block of this rollup went to the series beyond the limit.
-    pub fn overflow(&self, block: &[&Column]) -> u64 {
+    /// How many events of a block built with this limit went to the series beyond it: those after the first `max_series`,
+    /// but for the marker. Their name does not tell: a producer may call something `__other__` too.
+    pub fn overflow(&self, block: &[&Column], max_series: usize) -> u64 {
         // Without dimensions the minutes beyond the limit are added to no other.
-        let Some(by) = self.by.first().map(|first| &first.name) else { return 0 };
-        let column = |name: &str| block.iter().find(|column| column.name == name).map(|column| &column.values);
-        let (Some(Values::LowCardinality(names)), Some(Values::UInt64(counts))) = (column(by), column("count")) else {
+        if self.by.is_empty() {
             return 0;
-        };
-        (0..counts.len()).filter(|&row| names.get(row) == OTHER).map(|row| counts[row]).sum()
+        }
+        match block.iter().find(|column| column.name == "count").map(|column| &column.values) {
+            Some(Values::UInt64(counts)) => {
+                let series = counts.len().saturating_sub(1);
+                counts.get(max_series.min(series)..series).unwrap_or_default().iter().sum()
+            }
+            _ => 0,
+        }
     }
 }
 

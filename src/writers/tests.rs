@@ -231,3 +231,15 @@ fn noise_does_not_fill_the_memory() {
     assert!(writers.known.len() <= MISSING_KEPT && writers.asked.len() <= 2, "{}", writers.known.len());
     assert_eq!(said(&writers, &plan, 0), "type 0: body");
 }
+
+#[test]
+fn what_others_say_is_cut_short_for_each_dead_letter_has_it() {
+    let (plan, mut writers) = (plan(true), Writers::default());
+    let long = "ä".repeat(1 << 20);
+    let stranger = format!(r#"{{"type": "record", "name": "{}", "fields": []}}"#, "a".repeat(1 << 20));
+    for (id, answer) in [(1, Ok(Registered::Unusable(long))), (2, avro(&stranger))] {
+        writers.answered(&plan, id, answer, NOW);
+        let said = said(&writers, &plan, id);
+        assert!(said.len() < 2 * TOLD && said.contains('…'), "{} bytes", said.len());
+    }
+}

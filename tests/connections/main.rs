@@ -1,5 +1,5 @@
 //! Connections as production has them, with real servers and the real binary: TLS, users and passwords, client
-//! certificates; and what is said when they are wrong.
+//! certificates, rights; and what is said when they are wrong or missing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod certificates;
@@ -11,6 +11,7 @@ mod shared;
 mod support;
 
 mod exact;
+mod rights;
 mod secrets;
 mod stack;
 mod wrong;

@@ -47,7 +47,7 @@ impl Up {
             clickhouse = clickhouse.http_port(port);
         }
         // All at once, so that all missing programs are named together.
-        let wanted = if self.registry { &Artifact::ALL[..] } else { &Artifact::ALL[..2] };
+        let wanted = &[Artifact::Kafka, Artifact::ClickHouse, Artifact::Registry][..if self.registry { 3 } else { 2 }];
         Home::locate()?.fetch(wanted)?;
         let stack = Stack::start_with(kafka, clickhouse)?;
         let registry = self.registry.then(Registry::start).transpose()?;

@@ -3,6 +3,7 @@
 //! Avro 1.12, "Schema Resolution". Beyond it, two logical types that differ are never taken for each other, as their
 //! bytes would be read for what they do not mean: milliseconds for microseconds, cents for tenths of cents.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::super::Fault;
@@ -17,12 +18,17 @@ use super::{Column, Row, empty_columns};
 use crate::event::avro::{Definition, Logical, Primitive, RecordField, Schema, Shape, Type};
 use crate::event::{EventType, Kind, without_null};
 
+/// Most fields, branches and items of a writer's schema that are looked at. A schema is looked through once for each
+/// place that the reader has it in, which a hostile one could make as many as the square of its length.
+const MOST_LOOKS: usize = 1 << 20;
+
 /// Compiles the steps that read what `writer` wrote into the columns of `event`, and tells everything that can't be
 /// read. `None`: nothing can be.
 pub(super) fn resolve(writer: &Schema, event: &EventType) -> (Option<Steps>, Vec<Mismatch>) {
     let (skips, skipper) = Skips::new(writer);
     let empty = empty_columns(event);
-    let mut resolver = Resolver { writer, event, empty: &empty, skipper, skips: Arc::new(skips), found: Vec::new() };
+    let mut resolver =
+        Resolver { writer, event, empty: &empty, skipper, skips: Arc::new(skips), found: Vec::new(), looks: 0 };
     let targets: Vec<Target<'_>> = (0..event.fields.len()).map(|at| Target::column(event, at)).collect();
     let place = Place { targets: &targets, column: 0, path: &event.name, is_whole: true };
     let steps = resolver.avro(&writer.root, &event.schema.root, place);
@@ -38,6 +44,8 @@ struct Resolver<'a> {
     skipper: Skipper<'a>,
     skips: Arc<Skips>,
     found: Vec<Mismatch>,
+    /// How many types were looked at.
+    looks: usize,
 }
 
 /// Where values go: the columns, the first of those that a type has, and what errors call the field.
@@ -68,8 +76,20 @@ impl<'a> Resolver<'a> {
         self.refuse(place, format!("it is written as {writer}, which can't be read as {reader}"))
     }
 
+    /// Counts looks at types; `None`, and said once, where they have become too many.
+    fn look(&mut self, times: usize, place: Place<'_>) -> Option<()> {
+        let before = self.looks;
+        self.looks = before.saturating_add(times);
+        match self.looks > MOST_LOOKS {
+            false => Some(()),
+            true if before > MOST_LOOKS => None,
+            true => self.refuse(place, format!("the writer's schema takes more than {MOST_LOOKS} looks to resolve")),
+        }
+    }
+
     /// The steps for a type; `None` where something was refused.
     fn avro(&mut self, writer: &'a Type, reader: &'a Type, place: Place<'_>) -> Option<Vec<Step>> {
+        self.look(1, place)?;
         if let Type::Union(branches) = writer {
             return self.branches(branches, reader, place);
         }
@@ -241,9 +261,11 @@ impl<'a> Resolver<'a> {
         };
         let columns: Vec<usize> = reader.iter().scan(place.column, next).collect();
         let mut missing: Vec<bool> = vec![true; reader.len()];
+        self.look(writer.len(), place)?;
+        let names: BTreeSet<&str> = writer.iter().map(|field| field.name.as_str()).collect();
         let (mut steps, mut whole) = (Vec::new(), true);
         for written in writer {
-            match source_of(reader, written, writer) {
+            match source_of(reader, written, &names) {
                 Some(at) => {
                     missing[at] = false;
                     let path = path(&reader[at].name);
@@ -296,14 +318,13 @@ impl<'a> Resolver<'a> {
 }
 
 /// Which field of the reader a field of the writer is: that of its name, or one that has it for an alias and whose own
-/// name the writer has no field of.
-fn source_of(reader: &[RecordField], written: &RecordField, writer: &[RecordField]) -> Option<usize> {
+/// name the writer has no field of. `writer` has the names of all the writer's fields.
+fn source_of(reader: &[RecordField], written: &RecordField, writer: &BTreeSet<&str>) -> Option<usize> {
     let by_name = reader.iter().position(|field| field.name == written.name);
     by_name.or_else(|| {
         reader.iter().position(|field| {
-            let is_alias_in_use = |alias: &&String| writer.iter().any(|other| other.name == **alias);
-            let own_name = writer.iter().any(|other| other.name == field.name);
-            !own_name && field.aliases.iter().find(is_alias_in_use) == Some(&written.name)
+            let is_alias_in_use = |alias: &&String| writer.contains(alias.as_str());
+            !writer.contains(field.name.as_str()) && field.aliases.iter().find(is_alias_in_use) == Some(&written.name)
         })
     })
 }

@@ -45,21 +45,7 @@ impl Skips {
         let records: Vec<&Definition> = schema.definitions().collect();
         let mut skipper = Skipper { schema, positions: BTreeMap::new(), without_bytes: BTreeSet::new() };
         skipper.positions = records.iter().enumerate().map(|(at, record)| (record.name.as_str(), at)).collect();
-        // A record is without bytes when all its fields are: found from the innermost outwards, so that neither a record
-        // that contains itself nor one that contains another many times over costs anything.
-        loop {
-            let is_new = |record: &&&Definition| !skipper.without_bytes.contains(record.name.as_str());
-            let has_none = |record: &&&Definition| match &record.of {
-                Shape::Record(fields) => fields.iter().all(|field| skipper.is_nothing(&field.avro)),
-                _ => false,
-            };
-            let found: Vec<&str> =
-                records.iter().filter(is_new).filter(has_none).map(|record| record.name.as_str()).collect();
-            if found.is_empty() {
-                break;
-            }
-            skipper.without_bytes.extend(found);
-        }
+        skipper.without_bytes = skipper.find_without_bytes(&records);
         let fields = |record: &&Definition| match &record.of {
             Shape::Record(fields) => {
                 let skips = fields.iter().map(|field| skipper.skip(&field.avro));
@@ -139,8 +125,50 @@ pub(super) struct Skipper<'a> {
     without_bytes: BTreeSet<&'a str>,
 }
 
-impl Skipper<'_> {
+impl<'a> Skipper<'a> {
+    /// The records that have no bytes, as all their fields have none: found from the innermost outwards, each field looked
+    /// at once, so that neither a record that contains itself nor one that contains another many times over costs anything.
+    fn find_without_bytes(&self, records: &[&'a Definition]) -> BTreeSet<&'a str> {
+        let (mut found, mut next) = (BTreeSet::new(), Vec::new());
+        // How many fields of a record are yet to be found without bytes, and which records wait for a record.
+        let mut open: Vec<usize> = Vec::with_capacity(records.len());
+        let mut waiting: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (at, record) in records.iter().enumerate() {
+            let Shape::Record(fields) = &record.of else {
+                open.push(usize::MAX);
+                continue;
+            };
+            let with_bytes = fields.iter().filter(|field| !self.is_nothing(&field.avro));
+            let mut count = 0;
+            for field in with_bytes {
+                count += 1;
+                if let Type::Named(name) = &field.avro
+                    && let Some(inner) = self.schema.definition(name)
+                {
+                    waiting.entry(&inner.name).or_default().push(at);
+                }
+            }
+            open.push(count);
+            if count == 0 {
+                next.push(at);
+            }
+        }
+        while let Some(at) = next.pop() {
+            let name = records[at].name.as_str();
+            found.insert(name);
+            for outer in waiting.remove(name).unwrap_or_default() {
+                open[outer] -= 1;
+                if open[outer] == 0 {
+                    next.push(outer);
+                }
+            }
+        }
+        found
+    }
+
     fn is_nothing(&self, avro: &Type) -> bool {
+        #[cfg(test)]
+        tests::LOOKS.with(|looks| looks.set(looks.get() + 1));
         match avro {
             Type::Primitive(Primitive::Null, _) => true,
             Type::Named(name) => self.schema.definition(name).is_some_and(|Definition { name, of, .. }| {
@@ -178,5 +206,72 @@ impl Skipper<'_> {
                 None => Skip::Record(usize::MAX),
             },
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    thread_local! {
+        /// How many types were looked at, by this test.
+        pub(super) static LOOKS: Cell<usize> = const { Cell::new(0) };
+    }
+
+    /// Each record has one field, of the record before it; the first has none. `name` numbers them.
+    fn chain(length: usize, last: &str, name: impl Fn(usize) -> String) -> String {
+        let first = format!(r#"{{"type": "record", "name": "{}", "fields": [{last}]}}"#, name(0));
+        let mut members = vec![format!(r#"{{"name": "f0", "type": {first}}}"#)];
+        members.extend((1..length).map(|at| {
+            let (this, inner) = (name(at), name(at - 1));
+            let record =
+                format!(r#"{{"type": "record", "name": "{this}", "fields": [{{"name": "x", "type": "{inner}"}}]}}"#);
+            format!(r#"{{"name": "f{at}", "type": {record}}}"#)
+        }));
+        format!(r#"{{"type": "record", "name": "root", "fields": [{}]}}"#, members.join(", "))
+    }
+
+    /// What a registry may hold is up to whoever registers it: 16 MiB are a quarter of a million records.
+    #[test]
+    fn the_work_grows_with_the_schema_and_no_faster() {
+        const LENGTH: usize = 3_000;
+        let flag = r#"{"name": "x", "type": "boolean"}"#;
+        for (last, nothing) in [("", true), (flag, false)] {
+            // In both directions of the names, which is the order that definitions come in.
+            for name in [|at: usize| format!("r{at:06}"), |at: usize| format!("r{:06}", 900_000 - at)] {
+                let schema = Schema::parse(&chain(LENGTH, last, name)).unwrap();
+                LOOKS.set(0);
+                let (skips, skipper) = Skips::new(&schema);
+                let skip = skipper.skip(&schema.root);
+                assert!(LOOKS.get() < 10 * LENGTH, "{} looks at {LENGTH} records", LOOKS.get());
+                assert_eq!(matches!(skip, Skip::Nothing), nothing);
+                let kept = skips.records.iter().filter(|fields| !fields.is_empty()).count();
+                assert_eq!(kept, if nothing { 0 } else { LENGTH + 1 });
+            }
+        }
+    }
+
+    #[test]
+    fn records_without_bytes_are_found_through_each_other_and_through_aliases() {
+        let schema = Schema::parse(
+            r#"{"type": "record", "name": "root", "fields": [
+                {"name": "a", "type": {"type": "record", "name": "empty", "aliases": ["void"], "fields": []}},
+                {"name": "b", "type": {"type": "record", "name": "pair", "fields": [
+                    {"name": "x", "type": "void"}, {"name": "y", "type": "null"},
+                    {"name": "z", "type": {"type": "fixed", "name": "none", "size": 0}}]}},
+                {"name": "c", "type": {"type": "record", "name": "itself", "fields": [{"name": "x", "type": "itself"}]}},
+                {"name": "d", "type": {"type": "record", "name": "maybe", "fields": [
+                    {"name": "x", "type": ["null", "pair"]}]}},
+                {"name": "e", "type": {"type": "array", "items": "pair"}}]}"#,
+        )
+        .unwrap();
+        let skipper = Skips::new(&schema).1;
+        let nothing = |name: &str| matches!(skipper.skip(&Type::Named(name.to_owned())), Skip::Nothing);
+        assert!(nothing("empty") && nothing("void") && nothing("pair") && nothing("none"));
+        // One that contains itself has no value at all; a union writes which branch; an array how many.
+        assert!(!nothing("itself") && !nothing("maybe") && !nothing("root"));
     }
 }

@@ -212,3 +212,38 @@ fn the_cost_is_left_to_the_caller() {
     columns.truncate(3);
     assert_eq!(snapshot(&columns), before);
 }
+
+/// A writer's schema of a hundred thousand fields, and one that has the reader look at a long record for each branch of a
+/// long union: neither takes more work than it is long, or than is bearable.
+#[test]
+fn a_long_writer_is_resolved_in_bearable_work() {
+    let head = r#"{"name": "event_id", "type": "string", "highwater": {"role": "id"}},
+        {"name": "occurred_at", "type": {"type": "long", "logicalType": "timestamp-millis"}, "highwater": {"role": "time"}},
+        {"name": "app", "type": "string", "highwater": {"role": "dimension"}},
+        {"name": "environment", "type": "string", "highwater": {"role": "dimension"}}"#;
+    let event = |fields: &str| {
+        let json = format!(r#"{{"type": "record", "name": "e", "fields": [{head}{fields}]}}"#);
+        EventType::parse("e.avsc", &json).unwrap()
+    };
+    let many: String = (0..100_000).map(|at| format!(r#", {{"name": "f{at}", "type": "int"}}"#)).collect();
+    let writer = format!(r#"{{"type": "record", "name": "e", "fields": [{head}{many}]}}"#);
+    let aliases = r#", {"name": "x", "type": "int", "aliases": ["f99999"], "default": 1}"#;
+    Decoder::resolve(&writer, &event(aliases)).unwrap();
+
+    let within: String = (0..2_000).map(|at| format!(r#", {{"name": "f{at}", "type": "int"}}"#)).collect();
+    let inner = format!(r#"{{"type": "record", "name": "W", "fields": [{{"name": "v", "type": "int"}}{within}]}}"#);
+    let branch = |at: usize| {
+        let inner = if at == 0 { inner.as_str() } else { "\"W\"" };
+        format!(r#"{{"type": "record", "name": "n{at}.S", "fields": [{{"name": "w", "type": {inner}}}]}}"#)
+    };
+    let branches: Vec<String> = (0..2_000).map(branch).map(|json| json.replace("\"W\"", "\"w.W\"")).collect();
+    let writer = format!(
+        r#"{{"type": "record", "name": "e", "fields": [{head}, {{"name": "s", "type": [{}]}}]}}"#,
+        branches.join(", ")
+    );
+    let nested = r#", {"name": "s", "type": {"type": "record", "name": "S", "fields": [
+        {"name": "w", "type": {"type": "record", "name": "W", "fields": [{"name": "v", "type": "int"}]}}]}}"#;
+    let found = Decoder::mismatches(&writer, &event(nested)).unwrap();
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].reason.contains("looks"), "{found:?}");
+}

@@ -7,19 +7,16 @@ use anyhow::Result;
 use serde::Deserialize;
 
 use crate::clickhouse::schema::{self, Fault, SchemaError};
-use crate::clickhouse::sql::ident;
-use crate::clickhouse::{Catalog, Client, QueryError, look as look_at_claim};
+use crate::clickhouse::{Catalog, Client, Grants, grants, look as look_at_claim};
 use crate::command::report::Report;
 use crate::config::{Settings, Survey};
 use crate::kafka::identity::IdentityError;
-use crate::kafka::{Observer, TopicIdentity};
+use crate::kafka::{Access, Observer, Resource, TopicIdentity};
 use crate::plan::Plan;
 use crate::registry;
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// ClickHouse's code for a statement that it does not know.
-const SYNTAX_ERROR: u32 = 62;
 
 /// Looks at ClickHouse, Kafka and the schema registry, as far as their settings are right.
 pub(super) async fn look(
@@ -85,7 +82,10 @@ async fn look_at_tables(report: &mut Report<impl Write>, client: &Client, catalo
     };
     if existing.is_empty() {
         let database = client.database();
-        report.wrong(format!("the database {database} has no tables; make it and them with `highwater migrate`"))?;
+        let user = &client.endpoint().user;
+        report.wrong(format!(
+            "the database {database} has no tables that the user {user} may see; make it and them with `highwater migrate`"
+        ))?;
         return Ok(false);
     }
     let (missing, others): (Vec<Fault>, Vec<Fault>) =
@@ -118,43 +118,15 @@ async fn look_at_tables(report: &mut Report<impl Write>, client: &Client, catalo
 
 /// Whether our user may read and write the tables.
 async fn look_at_grants(report: &mut Report<impl Write>, client: &Client, catalog: &Catalog) -> Result<()> {
-    let (user, database) = (&client.endpoint().user, ident(client.database()));
-    let mut lacking = Vec::new();
-    for privilege in ["SELECT", "INSERT"] {
-        match is_granted(client, privilege, &format!("{database}.*")).await {
-            Ok(true) => {}
-            // It may be granted table by table.
-            Ok(false) => {
-                for wanted in &catalog.tables {
-                    if !matches!(is_granted(client, privilege, &client.table(&wanted.name)).await, Ok(true)) {
-                        lacking.push(privilege);
-                        break;
-                    }
-                }
-            }
-            Err(QueryError::Server(error)) if error.code == SYNTAX_ERROR => {
-                return report.skipped("permissions: this version of ClickHouse can't be asked for them (CHECK GRANT)");
-            }
-            Err(error) => return report.wrong(format!("can't ask for the permissions of the user {user}: {error}")),
+    let user = &client.endpoint().user;
+    match grants::look(client, catalog).await {
+        Ok(Grants::Enough) => report.ok(&format!("the user {user} may read and insert")),
+        Ok(Grants::Lacking(what)) => report.wrong(what),
+        Ok(Grants::Unknown) => {
+            report.skipped("permissions: this version of ClickHouse can't be asked for them (CHECK GRANT)")
         }
+        Err(error) => report.wrong(format!("can't ask for the permissions of the user {user}: {error}")),
     }
-    if lacking.is_empty() {
-        return report.ok(&format!("the user {user} may read and insert"));
-    }
-    let lacking = lacking.join(", ");
-    let grant = format!("GRANT {lacking} ON {database}.* TO {}", ident(user));
-    report.wrong(format!(
-        "the user {user} lacks the permission {lacking} on the database; let an administrator run\n{grant}"
-    ))
-}
-
-async fn is_granted(client: &Client, privilege: &str, on: &str) -> Result<bool, QueryError> {
-    #[derive(Deserialize)]
-    struct Answer {
-        result: u8,
-    }
-    let rows = client.clone().outside().rows::<Answer>(&format!("CHECK GRANT {privilege} ON {on}")).await?;
-    Ok(rows.first().is_some_and(|row| row.result == 1))
 }
 
 /// Topics, permissions, and who may write them to the database, where that has its tables.
@@ -172,36 +144,60 @@ async fn look_at_kafka(
     let (consumer, topics) = (settings.consumer("highwater-check"), settings.kafka.topics.clone());
     let asked = tokio::task::spawn_blocking(move || {
         let observer = Observer::new(&consumer, PATIENCE)?;
-        let mut answers = Vec::new();
-        for topic in topics {
-            let found = observer.identity(&topic);
+        let mut found = Vec::new();
+        for topic in &topics {
+            found.push(observer.identity(topic));
             // Whoever does not answer for one topic will not for the next.
-            let is_away = matches!(found, Err(IdentityError::Away { .. } | IdentityError::Credentials { .. }));
-            let permitted = if found.is_ok() { observer.permitted(&topic) } else { Ok(()) };
-            answers.push((topic, found, permitted));
-            if is_away {
-                break;
+            if matches!(found.last(), Some(Err(IdentityError::Away { .. } | IdentityError::Credentials { .. }))) {
+                return anyhow::Ok((found, Ok(Access::default()), Vec::new()));
             }
         }
-        anyhow::Ok(answers)
+        let access = observer.access();
+        let may_read = access.as_ref().is_ok_and(|access| access.lacking.is_empty());
+        let read = |(topic, found): (&String, &Result<_, _>)| {
+            if found.is_ok() && may_read { observer.readable(topic) } else { Ok(()) }
+        };
+        let readable = topics.iter().zip(&found).map(read).collect();
+        Ok((found, access, readable))
     });
-    let answers = match asked.await? {
+    let (found, access, readable) = match asked.await? {
         Ok(answers) => answers,
         Err(error) => return report.wrong(error),
     };
+    let access = match access {
+        Ok(access) => access,
+        Err(error) => {
+            report.wrong(error)?;
+            Access::default()
+        }
+    };
+    for right in &access.lacking {
+        report.wrong(right)?;
+    }
+    for right in &access.wished {
+        report.note(&format!(
+            "without it there is no metric of how long the log keeps what is not yet written: {right}"
+        ))?;
+    }
     let group = &settings.kafka.group;
     let mut partitions = 0;
-    for (topic, found, permitted) in &answers {
+    for (at, (topic, found)) in settings.kafka.topics.iter().zip(&found).enumerate() {
+        let lacks = access.lacking.iter().any(|right| right.resource == Resource::Topic(topic.clone()));
         match found {
+            // Which follows from the right that is missing.
+            Err(IdentityError::Refused { .. }) if lacks => {}
             Err(error) => report.wrong(error)?,
             Ok(found) => {
                 partitions += found.partitions;
                 let count = found.partitions;
-                match permitted {
-                    Ok(()) => report.ok(&format!(
+                match readable.get(at) {
+                    Some(Err(error)) => report.wrong(error)?,
+                    _ if !access.lacking.is_empty() => {
+                        report.ok(&format!("the topic {topic} is there, with {count} partitions"))?;
+                    }
+                    _ => report.ok(&format!(
                         "the topic {topic} is there, with {count} partitions, and the group {group} may read it"
                     ))?,
-                    Err(error) => report.wrong(error)?,
                 }
                 if let Some(client) = clickhouse {
                     tell_claim(report, client, topic, found, group).await?;

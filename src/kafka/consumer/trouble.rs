@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use super::super::access;
 use super::super::complaint::{explain, is_refusal};
 use super::super::slots::Stage;
 use super::{KafkaLog, SEEK, list, position, raw};
@@ -13,6 +14,8 @@ use crate::ports::{LogError, LogEvent, TopicPartition};
 
 /// How long a probe of the brokers may hold up the thread that polls.
 const PROBE: Duration = Duration::from_millis(300);
+/// How long brokers may take to say which rights are missing.
+const RIGHTS: Duration = Duration::from_secs(2);
 /// How often it is looked whether the topics are still those that were claimed.
 const RECOGNISE: Duration = Duration::from_secs(10);
 
@@ -65,6 +68,12 @@ impl KafkaLog {
     }
 
     fn fail(&mut self, code: RDKafkaErrorCode, reason: &str) {
+        if self.fatal.is_none() && access::is_denial(code) {
+            let lacking = access::consuming(self.consumer.client(), &self.settings, RIGHTS);
+            let lacking = lacking.map_or_else(|_| String::new(), |access| access::lines(&access.lacking));
+            let lacking = if lacking.is_empty() { "see `highwater check`" } else { &lacking };
+            self.fatal = Some(format!("{code} ({reason}):\n{lacking}"));
+        }
         self.fatal.get_or_insert_with(|| {
             format!("Kafka refuses this consumer: {code} ({reason}); check its permissions, and that no other consumer uses its group.instance.id or another protocol in its group")
         });

@@ -301,7 +301,7 @@ proptest! {
             }
             row
         }).collect();
-        prop_assert_eq!(rollup.overflow(&block.iter().collect::<Vec<_>>()), others);
+        prop_assert_eq!(rollup.overflow(&block.iter().collect::<Vec<_>>(), max), others);
         let merged = merge(&rollup, rows.clone());
         prop_assert_eq!(merged.len(), rows.len(), "one row a series");
         assert_equal(&merged, &merge(&rollup, expected.into_iter().chain([marker_row(&rollup)]).collect()))?;
@@ -421,4 +421,18 @@ fn distributions_are_kept_ascending() {
     expected.push(&[(-3.0, 1), (-2.0, 1), (0.0, 1), (5.0, 2), (bucket(5.9), 1)]);
     expected.push(&[]);
     assert_eq!(*real, expected);
+}
+
+/// A producer may call something `__other__` too: it is added up as written, and not counted as beyond the limit.
+#[test]
+fn a_producers_own_other_is_no_overflow() {
+    let (rollup, mut columns) = (rollup(), empty(&probe()));
+    for app in ["__other__", "__other__", "a", "b"] {
+        push(&mut columns, START, &[("app", Input::Text(app.to_owned())), ("region", Input::Text(app.to_owned()))]);
+    }
+    for (max, rows, overflow) in [(9, 3, 0), (3, 3, 0), (2, 3, 1), (1, 2, 2), (0, 1, 4)] {
+        let block = rollup.build(&columns, 0..4, &MARKER, max);
+        let block: Vec<&Column> = block.iter().collect();
+        assert_eq!((block[0].len(), rollup.overflow(&block, max)), (rows + 1, overflow), "at most {max}");
+    }
 }

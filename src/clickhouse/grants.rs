@@ -1,0 +1,68 @@
+//! What the server lets our user do, against what a worker needs, and the statement that grants it.
+
+use serde::Deserialize;
+
+use super::client::Client;
+use super::error::QueryError;
+use super::sql::ident;
+use super::tables::Catalog;
+
+/// ClickHouse's code for a statement that it does not know.
+const SYNTAX_ERROR: u32 = 62;
+
+/// What `highwater run` needs of the database.
+const NEEDED: [&str; 2] = ["SELECT", "INSERT"];
+
+/// Whether our user may do what a worker does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Grants {
+    /// He may.
+    Enough,
+    /// He lacks something; one line says what, and the statement that grants it.
+    Lacking(String),
+    /// The server is too old to be asked (`CHECK GRANT`).
+    Unknown,
+}
+
+/// Asks for the permissions on the catalog's tables; they may be granted for the database or table by table.
+///
+/// # Errors
+/// The server's error, or that it did not answer.
+pub async fn look(client: &Client, catalog: &Catalog) -> Result<Grants, QueryError> {
+    let (user, database) = (&client.endpoint().user, ident(client.database()));
+    let mut lacking = Vec::new();
+    for privilege in NEEDED {
+        match is_granted(client, privilege, &format!("{database}.*")).await {
+            Ok(true) => {}
+            Ok(false) => {
+                for wanted in &catalog.tables {
+                    if !is_granted(client, privilege, &client.table(&wanted.name)).await? {
+                        lacking.push(privilege);
+                        break;
+                    }
+                }
+            }
+            Err(QueryError::Server(error)) if error.code == SYNTAX_ERROR => return Ok(Grants::Unknown),
+            Err(error) => return Err(error),
+        }
+    }
+    if lacking.is_empty() {
+        return Ok(Grants::Enough);
+    }
+    let lacking = lacking.join(", ");
+    Ok(Grants::Lacking(format!(
+        "the user {user} lacks the permission {lacking} on the database {}; let an administrator run: GRANT {lacking} ON \
+         {database}.* TO {}",
+        client.database(),
+        ident(user)
+    )))
+}
+
+async fn is_granted(client: &Client, privilege: &str, on: &str) -> Result<bool, QueryError> {
+    #[derive(Deserialize)]
+    struct Answer {
+        result: u8,
+    }
+    let rows = client.clone().outside().rows::<Answer>(&format!("CHECK GRANT {privilege} ON {on}")).await?;
+    Ok(rows.first().is_some_and(|row| row.result == 1))
+}

@@ -1,0 +1,246 @@
+//! What rdkafka has no safe call for: librdkafka's DescribeTopics and DescribeConsumerGroups, through its C interface.
+#![allow(
+    unsafe_code,
+    reason = "rdkafka has no safe call for topic ids and permissions, and every unsafe block of this crate is in this file"
+)]
+
+use std::ffi::{CStr, CString, c_char};
+use std::time::Duration;
+
+use rdkafka::bindings as native;
+use rdkafka::bindings::{rd_kafka_AclOperation_t as Operation, rd_kafka_resp_err_t as Code};
+use rdkafka::client::{Client, ClientContext};
+
+/// What the broker does not do, and its words on that.
+pub(super) type Refusal = (Code, String);
+
+/// A topic as we may see it.
+#[derive(Debug, Clone)]
+pub(super) struct Topic {
+    /// A UUID in 22 characters of URL-safe base64.
+    pub(super) id: String,
+    pub(super) partitions: usize,
+    /// What we may do with it.
+    pub(super) operations: Vec<Operation>,
+}
+
+/// The cluster's id. rdkafka's own call for it does not free the string that it is given.
+pub(super) fn cluster_id<C: ClientContext>(client: &Client<C>, patience: Duration) -> Option<String> {
+    // SAFETY: the client lives as long as the borrow; the call may be made from any thread.
+    let text = unsafe { native::rd_kafka_clusterid(client.native_ptr(), milliseconds(patience)) };
+    if text.is_null() {
+        return None;
+    }
+    // SAFETY: not null, so it is a string that ends in zero and belongs to us until it is freed below, after the copy.
+    let id = unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned();
+    // SAFETY: librdkafka asks for its strings to be freed by this call, once.
+    unsafe { native::rd_kafka_mem_free(client.native_ptr(), text.cast()) };
+    Some(id)
+}
+
+/// Asks for one topic; `None`: no answer in time.
+pub(super) fn describe_topic<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    patience: Duration,
+) -> Option<Result<Topic, Refusal>> {
+    let Ok(name) = CString::new(topic) else {
+        return Some(Err((Code::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC, "no topic has such a name".to_owned())));
+    };
+    let mut names: [*const c_char; 1] = [name.as_ptr()];
+    // SAFETY: the array holds one pointer to a string that outlives the call; librdkafka copies it.
+    let topics = Owned::new(
+        unsafe { native::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), 1) },
+        native::rd_kafka_TopicCollection_destroy,
+    )?;
+    let operation = native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
+    let event = ask(client.native_ptr(), operation, patience, |client, options, queue| {
+        // SAFETY: all four are alive. librdkafka copies topics and options and keeps its own reference to the queue, so an
+        // answer after we gave up is dropped there.
+        unsafe { native::rd_kafka_DescribeTopics(client, topics.0, options, queue) };
+    })?;
+    Some(event.topic())
+}
+
+/// Asks what we may do with a consumer group, which need not be there; `None`: no answer in time.
+pub(super) fn group_operations<C: ClientContext>(
+    client: &Client<C>,
+    group: &str,
+    patience: Duration,
+) -> Option<Result<Vec<Operation>, Refusal>> {
+    let Ok(name) = CString::new(group) else {
+        return Some(Err((Code::RD_KAFKA_RESP_ERR__INVALID_ARG, "no group has such a name".to_owned())));
+    };
+    let mut names: [*const c_char; 1] = [name.as_ptr()];
+    let operation = native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
+    let event = ask(client.native_ptr(), operation, patience, |client, options, queue| {
+        // SAFETY: as for topics; the array holds one pointer to a string that outlives the call and is copied.
+        unsafe { native::rd_kafka_DescribeConsumerGroups(client, names.as_mut_ptr(), 1, options, queue) };
+    })?;
+    Some(event.group())
+}
+
+fn milliseconds(patience: Duration) -> i32 {
+    i32::try_from(patience.as_millis()).unwrap_or(i32::MAX)
+}
+
+/// Sends a question that asks for our permissions too, and waits for the event that answers it.
+fn ask(
+    client: *mut native::rd_kafka_t,
+    operation: native::rd_kafka_admin_op_t,
+    patience: Duration,
+    send: impl FnOnce(*mut native::rd_kafka_t, *const native::rd_kafka_AdminOptions_t, *mut native::rd_kafka_queue_t),
+) -> Option<Event> {
+    // SAFETY: the caller borrows the client for the length of this function.
+    let options = Owned::new(
+        unsafe { native::rd_kafka_AdminOptions_new(client, operation) },
+        native::rd_kafka_AdminOptions_destroy,
+    )?;
+    // SAFETY: the options are alive; no buffer is given for the error text, and its length says so. A time-out out of
+    // range is refused and leaves the default, which the wait below bounds as well.
+    unsafe {
+        let milliseconds = milliseconds(patience);
+        native::rd_kafka_AdminOptions_set_request_timeout(options.0, milliseconds, std::ptr::null_mut(), 0);
+    }
+    // SAFETY: the options are alive; an error is ours to destroy, and null where there is none.
+    unsafe {
+        let error = native::rd_kafka_AdminOptions_set_include_authorized_operations(options.0, 1);
+        if !error.is_null() {
+            native::rd_kafka_error_destroy(error);
+        }
+    }
+    // SAFETY: the client is alive.
+    let queue = Owned::new(unsafe { native::rd_kafka_queue_new(client) }, native::rd_kafka_queue_destroy)?;
+    send(client, options.0, queue.0);
+    // SAFETY: the queue is alive.
+    let event = unsafe { native::rd_kafka_queue_poll(queue.0, milliseconds(patience)) };
+    Owned::new(event, native::rd_kafka_event_destroy).map(Event)
+}
+
+/// A native object and how it is freed, once, on every path.
+struct Owned<T>(*mut T, unsafe extern "C" fn(*mut T));
+
+impl<T> Owned<T> {
+    fn new(pointer: *mut T, free: unsafe extern "C" fn(*mut T)) -> Option<Self> {
+        (!pointer.is_null()).then_some(Self(pointer, free))
+    }
+}
+
+impl<T> Drop for Owned<T> {
+    fn drop(&mut self) {
+        // SAFETY: not null, made by librdkafka for us, freed nowhere else, and by the function that belongs to it.
+        unsafe { (self.1)(self.0) };
+    }
+}
+
+/// An answer.
+struct Event(Owned<native::rd_kafka_event_t>);
+
+impl Event {
+    /// Its error and its text, if it is one as a whole.
+    fn checked(&self) -> Result<(), Refusal> {
+        let event = self.0.0;
+        // SAFETY: the event is alive; the text belongs to it and is copied.
+        let (code, reason) =
+            unsafe { (native::rd_kafka_event_error(event), text(native::rd_kafka_event_error_string(event))) };
+        if code == Code::RD_KAFKA_RESP_ERR_NO_ERROR { Ok(()) } else { Err((code, reason)) }
+    }
+
+    /// The one topic asked about.
+    fn topic(&self) -> Result<Topic, Refusal> {
+        self.checked()?;
+        let mut count = 0;
+        // SAFETY: null if the event is another's answer, which is checked; else an array of `count` descriptions that
+        // belong to the event, which outlives this function.
+        let topic = unsafe {
+            let result = native::rd_kafka_event_DescribeTopics_result(self.0.0);
+            if result.is_null() {
+                return Err(nothing());
+            }
+            let topics = native::rd_kafka_DescribeTopics_result_topics(result, &mut count);
+            if topics.is_null() || count == 0 {
+                return Err(nothing());
+            }
+            *topics
+        };
+        let (mut partitions, mut operations) = (0, 0);
+        // SAFETY: the description is alive with the event. Its error, if it has one, its operations and its id belong to
+        // it; of the partitions only the count is read, and the id's text belongs to the id; all are copied.
+        let (id, operations) = unsafe {
+            refused(native::rd_kafka_TopicDescription_error(topic))?;
+            native::rd_kafka_TopicDescription_partitions(topic, &mut partitions);
+            let first = native::rd_kafka_TopicDescription_authorized_operations(topic, &mut operations);
+            let id = native::rd_kafka_TopicDescription_topic_id(topic);
+            if id.is_null() {
+                return Err(nothing());
+            }
+            (text(native::rd_kafka_Uuid_base64str(id)), copied(first, operations))
+        };
+        if id.is_empty() {
+            return Err(nothing());
+        }
+        Ok(Topic { id, partitions, operations })
+    }
+
+    /// What may be done with the one group asked about.
+    fn group(&self) -> Result<Vec<Operation>, Refusal> {
+        self.checked()?;
+        let (mut count, mut operations) = (0, 0);
+        // SAFETY: as for topics.
+        unsafe {
+            let result = native::rd_kafka_event_DescribeConsumerGroups_result(self.0.0);
+            if result.is_null() {
+                return Err(nothing());
+            }
+            let groups = native::rd_kafka_DescribeConsumerGroups_result_groups(result, &mut count);
+            if groups.is_null() || count == 0 {
+                return Err(nothing());
+            }
+            let group = *groups;
+            refused(native::rd_kafka_ConsumerGroupDescription_error(group))?;
+            let first = native::rd_kafka_ConsumerGroupDescription_authorized_operations(group, &mut operations);
+            Ok(copied(first, operations))
+        }
+    }
+}
+
+fn nothing() -> Refusal {
+    (Code::RD_KAFKA_RESP_ERR__FAIL, "the answer is empty".to_owned())
+}
+
+/// An error of one of the things asked about.
+///
+/// # Safety
+/// Null, or an error that is alive during the call.
+unsafe fn refused(error: *const native::rd_kafka_error_t) -> Result<(), Refusal> {
+    // SAFETY: by the contract above; null counts as no error, and the text is copied.
+    unsafe {
+        let code = native::rd_kafka_error_code(error);
+        if code == Code::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Ok(());
+        }
+        Err((code, text(native::rd_kafka_error_string(error))))
+    }
+}
+
+/// # Safety
+/// Null, or the first of `count` operations that are alive during the call.
+unsafe fn copied(first: *const Operation, count: usize) -> Vec<Operation> {
+    if first.is_null() {
+        return Vec::new();
+    }
+    // SAFETY: by the contract above.
+    unsafe { std::slice::from_raw_parts(first, count) }.to_vec()
+}
+
+/// A copy of a C string; empty for null.
+///
+/// # Safety
+/// Null, or a string that ends in zero and is not changed during the call.
+unsafe fn text(pointer: *const c_char) -> String {
+    if pointer.is_null() {
+        return String::new();
+    }
+    // SAFETY: by the contract above.
+    unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
+}
