@@ -23,6 +23,7 @@ mod plans;
 mod shared;
 mod store;
 mod truth;
+mod watermarks;
 mod world;
 
 use std::collections::BTreeMap;
@@ -117,7 +118,7 @@ fn every_schedule_ends_with_the_truth() {
 }
 
 /// What has to have happened, and more than once in a while.
-const MOMENTS: [&str; 30] = [
+const MOMENTS: [&str; 34] = [
     "a passing error",
     "answer lost",
     "client gave up waiting",
@@ -147,6 +148,10 @@ const MOMENTS: [&str; 30] = [
     "stopped and started again by the operator",
     "token left the window",
     "topic made anew",
+    "transaction left open",
+    "watermark of a quiet log",
+    "watermark of an event",
+    "watermarks stored",
     "worker froze",
 ];
 
