@@ -23,7 +23,7 @@ use highwater::ports::{Connection, Insert, Rows, StoreError};
 use crate::mutation::Mutation;
 use crate::network::{Network, Request};
 use crate::plans::{self, LEDGER, TABLES, plans};
-use crate::shared::{INSERT_TIMEOUT, Shared};
+use crate::shared::{Faults, INSERT_TIMEOUT, Shared};
 
 /// A source without its topic's name, of which there is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -212,7 +212,7 @@ impl Shared {
         if table != LEDGER && insert.token.split('/').count() > 6 {
             self.count("landed under a suffix");
         }
-        let deaths = self.faults.deaths;
+        let Faults { deaths, pauses, .. } = self.faults;
         match if self.calm { 255 } else { self.rng.u8(..) } {
             draw if draw < deaths => {
                 self.count("killed between token and part");
@@ -229,7 +229,7 @@ impl Shared {
                 self.kill_server();
                 false
             }
-            draw if draw < 2 * deaths + 8 => {
+            draw if draw < 2 * deaths + pauses => {
                 self.count("part long after its token");
                 let due = self.now + INSERT_TIMEOUT.mul_f64(self.rng.f64());
                 self.say(client, || format!("{}: token logged, the part is to come", what()));

@@ -47,8 +47,6 @@ pub enum Mutation {
     WaitForExpired,
     /// Expired rows count as written as soon as their insert is acknowledged, though the part may still be to come.
     ExpiredAtOnce,
-    /// Expired rows count as written though they were never sent.
-    ExpiredUnsent,
     /// Ids that the log no longer has are not looked up in the raw rows.
     ForgetIds,
     /// Of the ids before the start only those of events that were kept are remembered.
@@ -70,7 +68,7 @@ pub enum Mutation {
 }
 
 impl Mutation {
-    pub const ALL: [Mutation; 31] = [
+    pub const ALL: [Mutation; 30] = [
         Mutation::NoTokens,
         Mutation::NoMarks,
         Mutation::NoMarker,
@@ -92,7 +90,6 @@ impl Mutation {
         Mutation::ResetEarliest,
         Mutation::WaitForExpired,
         Mutation::ExpiredAtOnce,
-        Mutation::ExpiredUnsent,
         Mutation::ForgetIds,
         Mutation::KeptIdsOnly,
         Mutation::LateInRollup,

@@ -43,6 +43,8 @@ pub struct Faults {
     pub refusals: bool,
     /// Of 256 inserts, how many kill the server between token and part, and how many between part and token.
     pub deaths: u8,
+    /// How many have their part some time after their token.
+    pub pauses: u8,
     /// Tokens that a table remembers, in parts.
     pub window: usize,
     /// Messages at which a batch is sealed.
@@ -58,6 +60,7 @@ impl Faults {
             stops_at_loss: rng.bool(),
             expires_at_once: rng.bool(),
             deaths: [1, 3, 16][rng.usize(0..3)],
+            pauses: 8,
             dead_letters_expire: rng.u8(0..4) == 0,
             grow: rng.u8(0..6) == 0,
             second_plan: rng.u8(0..3) == 0,
@@ -89,7 +92,10 @@ impl Faults {
         let fresh =
             Faults { retention: false, loss: false, restore: false, anew: false, keep_events: None, ..self.clone() };
         *self = match mutation {
-            Mutation::ExpiredAtOnce | Mutation::ExpiredUnsent | Mutation::NoRecordedMarks => Faults { keep_events, window: 10_000, ..fresh },
+            Mutation::ExpiredAtOnce => {
+                Faults { keep_events, window: 10_000, pauses: 100, deaths: 1, second_plan: false, ..fresh }
+            }
+            Mutation::NoRecordedMarks => Faults { keep_events, window: 10_000, ..fresh },
             Mutation::LedgerNeverBack => Faults { restore: true, ..fresh },
             Mutation::NoDoubt | Mutation::ForgetIds => Faults { retention: true, ..fresh },
             _ => return,

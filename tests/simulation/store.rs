@@ -149,7 +149,6 @@ impl Store for ModelStore {
         };
         match (self.mutation, block) {
             (Mutation::None, _) => return self.send(insert),
-            (Mutation::ExpiredUnsent, _) if self.is_expired(&insert) => return self.acknowledge(),
             (Mutation::LedgerFirst, Some((key, to))) => {
                 self.lies.believed.insert((source, key), to);
                 self.lies.held.push(insert);
