@@ -13,7 +13,8 @@
 //!   same mark, one lands.
 //! - It goes out on the connection that the mark was asked on. A server killed in between breaks that connection.
 //! - An acknowledgement proves nothing; the mark is asked again and decides.
-//! - Rows past their table's retention vanish as they land; once acknowledged they are not waited for.
+//! - Rows past their table's retention vanish as they land; an insert time-out after they were acknowledged they are not
+//!   waited for any more.
 //! - A token that was acknowledged but has no part (killed between the two) is burnt: after the insert time-out the same
 //!   rows go out under `/1`, `/2` …, the same sequence for every writer.
 
@@ -76,6 +77,14 @@ pub(super) enum Landing {
     Ahead,
     /// The ledger ends at `end`, at or past the batch. `recorded`: the marks in the row, where it was ours.
     Done { end: u64, recorded: Option<BTreeMap<Key, u64>> },
+}
+
+/// The mark found of a table and month, where it is above `at`, the ledger's end.
+///
+/// What is found at or below that end the ledger has recorded, except in a range that was lost, of which somebody may have
+/// written the beginning. Whether a writer is told of it depends on where it asks from; what it builds on must not.
+fn found(known: &Known, key: Key, at: u64) -> u64 {
+    known.marks.marks.get(&key).copied().filter(|&mark| mark > at).unwrap_or(0)
 }
 
 impl Flight {
@@ -232,13 +241,12 @@ impl Flight {
         let mut outbox = Vec::new();
         let mut unseen = false;
         for (key, last) in keys {
-            let found = known.marks.marks.get(&key).copied().unwrap_or(0);
-            let mark = found.max(recorded.get(&key).copied().unwrap_or(0));
+            let mark = found(known, key, at).max(recorded.get(&key).copied().unwrap_or(0));
             if mark > last {
                 seen.insert(key, mark);
                 continue;
             }
-            if self.is_expired(terms, key, at.max(mark), mark) {
+            if self.is_expired(terms, key, at.max(mark), mark, known.asked) {
                 seen.insert(key, last + 1);
                 continue;
             }
@@ -262,17 +270,22 @@ impl Flight {
         self.step = Step::Send { due, outbox };
     }
 
-    /// Whether what is missing was inserted, and is older than its table keeps rows: gone as soon as it was there. That
-    /// the insert was acknowledged is asked for so that the token on this mark is spent for every writer.
-    fn is_expired(&self, terms: Terms<'_>, key: Key, at: u64, mark: u64) -> bool {
+    /// Whether what is missing was inserted, and is older than its table keeps rows: gone as soon as it was there.
+    ///
+    /// That the insert was acknowledged is asked for so that the token on this mark is spent for every writer. And the
+    /// question, at `asked`, has to come an insert time-out after that: the token may have dropped our insert while the part
+    /// it was spent on, of another writer and of more rows, was still to come. Those rows would be written a second time
+    /// by a batch that is built behind this one.
+    fn is_expired(&self, terms: Terms<'_>, key: Key, at: u64, mark: u64, asked: Duration) -> bool {
         let keep = match terms.plan.table(key.table).kind {
             TableKind::Raw(_) => terms.tuning.keep_events,
             // Dead letters are kept from when they were written, markers of a rollup for ever.
             TableKind::DeadLetters | TableKind::Rollup(_) => None,
         };
         let Some(horizon) = keep.and_then(|keep| terms.now.checked_sub(keep)) else { return false };
-        let inserted = self.tokens.get(&Some(key)).is_some_and(|token| token.is_acknowledged(mark));
-        inserted && self.batch.is_older(key, at, i64::try_from(horizon.as_micros()).unwrap_or(i64::MAX))
+        let timeout = terms.tuning.insert_timeout;
+        let decided = self.tokens.get(&Some(key)).is_some_and(|token| token.is_decided(mark, timeout, asked));
+        decided && self.batch.is_older(key, at, i64::try_from(horizon.as_micros()).unwrap_or(i64::MAX))
     }
 
     fn ledger_insert(

@@ -27,9 +27,14 @@ impl Token {
         self.acknowledged.get_or_insert(now);
     }
 
-    /// Whether an insert under it, on this mark, was acknowledged.
-    pub(super) fn is_acknowledged(&self, base: u64) -> bool {
-        self.base == base && self.acknowledged.is_some()
+    /// Whether an insert under it, on this mark, was acknowledged so long before a question at the time `asked` that its
+    /// part, whoever's insert it is of, had come or never will.
+    pub(super) fn is_decided(&self, base: u64, insert_timeout: Duration, asked: Duration) -> bool {
+        self.base == base && self.is_overdue(insert_timeout, asked)
+    }
+
+    fn is_overdue(&self, insert_timeout: Duration, asked: Duration) -> bool {
+        self.acknowledged.is_some_and(|at| asked.saturating_sub(at) >= insert_timeout)
     }
 
     /// The mark was asked at the time `asked`: it is `base`, so what was inserted on it was not there. Answers whether that
@@ -42,7 +47,7 @@ impl Token {
             *self = Token::on(base);
         }
         let acknowledged = self.acknowledged;
-        if acknowledged.is_some_and(|at| asked.saturating_sub(at) >= insert_timeout) {
+        if self.is_overdue(insert_timeout, asked) {
             *self = Token { burnt: self.burnt + 1, ..Token::on(base) };
         }
         acknowledged.is_some()

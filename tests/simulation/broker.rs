@@ -36,15 +36,21 @@ impl Shared {
     pub fn produce(&mut self, ready: bool) {
         let partition = self.some_partition();
         let more = self.rng.u64(1..7);
-        let log = &mut self.kafka.partitions[partition];
+        let open = self.chance(40);
+        let log = &self.kafka.partitions[partition];
         if ready {
-            log.end = (log.end + more).min(log.records.len() as u64);
+            let end = (log.end + more).min(log.records.len() as u64);
+            if open && end > log.end {
+                self.count("transaction left open");
+            }
+            self.kafka.append(partition, end, open, self.now);
         }
     }
 
     pub fn produce_all(&mut self) {
-        for log in &mut self.kafka.partitions {
-            log.end = log.records.len() as u64;
+        for partition in 0..self.kafka.partitions.len() {
+            let end = self.kafka.partitions[partition].records.len() as u64;
+            self.kafka.append(partition, end, false, self.now);
         }
     }
 
@@ -81,7 +87,7 @@ impl Shared {
         let log = &mut self.kafka.partitions[partition];
         let most = match (self.faults.retention, self.faults.loss) {
             (true, _) => done,
-            (_, true) => log.end,
+            (_, true) => log.stable,
             _ => return,
         };
         if most <= log.start {

@@ -124,11 +124,51 @@ impl Shared {
                     return Err(format!("{epoch}/{partition}: a gap in the ledger at {}", pair[0].row.to));
                 }
             }
-            for line in lines.iter().filter(|line| line.row.kind == LedgerKind::Batch) {
-                self.check_rows(source, truth, line.row.from..line.row.to, line.plan)?;
+            for line in lines {
+                let range = line.row.from..line.row.to;
+                match line.row.kind {
+                    LedgerKind::Batch => self.check_rows(source, truth, range, line.plan)?,
+                    LedgerKind::Lost => self.check_lost(source, truth, range)?,
+                    LedgerKind::Start => {}
+                }
             }
         }
         self.clickhouse.data.cells.iter().try_for_each(|(place, cell)| self.check_cell(*place, cell))
+    }
+
+    /// What a range holds that was lost: whoever read some of it before it was deleted may have written that, in some
+    /// tables and not in others, whole blocks of them. A block begins at its table's mark and has all from there on, so
+    /// each table and month has the first few of its rows and no later one without them. Hence a rollup and its raw
+    /// table have the same rows, or one has some more at the end: `lost_apart` counts that these do differ.
+    fn check_lost(&self, source: SourceId, truth: &Truth, lost: Range<u64>) -> Result<(), String> {
+        for (place, cell) in self.clickhouse.data.cells.iter().filter(|(place, _)| place.source == source) {
+            let belong = lost.clone().filter(|&offset| truth.belongs(offset, place.table, place.month));
+            let there = |offset: &u64| cell.offsets.contains(offset) || cell.taken.contains(offset);
+            if let Some(stray) = belong.skip_while(there).find(there) {
+                return Err(format!("{place}: offset {stray} of the lost {lost:?} is there, and one before it is not"));
+            }
+        }
+        Ok(())
+    }
+
+    /// In how many lost ranges a raw table and its rollup have different rows.
+    pub fn lost_apart(&self) -> u64 {
+        let lost = |line: &&LedgerLine| line.row.kind == LedgerKind::Lost;
+        let cells = &self.clickhouse.data.cells;
+        let differ = |source: SourceId, line: &LedgerLine| {
+            // The tables of both types come first, then their rollups.
+            cells.keys().filter(|place| place.source == source && place.table < 4).any(|place| {
+                let of = |table: u8| {
+                    let cell = cells.get(&Place { table, ..*place });
+                    let offsets = cell.iter().flat_map(|cell| &cell.offsets);
+                    offsets.filter(|offset| (line.row.from..line.row.to).contains(offset)).count()
+                };
+                of(place.table % 2) != of(place.table % 2 + 2)
+            })
+        };
+        let ledger = self.clickhouse.data.ledger.iter();
+        let lines = ledger.flat_map(|(&source, lines)| lines.iter().filter(lost).map(move |line| (source, line)));
+        lines.filter(|&(source, line)| differ(source, line)).count() as u64
     }
 
     /// A place has nothing twice and nothing that does not belong there, and its sums are those of what it has.

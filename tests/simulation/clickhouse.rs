@@ -5,9 +5,8 @@
 //! - An insert is not delayed for longer than half a token window lasts: its connection is cut before (`outlived`).
 //! - A token that was logged has its part within the insert time-out and within the other half of the window, unless the
 //!   server is killed; a part that is there has its token, unless it is killed. A longer pause makes the suffix double.
-//! - Open: where a TTL takes raw rows, a part has its token at once. Expired rows count as written as soon as their insert
-//!   is acknowledged; if a token dropped it whose own part, of more rows, was still to come, those would be written twice.
-//! - A part that a TTL has emptied leaves its token in the window.
+//! - A part that a TTL has emptied leaves its token in the window, and a token that was burnt stays there until the mark
+//!   has moved: who never heard of it would insert under it, while another does so under its suffix.
 //! - No proxy hides a reconnect; no power loss; one replica.
 //! - A backup is of one moment and of a time when every source had its first row (before that, the group's commit would be
 //!   believed once more); it comes back by a restart, and workers that have nothing to write are started again, for they
@@ -24,7 +23,7 @@ use highwater::ports::{Connection, Insert, Rows, StoreError};
 use crate::mutation::Mutation;
 use crate::network::{Network, Request};
 use crate::plans::{self, LEDGER, TABLES, plans};
-use crate::shared::{INSERT_TIMEOUT, Shared};
+use crate::shared::{Faults, INSERT_TIMEOUT, Shared};
 
 /// A source without its topic's name, of which there is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,8 +81,16 @@ pub struct LedgerLine {
 #[derive(Debug, Clone, Default)]
 pub struct Tokens {
     seen: VecDeque<u64>,
+    /// Tokens whose parts a kill took.
+    burnt: Vec<u64>,
     /// Parts that there ever were.
     pub added: u64,
+}
+
+impl Tokens {
+    fn has(&self, token: u64) -> bool {
+        self.seen.contains(&token) || self.burnt.contains(&token)
+    }
 }
 
 /// What a backup holds.
@@ -91,6 +98,8 @@ pub struct Tokens {
 pub struct Data {
     pub cells: BTreeMap<Place, Cell>,
     pub ledger: BTreeMap<SourceId, Vec<LedgerLine>>,
+    /// Milliseconds since 1970; of each source the greatest that was reported.
+    pub watermarks: BTreeMap<SourceId, i64>,
     /// Per table, the ledger's last.
     pub tokens: [Tokens; TABLES.len() + 1],
 }
@@ -195,7 +204,7 @@ impl Shared {
     fn take(&mut self, client: u32, plan: usize, table: usize, insert: &Insert) -> bool {
         let token = self.token(client, insert);
         let what = || describe(insert, plan);
-        if self.clickhouse.data.tokens[table].seen.contains(&token) {
+        if self.clickhouse.data.tokens[table].has(token) {
             self.count(if table == LEDGER { "ledger row dropped by its token" } else { "dropped by its token" });
             self.say(client, || format!("{}: dropped by its token", what()));
             return true;
@@ -203,13 +212,13 @@ impl Shared {
         if table != LEDGER && insert.token.split('/').count() > 6 {
             self.count("landed under a suffix");
         }
-        let deaths = self.faults.deaths;
-        let expiring = self.faults.keep_events.is_some() && table < 2;
+        let Faults { deaths, pauses, .. } = self.faults;
         match if self.calm { 255 } else { self.rng.u8(..) } {
             draw if draw < deaths => {
                 self.count("killed between token and part");
                 self.say(client, || format!("{}: token logged, killed before the part", what()));
                 self.log_token(table, token);
+                self.clickhouse.data.tokens[table].burnt.push(token);
                 self.kill_server();
                 false
             }
@@ -220,7 +229,7 @@ impl Shared {
                 self.kill_server();
                 false
             }
-            draw if draw < 2 * deaths + 8 && !expiring => {
+            draw if draw < 2 * deaths + pauses => {
                 self.count("part long after its token");
                 let due = self.now + INSERT_TIMEOUT.mul_f64(self.rng.f64());
                 self.say(client, || format!("{}: token logged, the part is to come", what()));
@@ -285,7 +294,7 @@ impl Shared {
             if suffix == 0 { name.to_owned() } else { format!("{name}/{suffix}") }.as_str().hash(&mut hasher);
             hasher.finish()
         };
-        let free = (0..).map(token).find(|token| !self.clickhouse.data.tokens[table].seen.contains(token));
+        let free = (0..).map(token).find(|&token| !self.clickhouse.data.tokens[table].has(token));
         free.into_iter().for_each(|token| self.log_token(table, token));
         true
     }
@@ -294,7 +303,12 @@ impl Shared {
     pub fn kill_server(&mut self) {
         self.say("clickhouse", || "is killed".to_owned());
         self.clickhouse.boot += 1;
-        self.clickhouse.pending.clear();
+        for (_, pending) in self.clickhouse.pending.drain(..) {
+            if let Pending::Part { insert, plan, token } = pending {
+                let (_, table, _) = target(&insert, plan);
+                self.clickhouse.data.tokens[table].burnt.push(token);
+            }
+        }
         self.clickhouse.asked.clear();
     }
 

@@ -33,6 +33,10 @@ pub struct Kafka {
     pub truths: BTreeMap<SourceId, Truth>,
     /// Commits that are still on their way.
     pub delayed: Vec<(usize, u64)>,
+    /// When each log grew, and to what end.
+    pub grown: BTreeMap<SourceId, Vec<(Duration, u64)>>,
+    /// How far members were given records of partitions.
+    pub read: BTreeMap<(u32, i32), u64>,
 }
 
 #[derive(Default)]
@@ -42,6 +46,8 @@ pub struct Partition {
     pub start: u64,
     /// How much of it has been produced.
     pub end: u64,
+    /// Up to where it may be read: what follows is of transactions that are still open.
+    pub stable: u64,
     pub committed: Option<u64>,
     /// The member that it is given to.
     pub owner: Option<u32>,
@@ -58,6 +64,25 @@ impl Kafka {
         let source = self.source(self.partitions.len());
         self.truths.insert(source, Truth::of(&records));
         self.partitions.push(Partition { records, committed, ..Partition::default() });
+    }
+
+    /// A producer has written up to `end`; `open`: in a transaction that goes on.
+    pub fn append(&mut self, partition: usize, end: u64, open: bool, now: Duration) {
+        let source = self.source(partition);
+        let log = &mut self.partitions[partition];
+        if end > log.end {
+            self.grown.entry(source).or_default().push((now, end));
+        }
+        log.end = end;
+        if !open {
+            log.stable = end;
+        }
+    }
+
+    /// Where a log ended at some time.
+    pub fn ended(&self, source: SourceId, at: Duration) -> u64 {
+        let grown = self.grown.get(&source).map_or(&[][..], Vec::as_slice);
+        grown.iter().rev().find(|(when, _)| *when <= at).map_or(0, |&(_, end)| end)
     }
 
     /// Deletes the topic and makes another under its name. Its group's commits go with it, those on their way do not.
@@ -87,6 +112,8 @@ struct Held {
     paused: bool,
     /// One past the last record delivered.
     delivered: u64,
+    /// The log's end when it was last read to where it may be, for a mutation.
+    high: u64,
 }
 
 enum Owned {
@@ -142,7 +169,7 @@ impl ModelLog {
             let log = &shared.kafka.partitions[partition as usize];
             // Sometimes for no reason that the model knows: a client that went backwards reports the same.
             let astray = !shared.calm && shared.rng.u8(..) < 4;
-            let strange = self.life != shared.kafka.life || position > log.end;
+            let strange = self.life != shared.kafka.life || position > log.stable;
             if shared.mutation == Mutation::ResetEarliest && !strange {
                 position = position.max(log.start);
             }
@@ -154,7 +181,7 @@ impl ModelLog {
                 continue;
             }
             let most = if shared.calm { POLL } else { shared.rng.u64(0..=POLL) };
-            let upto = log.end.min(position + most);
+            let upto = log.stable.min(position + most);
             let done = shared.clickhouse.data.end(shared.kafka.source(partition as usize)).unwrap_or(0);
             for offset in position..upto {
                 let log = &shared.kafka.partitions[partition as usize];
@@ -168,13 +195,16 @@ impl ModelLog {
                     continue;
                 }
                 held.delivered = offset + 1;
+                shared.kafka.read.insert((self.member, partition), offset + 1);
                 events.push(Owned::Record(partition, offset, record.clone()));
             }
             held.position = Some(upto);
             if upto > position {
                 shared.say(self.member, || format!("{partition}: reads {position}..{upto}"));
             }
-            if upto == shared.kafka.partitions[partition as usize].end {
+            let log = &shared.kafka.partitions[partition as usize];
+            if upto == log.stable {
+                held.high = log.end;
                 events.push(Owned::End(partition, upto));
             }
         }
@@ -213,7 +243,7 @@ impl Log for ModelLog {
             }
             let log = &shared.kafka.partitions[name.partition as usize];
             let start = if shared.mutation == Mutation::ResetEarliest { 0 } else { log.start };
-            let bounds = Bounds { start, end: log.end, committed: log.committed };
+            let bounds = Bounds { start, end: log.stable, committed: log.committed };
             shared.say(self.member, || format!("{}: {bounds:?}", name.partition));
             Ok(bounds)
         };
@@ -250,8 +280,19 @@ impl Log for ModelLog {
     }
 
     fn high_watermarks(&mut self, partitions: &[TopicPartition]) -> Vec<Result<u64, LogError>> {
-        let kafka = &self.shared.borrow().kafka;
-        partitions.iter().map(|name| Ok(kafka.partitions[name.partition as usize].end)).collect()
+        let shared = &mut *self.shared.borrow_mut();
+        let high = |name: &TopicPartition| {
+            if !shared.calm && shared.rng.u8(..) < 10 {
+                return Err(LogError::Passing("the broker did not answer".to_owned()));
+            }
+            let log = &shared.kafka.partitions[name.partition as usize];
+            Ok(match shared.mutation {
+                Mutation::OldHighWatermark => self.held.get(&name.partition).map_or(0, |held| held.high),
+                Mutation::OpenTransactionIgnored => log.stable,
+                _ => log.end,
+            })
+        };
+        partitions.iter().map(high).collect()
     }
 
     fn commit(&mut self, offsets: &[(TopicPartition, u64)]) {

@@ -45,8 +45,8 @@ pub enum Mutation {
     ResetEarliest,
     /// Rows that expire as they land are waited for.
     WaitForExpired,
-    /// Expired rows count as written though they were never sent.
-    ExpiredUnsent,
+    /// Expired rows count as written as soon as their insert is acknowledged, though the part may still be to come.
+    ExpiredAtOnce,
     /// Ids that the log no longer has are not looked up in the raw rows.
     ForgetIds,
     /// Of the ids before the start only those of events that were kept are remembered.
@@ -57,10 +57,18 @@ pub enum Mutation {
     NeverPause,
     /// A partition that was paused never delivers again.
     NeverResume,
+    /// A watermark counts what was read and is not written yet.
+    UnwrittenWatermark,
+    /// A quiet log's end is one that was heard some time ago.
+    OldHighWatermark,
+    /// A log in which a transaction is open counts as quiet.
+    OpenTransactionIgnored,
+    /// The watermark that was stored last counts, whatever was stored before.
+    LastWatermark,
 }
 
 impl Mutation {
-    pub const ALL: [Mutation; 26] = [
+    pub const ALL: [Mutation; 30] = [
         Mutation::NoTokens,
         Mutation::NoMarks,
         Mutation::NoMarker,
@@ -81,11 +89,15 @@ impl Mutation {
         Mutation::NoDoubt,
         Mutation::ResetEarliest,
         Mutation::WaitForExpired,
-        Mutation::ExpiredUnsent,
+        Mutation::ExpiredAtOnce,
         Mutation::ForgetIds,
         Mutation::KeptIdsOnly,
         Mutation::LateInRollup,
         Mutation::NeverPause,
         Mutation::NeverResume,
+        Mutation::UnwrittenWatermark,
+        Mutation::OldHighWatermark,
+        Mutation::OpenTransactionIgnored,
+        Mutation::LastWatermark,
     ];
 }

@@ -40,6 +40,8 @@ pub enum Body {
         ends: Option<Vec<Option<u64>>>,
     },
     Insert(Insert),
+    /// Watermarks.
+    Report(Vec<(Source, i64)>),
     /// The ids of raw rows of a source in a range of offsets.
     Ids(Source, u64, u64),
 }
@@ -49,7 +51,7 @@ impl Body {
     pub fn failed(&self, error: StoreError) -> Answer {
         match self {
             Body::Ask { .. } => Answer::Marks(Err(error)),
-            Body::Insert(_) => Answer::Inserted(Err(error)),
+            Body::Insert(_) | Body::Report(_) => Answer::Inserted(Err(error)),
             Body::Ids(..) => Answer::Ids(Err(error)),
         }
     }
@@ -127,6 +129,14 @@ impl Shared {
             Body::Insert(insert) => {
                 let insert = insert.clone();
                 self.insert(&request, &insert);
+            }
+            Body::Report(watermarks) => {
+                let watermarks = std::mem::take(watermarks);
+                if self.chance(8) {
+                    return self.refuse(&request, StoreError::Passing("too many parts".to_owned()));
+                }
+                self.store_watermarks(&watermarks);
+                self.acknowledge(&request);
             }
             Body::Ids(source, from, to) => {
                 self.count("ids read from raw rows");

@@ -43,6 +43,8 @@ pub struct Faults {
     pub refusals: bool,
     /// Of 256 inserts, how many kill the server between token and part, and how many between part and token.
     pub deaths: u8,
+    /// How many have their part some time after their token.
+    pub pauses: u8,
     /// Tokens that a table remembers, in parts.
     pub window: usize,
     /// Messages at which a batch is sealed.
@@ -58,6 +60,7 @@ impl Faults {
             stops_at_loss: rng.bool(),
             expires_at_once: rng.bool(),
             deaths: [1, 3, 16][rng.usize(0..3)],
+            pauses: 8,
             dead_letters_expire: rng.u8(0..4) == 0,
             grow: rng.u8(0..6) == 0,
             second_plan: rng.u8(0..3) == 0,
@@ -73,7 +76,11 @@ impl Faults {
             2 => faults.restore = true,
             3 => faults.anew = true,
             // Events span two minutes and a half around the start; the older of them have expired or do so soon.
-            4 | 5 => faults.keep_events = Some(Duration::from_secs(rng.u64(1..240))),
+            // What a TTL took leaves a mark where it was, and its tokens have to last as long.
+            4 | 5 => {
+                faults.keep_events = Some(Duration::from_secs(rng.u64(1..240)));
+                faults.window = 10_000;
+            }
             _ => {}
         }
         faults
@@ -85,7 +92,10 @@ impl Faults {
         let fresh =
             Faults { retention: false, loss: false, restore: false, anew: false, keep_events: None, ..self.clone() };
         *self = match mutation {
-            Mutation::ExpiredUnsent | Mutation::NoRecordedMarks => Faults { keep_events, ..fresh },
+            Mutation::ExpiredAtOnce => {
+                Faults { keep_events, window: 10_000, pauses: 100, deaths: 1, second_plan: false, ..fresh }
+            }
+            Mutation::NoRecordedMarks => Faults { keep_events, window: 10_000, ..fresh },
             Mutation::LedgerNeverBack => Faults { restore: true, ..fresh },
             Mutation::NoDoubt | Mutation::ForgetIds => Faults { retention: true, ..fresh },
             _ => return,
@@ -101,6 +111,8 @@ pub struct Shared {
     pub clickhouse: ClickHouse,
     /// Each client's open connection and the server's start that it belongs to.
     pub connections: BTreeMap<u32, (Connection, u64)>,
+    /// The restores that each client began after.
+    pub restores: BTreeMap<u32, u32>,
     /// Clients that were told that an insert is refused for good.
     pub refused: BTreeSet<u32>,
     /// Faults have ended.
@@ -121,6 +133,7 @@ impl Shared {
             kafka: Kafka::default(),
             clickhouse: ClickHouse::default(),
             connections: BTreeMap::new(),
+            restores: BTreeMap::new(),
             refused: BTreeSet::new(),
             calm: false,
             now: Duration::from_millis(START_MS as u64 + 120_000),

@@ -27,8 +27,8 @@ pub struct ModelStore {
 struct Lies {
     /// What was asked under a ticket.
     asked: BTreeMap<Ticket, Vec<Question>>,
-    /// Insert under a ticket: whose, and for a block where and how far.
-    inserted: BTreeMap<Ticket, (Source, Option<(Key, u64)>)>,
+    /// Blocks whose acknowledgement will be believed, under their tickets: whose, where and how far.
+    inserted: BTreeMap<Ticket, (Source, (Key, u64))>,
     /// How far inserts were acknowledged.
     believed: BTreeMap<(Source, Key), u64>,
     /// Blocks held back until their ledger row has gone out.
@@ -92,8 +92,8 @@ impl ModelStore {
                     self.bend_marks(question, marks);
                 }
             }
-            Answer::Inserted(Ok(())) if self.mutation == Mutation::BelieveSuccess => {
-                if let Some((source, Some((key, to)))) = inserted {
+            Answer::Inserted(Ok(())) => {
+                if let Some((source, (key, to))) = inserted {
                     self.lies.believed.insert((source, key), to);
                 }
             }
@@ -104,7 +104,7 @@ impl ModelStore {
     fn bend_marks(&mut self, question: &Question, marks: &mut Marks) {
         let locating = question.keys.is_empty() && question.recorded;
         match self.mutation {
-            Mutation::BelieveSuccess | Mutation::LedgerFirst => {
+            Mutation::BelieveSuccess | Mutation::ExpiredAtOnce | Mutation::LedgerFirst => {
                 for &key in &question.keys {
                     if let Some(&mark) = self.lies.believed.get(&(question.source.clone(), key)) {
                         let seen = marks.marks.entry(key).or_default();
@@ -142,11 +142,13 @@ impl Store for ModelStore {
     fn insert(&mut self, insert: Insert) -> Ticket {
         let (source, block) = match &insert.rows {
             Rows::Ledger(row) => (row.source.clone(), None),
-            Rows::Block(block) => (block.batch().source().clone(), Some((block.key(), block.batch().to()))),
+            Rows::Block(block) => {
+                let (events, rows) = block.events(&plans()[self.plan].plan);
+                (block.batch().source().clone(), Some((block.key(), events.offsets[rows.end - 1] + 1)))
+            }
         };
         match (self.mutation, block) {
             (Mutation::None, _) => return self.send(insert),
-            (Mutation::ExpiredUnsent, _) if self.is_expired(&insert) => return self.acknowledge(),
             (Mutation::LedgerFirst, Some((key, to))) => {
                 self.lies.believed.insert((source, key), to);
                 self.lies.held.push(insert);
@@ -154,13 +156,23 @@ impl Store for ModelStore {
             }
             _ => {}
         }
+        let believed = match self.mutation {
+            Mutation::BelieveSuccess => true,
+            Mutation::ExpiredAtOnce => self.is_expired(&insert),
+            _ => false,
+        };
         let ticket = self.send(insert);
-        self.lies.inserted.insert(ticket, (source, block));
+        if let Some(block) = block.filter(|_| believed) {
+            self.lies.inserted.insert(ticket, (source, block));
+        }
         ticket
     }
 
-    fn report(&mut self, _: Vec<(Source, i64)>) -> Ticket {
-        self.acknowledge()
+    fn report(&mut self, mut watermarks: Vec<(Source, i64)>) -> Ticket {
+        let shared = &mut *self.shared.borrow_mut();
+        shared.claim(self.client, &mut watermarks);
+        let connection = shared.dial(self.client);
+        shared.send(self.client, self.plan, connection, Body::Report(watermarks))
     }
 
     fn ids(&mut self, source: &Source, from: u64, to: u64) -> Ticket {

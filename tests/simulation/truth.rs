@@ -28,6 +28,14 @@ pub struct Judged {
     timestamp_ms: i64,
 }
 
+impl Judged {
+    /// Event time in milliseconds, no later than the record's timestamp if that has one.
+    fn capped_ms(&self) -> i64 {
+        let time_ms = self.micros / 1_000;
+        if self.timestamp_ms > 0 { time_ms.min(self.timestamp_ms) } else { time_ms }
+    }
+}
+
 /// The truth of one log.
 #[derive(Debug, Clone, Default)]
 pub struct Truth {
@@ -84,6 +92,12 @@ impl Truth {
         sums
     }
 
+    /// Greatest event time of the rows in `[from, to)`, milliseconds since 1970, none later than its record's timestamp.
+    pub fn greatest(&self, from: u64, to: u64) -> Option<i64> {
+        let range = self.offsets.iter().take(to as usize).skip(from as usize);
+        range.filter(|judged| matches!(judged.fate, Fate::Row { .. })).map(Judged::capped_ms).max()
+    }
+
     /// How many rows of `[from, to)` are late to a reader who began at `begun`.
     pub fn late(&self, begun: u64, from: u64, to: u64) -> u64 {
         let mut greatest: Option<i64> = None;
@@ -94,8 +108,7 @@ impl Truth {
             }
             let time_ms = judged.micros / 1_000;
             late += u64::from(offset as u64 >= from && greatest.is_some_and(|most| time_ms < most - LATENESS_MS));
-            let capped = if judged.timestamp_ms > 0 { time_ms.min(judged.timestamp_ms) } else { time_ms };
-            greatest = greatest.max(Some(capped));
+            greatest = greatest.max(Some(judged.capped_ms()));
         }
         late
     }

@@ -173,6 +173,7 @@ impl World {
             let shared = &mut *self.shared.borrow_mut();
             let plan = usize::from(shared.faults.second_plan && shared.rng.bool());
             let skew = SKEW.mul_f64(shared.rng.f64());
+            shared.restores.insert(client, shared.clickhouse.restores);
             shared.say(client, || format!("starts in place {index} with plan {plan}"));
             (shared.kafka.life, shared.clickhouse.restores, plan, skew)
         };
