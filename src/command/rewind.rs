@@ -413,7 +413,7 @@ impl Rewind<'_> {
         self.client.insert(SOURCES, &format!("claim/{}/{epoch}", self.log.topic), row.to_string()).await?;
         // No minute is complete until all is read again.
         let topic: Arc<str> = Arc::from(self.log.topic.as_str());
-        let source = |&partition| Source { epoch, topic: Arc::clone(&topic), partition };
+        let source = |&partition| Source { epoch, redrive: None, topic: Arc::clone(&topic), partition };
         Ok(self.client.enter_partitions(partitions.iter().map(source)).await?)
     }
 }

@@ -215,7 +215,7 @@ async fn prepare(settings: &Settings, plan: &Plan, endpoint: &Endpoint) -> Resul
         .await?;
         let topic: Arc<str> = Arc::from(topic.as_str());
         let numbers = 0..i32::try_from(found.partitions)?;
-        let sources = numbers.map(|partition| Source { epoch, topic: Arc::clone(&topic), partition });
+        let sources = numbers.map(|partition| Source { epoch, redrive: None, topic: Arc::clone(&topic), partition });
         let sources: Vec<Source> = sources.collect();
         patiently("ClickHouse", || async {
             match client.enter_partitions(sources.iter().cloned()).await {
