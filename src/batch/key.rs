@@ -19,6 +19,20 @@ pub struct Source {
     pub partition: i32,
 }
 
+impl Source {
+    /// Reads what [`Source`] is shown as; `None`: it is none.
+    pub fn parse(name: &str) -> Option<Source> {
+        let mut words = name.split('/');
+        let (life, topic, partition) = (words.next()?, words.next()?, words.next()?.parse().ok()?);
+        let (epoch, redrive) = match life.split_once('r') {
+            Some((epoch, run)) => (epoch, Some(run.parse().ok()?)),
+            None => (life, None),
+        };
+        let source = Source { epoch: epoch.parse().ok()?, redrive, topic: topic.into(), partition };
+        words.next().is_none().then_some(source)
+    }
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.epoch)?;
@@ -87,7 +101,12 @@ mod tests {
     fn a_source_is_named_by_its_life_topic_and_partition() {
         let log = Source { epoch: 2, redrive: None, topic: "t".into(), partition: 7 };
         assert_eq!(log.to_string(), "2/t/7");
-        assert_eq!(Source { redrive: Some(13), ..log }.to_string(), "2r13/t/7");
+        assert_eq!(Source { redrive: Some(13), ..log.clone() }.to_string(), "2r13/t/7");
+        assert_eq!(Source::parse("2/t/7"), Some(log.clone()));
+        assert_eq!(Source::parse("2r13/t/7"), Some(Source { redrive: Some(13), ..log }));
+        for none in ["", "2", "2/t", "2/t/x", "x/t/7", "2rx/t/7", "2r/t/7", "r3/t/7", "2/t/7/8", "-1/t/7", "2/t/"] {
+            assert_eq!(Source::parse(none), None, "{none}");
+        }
     }
 
     #[test]

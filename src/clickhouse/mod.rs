@@ -18,6 +18,7 @@ mod insert;
 mod marks;
 mod pace;
 pub mod rebuild;
+pub mod redrives;
 pub mod schema;
 pub mod sql;
 mod store;

@@ -39,6 +39,7 @@ use crate::config::{Settings, parse_duration};
 use crate::kafka::Observer;
 use crate::plan::{Plan, Table, TableKind};
 
+pub(in crate::command) use finding::thousands;
 pub use finding::{Finding, Kind, Minutes, Written};
 pub use kafka::Position;
 pub use record::Since;

@@ -5,6 +5,7 @@ mod check;
 mod completeness;
 mod files;
 mod guards;
+mod redrive;
 mod registry;
 mod rewind;
 #[path = "../shared/mod.rs"]
