@@ -123,7 +123,7 @@ pub async fn last(client: &Client) -> Result<u32, QueryError> {
 pub async fn unfinished(client: &Client) -> Result<Option<Run>, QueryError> {
     let sql = format!(
         "SELECT run, epoch, topic, any(p) AS plan FROM (SELECT run, epoch, toString(topic) AS topic, partition, \
-         toString(any(plan)) AS p, max(offset) + 1 AS upto FROM {} WHERE NOT duplicate GROUP BY run, epoch, topic, \
+         toString(any(plan)) AS p, max(offset) + 1 AS upto FROM {} WHERE NOT duplicate AND NOT taken_back GROUP BY run, epoch, topic, \
          partition) AS r LEFT JOIN (SELECT toString(source) AS source, max(`to`) AS end FROM {} GROUP BY source) AS l \
          ON {} = l.source WHERE l.end < r.upto GROUP BY run, epoch, topic ORDER BY run LIMIT 1",
         client.table(REDRIVES),
@@ -149,8 +149,8 @@ pub async fn head(client: &Client, run: u32) -> Result<Option<Run>, QueryError> 
 /// The server's error, or that it did not answer.
 pub async fn letters(client: &Client, run: u32) -> Result<Vec<Listed>, QueryError> {
     let sql = format!(
-        "SELECT partition, offset, toString(event) AS event, bytes, duplicate FROM {} WHERE run = {run} \
-         ORDER BY partition, offset",
+        "SELECT partition, offset, toString(event) AS event, bytes, duplicate FROM {} WHERE run = {run} AND NOT \
+         taken_back ORDER BY partition, offset",
         client.table(REDRIVES)
     );
     client.rows(&sql).await

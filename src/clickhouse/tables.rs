@@ -260,7 +260,8 @@ fn audits() -> TableDef {
     own(AUDITS, "what clean audits have proved", columns, &["audited_at"])
 }
 
-/// Not partitioned: a run is one insert, which lands whole or not at all.
+/// Not partitioned: a run is one insert, which lands whole or not at all. No row is ever deleted, so that no run has the
+/// number of one before.
 fn redrives(token_window: u64) -> TableDef {
     let columns = vec![
         ColumnSql::new(
@@ -276,6 +277,7 @@ fn redrives(token_window: u64) -> TableDef {
         ColumnSql::new("bytes", "UInt64", "length of its payload"),
         ColumnSql::new("duplicate", "Bool", "its event was there already, so it became no row"),
         ColumnSql::new("plan", "LowCardinality(String)", "hash of the plan that could read it; see the table plans"),
+        ColumnSql::new("taken_back", "Bool", "a rewind took its row back: it is listed no longer"),
         ColumnSql::new("listed_at", "DateTime64(3, 'UTC')", "when").with("DEFAULT now64(3)"),
     ];
     let order_by = ["run", "topic", "partition", "offset"];

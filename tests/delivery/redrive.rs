@@ -179,7 +179,8 @@ fn killed_anywhere_and_two_at_once_each_letter_goes_in_once() {
     scene.world.set("BATCH__ROWS", "150");
     let sent = scene.letters(&["--events", "6000", "--duplicates", "0.03", "--bad", "0.01", "--disorder", "20s"]);
     scene.mend();
-    for (hit, point) in (1..).zip(Point::ALL) {
+    for point in Point::ALL {
+        let hit = if point == Point::BlocksSent { 2 } else { 1 };
         let mut command = scene.world.command(&REDRIVE);
         let output = command.env(VARIABLE, format!("{}:{hit}:end", point.name())).output().unwrap();
         assert!(!output.status.success(), "it came to its end past {}: {}", point.name(), said(&output));
@@ -358,7 +359,7 @@ fn what_a_producer_sent_again_is_no_second_row_and_a_registry_is_waited_for() {
         "00000000-0000-0000-0000-000000000007",
         "(withheld: pii pseudonymize)",
         "bytes_read                   7",
-        "73 6f 6d 65 62 6f 64 79",
+        "73 6f 6d 65 62 6f",
     ] {
         assert!(shown.contains(expected), "{expected:?} is not in\n{shown}");
     }

@@ -38,6 +38,12 @@ pub enum Kind {
     MissingMark,
     /// Minutes of a rollup are not the sum of their raw rows.
     Minutes,
+    /// The rows of a run of `dead-letters redrive` are not those that it lists.
+    Redriven,
+    /// A dead letter is listed by two runs.
+    ListedTwice,
+    /// The ledger has a run that is not listed.
+    UnknownRun,
     /// The group committed offsets that the ledger has not got.
     Committed,
     /// The log deleted offsets before they were read.

@@ -93,7 +93,7 @@ pub(super) async fn page(
          r.duplicate AS duplicate FROM (SELECT `_offset` AS o, toUnixTimestamp64Milli(timestamp) AS t, toString(reason) AS \
          reason, hex(substring(payload, 1, 10)) AS header, toUInt64(length(payload)) AS bytes FROM {letters} WHERE {these} \
          AND `_offset` <= {last}) AS d LEFT JOIN (SELECT offset, run, duplicate FROM {redrives} WHERE topic = {} AND epoch = \
-         {epoch} AND partition = {partition} AND offset >= {from} AND offset <= {last}) AS r ON d.o = r.offset \
+         {epoch} AND partition = {partition} AND offset >= {from} AND offset <= {last} AND NOT taken_back) AS r ON d.o = r.offset \
          ORDER BY offset",
         literal(topic)
     );

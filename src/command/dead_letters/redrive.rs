@@ -108,12 +108,13 @@ struct Redrive<'a> {
 
 impl Redrive<'_> {
     async fn all(&self, mut lister: Lister<'_>, most: usize) -> Result<()> {
-        let (mut expected, mut letters) = (None, 0);
+        let (mut expected, mut letters, mut finished) = (None, 0, false);
         while letters < most {
             let last = redrives::last(&self.client).await.context("can't read redrives")?;
             if let Some(run) = redrives::unfinished(&self.client).await.context("can't read redrives")? {
                 println!("run {} was begun and is not finished: finishing it", run.run);
                 self.finish(&run).await?;
+                finished = true;
                 continue;
             }
             if expected.is_some_and(|expected| expected != last) {
@@ -133,6 +134,7 @@ impl Redrive<'_> {
         }
         say(&lister.tally, "are", "are counted");
         match letters {
+            0 if finished => println!("no other dead letter that was meant can be read now"),
             0 => println!("no dead letter that was meant can be read now; nothing to redrive"),
             _ => println!("done: {} letters", thousands(letters as u64)),
         }
@@ -235,7 +237,7 @@ fn gone(run: &Run, partition: i32, offset: u64) -> String {
     format!(
         "run {number} is not finished, and the dead letter {topic}/{partition}/{offset} that it lists is no longer in \
          dead_letters, which has expired or was deleted: it can't be written. To give up all letters of the run that are \
-         gone: ALTER TABLE redrives DELETE WHERE run = {number} AND (concat('{epoch}/', topic, '/', toString(partition)), \
+         gone: ALTER TABLE redrives UPDATE taken_back = true WHERE run = {number} AND (concat('{epoch}/', topic, '/', toString(partition)), \
          offset) NOT IN (SELECT toString(_source), _offset FROM dead_letters) SETTINGS mutations_sync = 2; then redrive \
          again, and audit"
     )

@@ -99,7 +99,7 @@ async fn find(client: &Client, place: &Place) -> Result<Vec<Row>, crate::clickho
          source, `_offset` AS offset, toUnixTimestamp64Milli(timestamp) AS timestamp_ms, toString(received_at) AS received, \
          toString(reason) AS reason, detail, hex(key) AS k, hex(payload) AS p FROM {} WHERE endsWith(`_source`, {}) AND \
          `_offset` = {offset}) AS d LEFT JOIN (SELECT concat(toString(epoch), '/', topic, '/', toString(partition)) AS source, \
-         offset, run, duplicate FROM {} WHERE topic = {} AND partition = {partition} AND offset = {offset}) AS r ON \
+         offset, run, duplicate FROM {} WHERE topic = {} AND partition = {partition} AND offset = {offset} AND NOT taken_back) AS r ON \
          d.source = r.source AND d.offset = r.offset ORDER BY source",
         client.table("dead_letters"),
         literal(&format!("/{topic}/{partition}")),
@@ -149,7 +149,7 @@ async fn now(reader: &mut Reader, letter: &Letter, place: &Place) -> String {
         Ok(row) => {
             let name = &reader.plan().types[row.event].event.name;
             let verdict = match row.judged {
-                Ok(()) => format!("now:       an event of the type {name}; `redrive` would write it:"),
+                Ok(()) => format!("now:       an event of the type {name}"),
                 Err(reason) => format!("now:       an event of the type {name}, but {}: {reason}", reason.name()),
             };
             format!("{verdict}\n{}", row.seen)
