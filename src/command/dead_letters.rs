@@ -27,9 +27,18 @@ mod reader;
 mod redrive;
 mod show;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use anyhow::Result;
 
+use super::load;
+use crate::clickhouse::{Catalog, Client, schema};
 use crate::config::Settings;
+use crate::plan::Plan;
+
+/// How long a question may take: some read all letters of a partition, or the ids of many rows.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What `highwater dead-letters` is asked for.
 #[derive(Debug, Clone, clap::Subcommand)]
@@ -77,4 +86,13 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<()> {
         Args::Show(args) => show::run(settings, args).await,
         Args::Redrive(args) => redrive::run(settings, args).await,
     }
+}
+
+/// The plan, and the database with the tables that it needs.
+async fn open(settings: &Settings) -> Result<(Arc<Plan>, Client)> {
+    let plan = load::plan(settings)?;
+    let client = Client::new(settings.endpoint()?);
+    let catalog = Catalog::new(&plan, &settings.tables(), client.database());
+    schema::check_tables(&client, &catalog).await?;
+    Ok((Arc::new(plan), client.with_timeout(PATIENCE)))
 }

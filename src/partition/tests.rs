@@ -348,3 +348,17 @@ fn a_refusal_stops_it_and_passing_errors_do_not() {
         assert_eq!((bench.partition.is_stopped(), bench.partition.done()), (stops, (!stops).then_some(1)));
     }
 }
+
+#[test]
+fn a_redrive_begins_at_its_first_letter_and_makes_no_second_letter_of_one() {
+    let mut bench = Bench::new(None, 0, 100, Some(60));
+    bench.partition = Partition::new(Source { epoch: 2, redrive: Some(7), topic: "t".into(), partition: 0 });
+    bench.run();
+    assert_eq!((bench.rows.clone(), bench.partition.done()), (vec![(LedgerKind::Start, 60, 60)], Some(60)));
+    assert_eq!(bench.tokens, ["2r7/t/0/ledger/new"]);
+    bench.end(60);
+    bench.noise(60);
+    bench.run();
+    assert!(bench.partition.is_stopped() && bench.rows.len() == 1, "{:?}", bench.rows);
+    assert_eq!(bench.partition.status().stopped, Some("unreadable"));
+}

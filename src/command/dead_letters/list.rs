@@ -1,7 +1,6 @@
 //! `highwater dead-letters list`: how many there are of each kind, what was redriven, and what could be read now.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -10,9 +9,8 @@ use super::filter::Filters;
 use super::letters::{self, Head, unhex};
 use super::reader::Reader;
 use crate::batch::{Reason, Source};
-use crate::clickhouse::{Catalog, Client, schema};
+use crate::clickhouse::Client;
 use crate::command::audit::thousands;
-use crate::command::load;
 use crate::config::Settings;
 use crate::event::wire::{self, Writer};
 use crate::plan::Plan;
@@ -54,10 +52,7 @@ struct Group {
 
 /// Prints the list.
 pub(super) async fn run(settings: &Settings, args: &Args) -> Result<()> {
-    let plan = Arc::new(load::plan(settings)?);
-    let client = Client::new(settings.endpoint()?);
-    let catalog = Catalog::new(&plan, &settings.tables(), client.database());
-    schema::check_tables(&client, &catalog).await?;
+    let (plan, client) = super::open(settings).await?;
     let condition = args.filters.sql(jiff::Timestamp::now().as_millisecond());
     let mut list = List { client, reader: Reader::new(settings, plan)?, groups: BTreeMap::new() };
     for source in letters::sources(&list.client, &args.filters).await.context("can't read dead_letters")? {

@@ -21,9 +21,8 @@ use super::log::{Fetch, LettersLog};
 use super::reader::Reader;
 use crate::batch::Source;
 use crate::clickhouse::redrives::{self, Listed, Run};
-use crate::clickhouse::{Catalog, ClickHouseStore, Client, schema};
+use crate::clickhouse::{ClickHouseStore, Client};
 use crate::command::audit::thousands;
-use crate::command::load;
 use crate::command::run::{Clock, tuning};
 use crate::config::Settings;
 use crate::partition::Partition;
@@ -54,10 +53,7 @@ pub struct Args {
 
 /// Redrives, or says what that would do.
 pub(super) async fn run(settings: &Settings, args: &Args) -> Result<()> {
-    let plan = Arc::new(load::plan(settings)?);
-    let client = Client::new(settings.endpoint()?);
-    let catalog = Catalog::new(&plan, &settings.tables(), client.database());
-    schema::check_tables(&client, &catalog).await?;
+    let (plan, client) = super::open(settings).await?;
     let now_ms = jiff::Timestamp::now().as_millisecond();
     let reader = Reader::new(settings, Arc::clone(&plan))?;
     let keep_days = settings.retention.dead_letters.0;

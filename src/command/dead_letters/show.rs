@@ -1,7 +1,5 @@
 //! `highwater dead-letters show`: one letter, whole.
 
-use std::sync::Arc;
-
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
@@ -9,11 +7,11 @@ use super::cell;
 use super::letters::{Letter, unhex};
 use super::reader::Reader;
 use crate::batch::Source;
+use crate::clickhouse::Client;
 use crate::clickhouse::sql::literal;
 use crate::clickhouse::tables::REDRIVES;
-use crate::clickhouse::{Catalog, Client, schema};
 use crate::columns::Columns;
-use crate::command::{UsageError, load};
+use crate::command::UsageError;
 use crate::config::Settings;
 use crate::event::EventType;
 use crate::event::wire::{self, Writer};
@@ -72,10 +70,7 @@ struct Row {
 /// Prints a letter; all of that place, where a topic had several lives.
 pub(super) async fn run(settings: &Settings, args: &Args) -> Result<()> {
     let place = Place::parse(&args.place)?;
-    let plan = Arc::new(load::plan(settings)?);
-    let client = Client::new(settings.endpoint()?);
-    let catalog = Catalog::new(&plan, &settings.tables(), client.database());
-    schema::check_tables(&client, &catalog).await?;
+    let (plan, client) = super::open(settings).await?;
     let rows = find(&client, &place).await.context("can't read dead_letters")?;
     let Place { topic, partition, offset } = &place;
     if rows.is_empty() {
