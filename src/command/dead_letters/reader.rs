@@ -10,12 +10,12 @@ use crate::columns::{Columns, Values};
 use crate::config::Settings;
 use crate::event::EventType;
 use crate::plan::Plan;
-use crate::ports::{Record, Registered};
+use crate::ports::Record;
 use crate::registry;
 use crate::telemetry::Outage;
 use crate::writers::{Opened, Writers};
 
-/// Between two questions for an id that the registry did not answer.
+/// Between two questions for one id.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Bytes of dictionaries that columns may keep between two letters.
 const SCRATCH: usize = 16 << 20;
@@ -91,7 +91,7 @@ impl Reader {
         record: &Record<'_>,
         look: impl Fn(&EventType, &Columns) -> T,
     ) -> Result<Row<T>, Reason> {
-        let first_seen = since_1970();
+        let (first_seen, mut asked) = (since_1970(), false);
         loop {
             let Reader { plan, writers, scratch, .. } = &mut *self;
             let id = match writers.open(plan, record, first_seen) {
@@ -113,11 +113,15 @@ impl Reader {
                     return Ok(Row { event: content.event, id: row.id, seen, judged });
                 }
             };
+            // It did not answer, or is given time to catch up with a letter that is only seconds old.
+            if std::mem::replace(&mut asked, true) {
+                tokio::time::sleep(PAUSE).await;
+            }
             self.learn(id).await;
         }
     }
 
-    /// Asks the registry what an id means. An answer that says nothing is asked for again, after a while.
+    /// Asks the registry what an id means.
     async fn learn(&mut self, id: u32) {
         let Some((client, outage)) = &mut self.registry else { return };
         let answer = client.schema(id).await;
@@ -125,14 +129,62 @@ impl Reader {
             Ok(_) => outage.passed(),
             Err(error) => outage.failed(error),
         }
-        let known = matches!(&answer, Ok(registered) if *registered != Registered::Missing);
         self.writers.answered(&self.plan, id, answer, since_1970());
-        if !known {
-            tokio::time::sleep(PAUSE).await;
-        }
     }
 }
 
 fn since_1970() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use crate::event::wire;
+    use crate::plan::{Limits, Sources};
+
+    const SCHEMA: &str = r#"{"type": "record", "name": "tick", "fields": [
+        {"name": "event_id", "type": "string", "highwater": {"role": "id"}},
+        {"name": "occurred_at", "type": {"type": "long", "logicalType": "timestamp-millis"}, "highwater": {"role": "time"}},
+        {"name": "app", "type": "string", "highwater": {"role": "dimension"}},
+        {"name": "environment", "type": "string", "highwater": {"role": "dimension"}}]}"#;
+
+    fn plan() -> Arc<Plan> {
+        let sources = Sources { schemas: vec![("tick.avsc".to_owned(), SCHEMA.to_owned())], ..Sources::default() };
+        let limits = Limits { horizon: 1, max_skew_ms: 1, max_age_ms: 1, lateness_ms: 1, max_series: 1 };
+        Arc::new(Plan::compile(&sources, limits).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_letter_is_an_event_or_what_it_is_not_and_leaves_nothing_behind() {
+        let plan = plan();
+        let fingerprint = plan.types[0].event.fingerprint;
+        let mut reader = Reader::of(Arc::clone(&plan), None);
+        let message = |fingerprint: u64, body: &[u8]| {
+            let mut payload = Vec::new();
+            wire::frame(fingerprint, body, &mut payload);
+            payload
+        };
+        // The id `a~`, 5 ms after 1970, and one letter each.
+        let body = b"\x04a~\x0a\x02x\x02y";
+        for (payload, timestamp_ms, expected) in [
+            (message(fingerprint, body), 5, Ok("617E")),
+            (message(fingerprint, body), 0, Ok("617E")),
+            (message(fingerprint, body), 9, Err("too_old")),
+            (message(fingerprint, body), 1, Err("in_the_future")),
+            (message(fingerprint, &body[..6]), 5, Err("truncated")),
+            (message(fingerprint + 1, body), 5, Err("unknown_schema")),
+            (b"\x00\x00\x00\x00\x07body".to_vec(), 5, Err("not_framed")),
+            (b"noise".to_vec(), 5, Err("not_framed")),
+            (Vec::new(), 5, Err("not_framed")),
+        ] {
+            let record =
+                Record { topic: "t", partition: 0, offset: 1, timestamp_ms, key: None, payload: Some(&payload) };
+            let read = reader.read(&record).await;
+            let read = read.as_ref().map(|event| event.hex.as_str()).map_err(Reason::name);
+            assert_eq!(read, expected, "{payload:02x?}");
+            assert!(reader.scratch.iter().all(Columns::is_empty));
+        }
+    }
 }

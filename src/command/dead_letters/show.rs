@@ -41,7 +41,7 @@ impl Place {
         let place = || {
             let [topic, partition, offset] = words[..] else { return None };
             let partition = partition.parse().ok().filter(|partition| *partition >= 0)?;
-            (!topic.is_empty()).then_some(())?;
+            (!topic.is_empty() && !topic.contains('/')).then_some(())?;
             Some(Place { topic: topic.to_owned(), partition, offset: offset.parse().ok()? })
         };
         place().ok_or_else(|| {
