@@ -270,7 +270,8 @@ impl Batch {
 
     /// What the ledger says of `[at, to)`, given the marks under which its rows were seen.
     pub fn ledger_row(&self, plan: &Plan, at: u64, marks: BTreeMap<Key, u64>) -> LedgerRow {
-        let empty = LedgerRow::empty(self.source.clone(), LedgerKind::Batch, at, self.to, plan.hash.clone());
+        let kind = if self.source.redrive.is_some() { LedgerKind::Redrive } else { LedgerKind::Batch };
+        let empty = LedgerRow::empty(self.source.clone(), kind, at, self.to, plan.hash.clone());
         let mut row = LedgerRow { events: self.events, horizon_cut: self.horizon_cut, marks, ..empty };
         for (key, columns) in &self.tables {
             let below = below(&columns.offsets, at);

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand, ValueEnum};
-use highwater::command::{UsageError, audit, check, generate, migrate, replay, rewind, run, schema};
+use highwater::command::{UsageError, audit, check, dead_letters, generate, migrate, replay, rewind, run, schema};
 use highwater::config::{self, ConfigError};
 use highwater::telemetry;
 
@@ -79,6 +79,12 @@ enum Command {
     #[command(after_help = "Examples:\n  highwater rewind usage-events --to 2026-11-20T08:00:00Z\n  \
         highwater rewind usage-events --partition 3 --to 120000 --yes")]
     Rewind(rewind::Args),
+    /// Look at the messages that could not be read, and write them once their schema is mended
+    ///
+    /// A message that can't be read costs one dead letter, whole, with the reason; nothing is lost by it. Here is what there
+    /// is, and the way back in.
+    #[command(subcommand)]
+    DeadLetters(dead_letters::Args),
     /// Send the lines of a CSV file as events, dated as they say
     ///
     /// The whole file is checked first; nothing is sent if anything is wrong. The same file (by its name and lines) gives
@@ -173,6 +179,7 @@ fn execute(cli: &Cli) -> Result<bool> {
             Command::Audit(args) => return audit::run(&settings, args).await,
             Command::Replay(args) => replay::run(&settings, args).await?,
             Command::Rewind(args) => rewind::run(&settings, args).await?,
+            Command::DeadLetters(args) => dead_letters::run(&settings, args).await?,
             Command::Generate(args) => generate::run(&settings, args).await?,
             Command::Check(_) | Command::Reference { .. } => {}
         }

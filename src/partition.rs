@@ -225,8 +225,10 @@ impl Partition {
             }
             self.finish_warming();
         }
-        if let State::Running(running) = &mut self.state {
-            running.record(terms, record, content);
+        if let State::Running(running) = &mut self.state
+            && let Err(stop) = running.record(terms, record, content)
+        {
+            self.stop(stop);
         }
         true
     }

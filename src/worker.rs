@@ -37,6 +37,8 @@ pub struct Settings {
 pub struct Worker<L, S, R = NoRegistry> {
     plan: Arc<Plan>,
     settings: Settings,
+    /// The run of `dead-letters redrive` that this is; `None`: it reads the log itself.
+    redrive: Option<u32>,
     log: L,
     store: S,
     meter: Arc<dyn Meter>,
@@ -81,6 +83,7 @@ impl<L: Log, S: Store, R: Registry> Worker<L, S, R> {
         Worker {
             plan,
             settings,
+            redrive: None,
             log,
             store,
             meter: Arc::new(()),
@@ -98,6 +101,14 @@ impl<L: Log, S: Store, R: Registry> Worker<L, S, R> {
     #[must_use]
     pub fn told_to(mut self, meter: Arc<dyn Meter>) -> Self {
         self.meter = meter;
+        self
+    }
+
+    /// Reads the dead letters of a run again, which `log` delivers: what it writes is that run's, and it says nothing of
+    /// how far event time has come.
+    #[must_use]
+    pub fn redriving(mut self, run: u32) -> Self {
+        self.redrive = Some(run);
         self
     }
 
@@ -154,7 +165,7 @@ impl<L: Log, S: Store, R: Registry> Worker<L, S, R> {
     }
 
     fn read(&mut self, now: Duration, wait: Duration) {
-        let Worker { plan, settings, writers, log, partitions, assignments, meter, .. } = self;
+        let Worker { plan, settings, redrive, writers, log, partitions, assignments, meter, .. } = self;
         let terms = Terms { plan, writers, tuning: &settings.tuning, now, meter: &**meter };
         log.poll(wait, &mut |event| match event {
             LogEvent::Record(record) => {
@@ -180,7 +191,8 @@ impl<L: Log, S: Store, R: Registry> Worker<L, S, R> {
                     };
                     tracing::debug!(topic = %name.topic, partition = name.partition, "assigned");
                     *assignments += 1;
-                    let source = Source { epoch, topic: Arc::clone(&name.topic), partition: name.partition };
+                    let (topic, partition) = (Arc::clone(&name.topic), name.partition);
+                    let source = Source { epoch, redrive: *redrive, topic, partition };
                     let partition = Partition::new(source);
                     let assigned = Assigned { serial: *assignments, partition, told: None, astray: false };
                     partitions.entry(name.topic).or_default().insert(name.partition, assigned);

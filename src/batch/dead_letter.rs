@@ -12,7 +12,8 @@ pub enum Reason {
     Frame(#[from] FrameError),
     /// Framed with a schema that is not among ours.
     #[error(
-        "no schema in the plan has the fingerprint {0:016x}; add its .avsc to the schemas, and read it again by `highwater rewind`"
+        "no schema in the plan has the fingerprint {0:016x}; add its .avsc to the schemas, then write it by `highwater \
+         dead-letters redrive`"
     )]
     UnknownSchema(u64),
     /// Framed with an id that the schema registry does not have.
@@ -20,8 +21,8 @@ pub enum Reason {
     UnknownId(u32),
     /// Written as an event type that is not among ours.
     #[error(
-        "the schema of the id {id} is of `{name}`, and no schema in the plan describes it; add its .avsc, and read it \
-         again by `highwater rewind`"
+        "the schema of the id {id} is of `{name}`, and no schema in the plan describes it; add its .avsc, then write it by \
+         `highwater dead-letters redrive`"
     )]
     UnknownType {
         /// The id in the schema registry.

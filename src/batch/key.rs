@@ -5,20 +5,41 @@ use std::sync::Arc;
 
 use crate::plan::TableId;
 
-/// A partition of a topic in one of its lives: `{epoch}/{topic}/{partition}`.
+/// A partition of a topic in one of its lives: `{epoch}/{topic}/{partition}`; or the dead letters of one that a run of
+/// `dead-letters redrive` reads again, under the offsets that they have: `{epoch}r{run}/{topic}/{partition}`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Source {
     /// Number of the topic's life, from the table `sources`.
     pub epoch: u32,
+    /// The run of `dead-letters redrive` that reads it; `None`: the log itself.
+    pub redrive: Option<u32>,
     /// Topic name.
     pub topic: Arc<str>,
     /// Partition number.
     pub partition: i32,
 }
 
+impl Source {
+    /// Reads what [`Source`] is shown as; `None`: it is none.
+    pub fn parse(name: &str) -> Option<Source> {
+        let mut words = name.split('/');
+        let (life, topic, partition) = (words.next()?, words.next()?, words.next()?.parse().ok()?);
+        let (epoch, redrive) = match life.split_once('r') {
+            Some((epoch, run)) => (epoch, Some(run.parse().ok()?)),
+            None => (life, None),
+        };
+        let source = Source { epoch: epoch.parse().ok()?, redrive, topic: topic.into(), partition };
+        words.next().is_none().then_some(source)
+    }
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}", self.epoch, self.topic, self.partition)
+        write!(f, "{}", self.epoch)?;
+        if let Some(run) = self.redrive {
+            write!(f, "r{run}")?;
+        }
+        write!(f, "/{}/{}", self.topic, self.partition)
     }
 }
 
@@ -75,6 +96,18 @@ pub struct Key {
 mod tests {
     use super::*;
     use jiff::{Timestamp, tz::TimeZone};
+
+    #[test]
+    fn a_source_is_named_by_its_life_topic_and_partition() {
+        let log = Source { epoch: 2, redrive: None, topic: "t".into(), partition: 7 };
+        assert_eq!(log.to_string(), "2/t/7");
+        assert_eq!(Source { redrive: Some(13), ..log.clone() }.to_string(), "2r13/t/7");
+        assert_eq!(Source::parse("2/t/7"), Some(log.clone()));
+        assert_eq!(Source::parse("2r13/t/7"), Some(Source { redrive: Some(13), ..log }));
+        for none in ["", "2", "2/t", "2/t/x", "x/t/7", "2rx/t/7", "2r/t/7", "r3/t/7", "2/t/7/8", "-1/t/7", "2/t/"] {
+            assert_eq!(Source::parse(none), None, "{none}");
+        }
+    }
 
     #[test]
     fn month_agrees_with_a_calendar() {

@@ -12,6 +12,8 @@ pub enum LedgerKind {
     Start,
     /// Its events were written.
     Batch,
+    /// Its events were dead letters, and were written by a run of `dead-letters redrive`.
+    Redrive,
     /// The log no longer had it.
     Lost,
 }
@@ -22,6 +24,7 @@ impl LedgerKind {
         match self {
             LedgerKind::Start => "start",
             LedgerKind::Batch => "batch",
+            LedgerKind::Redrive => "redrive",
             LedgerKind::Lost => "lost",
         }
     }

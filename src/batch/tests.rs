@@ -50,7 +50,7 @@ struct Bench {
 impl Bench {
     fn new(from: u64) -> Bench {
         let plan = plan();
-        let source = Source { epoch: 1, topic: "t".into(), partition: 0 };
+        let source = Source { epoch: 1, redrive: None, topic: "t".into(), partition: 0 };
         let window = Window::new(plan.limits.horizon);
         Bench { plan, batch: Batch::new(source, from, false), window, progress: Progress::default() }
     }

@@ -11,7 +11,7 @@ use super::sql::{ident, literal, literals, table};
 use super::tables::{LEDGER, LEDGER_ENDS, time_column};
 use super::{ddl, error::QueryError};
 use crate::batch::{Key, Month, Source};
-use crate::event::Kind;
+use crate::event::{EventType, Kind};
 use crate::plan::{Plan, TableId, TableKind};
 use crate::ports::{Connection, LedgerEnd, Marks, Question};
 
@@ -117,21 +117,30 @@ fn key(name: &str, plan: &Plan) -> Option<Key> {
     Some(key)
 }
 
-/// Asks for the ids of a source's raw rows with offsets in `[from, to)`: offset, event type, id in hexadecimal.
-pub(super) fn ids_question(source: &Source, from: u64, to: u64, plan: &Plan, database: &str) -> String {
-    let source = literal(&source.to_string());
-    let of_type = |(index, planned): (usize, &crate::plan::PlannedType)| {
-        let field = &planned.event.fields[planned.event.id];
-        let id = ident(&field.name);
+/// An event's id in hexadecimal, as an expression over its raw row.
+pub(super) fn id_hex(event: &EventType) -> String {
+    let field = &event.fields[event.id];
+    let id = ident(&field.name);
+    match field.kind {
         // A UUID's text without its dashes is its 128 bits.
-        let hex = match field.kind {
-            Kind::Uuid => format!("replaceAll(toString({id}), '-', '')"),
-            _ => format!("hex({id})"),
-        };
+        Kind::Uuid => format!("replaceAll(toString({id}), '-', '')"),
+        _ => format!("hex({id})"),
+    }
+}
+
+/// Asks for the ids of a source's raw rows with offsets in `[from, to)`, those of redriven letters included: offset, event
+/// type, id in hexadecimal.
+pub(super) fn ids_question(source: &Source, from: u64, to: u64, plan: &Plan, database: &str) -> String {
+    let Source { epoch, topic, partition, .. } = source;
+    let own = format!("`_source` = {}", literal(&source.to_string()));
+    let (life, place) = (literal(&format!("{epoch}r")), literal(&format!("/{topic}/{partition}")));
+    let redriven = format!("startsWith(`_source`, {life}) AND endsWith(`_source`, {place})");
+    let of_type = |(index, planned): (usize, &crate::plan::PlannedType)| {
         format!(
-            "SELECT `_offset` AS o, {index} AS kind, {hex} AS id FROM {} WHERE `_source` = {source} AND `_offset` >= {from} \
+            "SELECT `_offset` AS o, {index} AS kind, {hex} AS id FROM {} WHERE ({own} OR {redriven}) AND `_offset` >= {from} \
              AND `_offset` < {to}",
-            table(database, &planned.event.name)
+            table(database, &planned.event.name),
+            hex = id_hex(&planned.event)
         )
     };
     let parts: Vec<String> = plan.types.iter().enumerate().map(of_type).collect();

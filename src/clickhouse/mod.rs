@@ -19,6 +19,7 @@ mod insert;
 mod marks;
 mod pace;
 pub mod rebuild;
+pub mod redrives;
 pub mod schema;
 pub mod sql;
 mod store;

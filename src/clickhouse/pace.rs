@@ -72,7 +72,7 @@ mod tests {
     fn says_what_was_written_and_how_long_it_took() {
         let mut pace = Pace::new();
         assert_eq!(pace.line(), None);
-        let source = Source { epoch: 1, topic: "t".into(), partition: 0 };
+        let source = Source { epoch: 1, redrive: None, topic: "t".into(), partition: 0 };
         let mut row = LedgerRow::empty(source, LedgerKind::Batch, 0, 70, String::new());
         row.events = 70;
         for ms in 1..=100 {

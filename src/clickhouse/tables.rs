@@ -18,6 +18,8 @@ pub const WATERMARKS: &str = "watermarks";
 
 /// What audits have proved.
 pub const AUDITS: &str = "audits";
+/// Which dead letters were read again, and what each became.
+pub const REDRIVES: &str = "redrives";
 
 /// The least token window that is safe: parts per second × ten session time-outs.
 pub const LEAST_TOKEN_WINDOW: u64 = 10_000;
@@ -60,7 +62,7 @@ impl Catalog {
             TableKind::DeadLetters => dead_letters(&planned.name, retention.dead_letters_days, window),
         };
         let mut tables: Vec<TableDef> = plan.tables.iter().map(table).collect();
-        tables.extend([ledger(window), sources(window), plans(), watermarks(), audits()]);
+        tables.extend([ledger(window), sources(window), plans(), watermarks(), audits(), redrives(window)]);
         Catalog { tables, views: views::all(plan, database) }
     }
 }
@@ -70,10 +72,14 @@ pub fn time_column(event: &EventType) -> &str {
     &event.fields[event.time].name
 }
 
+/// What a source is called.
+const SOURCE: &str =
+    "epoch/topic/partition that the message came from; of a dead letter that run N redrove, epochrN/topic/partition";
+
 /// The columns by which a row tells where it came from.
 fn origin() -> [ColumnSql; 2] {
     [
-        ColumnSql::new("_source", "LowCardinality(String)", "epoch/topic/partition that the message came from"),
+        ColumnSql::new("_source", "LowCardinality(String)", SOURCE),
         ColumnSql::new("_offset", "UInt64", "its offset there").with("CODEC(Delta, ZSTD(1))"),
     ]
 }
@@ -179,7 +185,7 @@ fn own(name: &str, comment: &str, columns: Vec<ColumnSql>, order_by: &[&str]) ->
 fn ledger(token_window: u64) -> TableDef {
     let columns = vec![
         ColumnSql::new("source", "LowCardinality(String)", "epoch/topic/partition"),
-        ColumnSql::new("kind", "LowCardinality(String)", "start, batch, or lost: no longer in the log"),
+        ColumnSql::new("kind", "LowCardinality(String)", "start, batch, redrive, or lost: no longer in the log"),
         ColumnSql::new("from", "UInt64", "first offset"),
         ColumnSql::new("to", "UInt64", "one past the last offset"),
         ColumnSql::new("events", "UInt64", "messages read: rows + dead letters + duplicates"),
@@ -252,4 +258,30 @@ fn audits() -> TableDef {
         ColumnSql::new("plan", "LowCardinality(String)", "hash of the plan whose tables it checked"),
     ];
     own(AUDITS, "what clean audits have proved", columns, &["audited_at"])
+}
+
+/// Not partitioned: a run is one insert, which lands whole or not at all. No row is ever deleted, so that no run has the
+/// number of one before.
+fn redrives(token_window: u64) -> TableDef {
+    let columns = vec![
+        ColumnSql::new(
+            "run",
+            "UInt32",
+            "the run that redrove it; its rows are those of the source epochrRUN/topic/partition",
+        ),
+        ColumnSql::new("epoch", "UInt32", "which of the topic's lives the letter is of"),
+        ColumnSql::new("topic", "LowCardinality(String)", "topic name"),
+        ColumnSql::new("partition", "Int32", "partition number"),
+        ColumnSql::new("offset", "UInt64", "the letter's offset").with("CODEC(Delta, ZSTD(1))"),
+        ColumnSql::new("event", "LowCardinality(String)", "the event type that it was read as"),
+        ColumnSql::new("bytes", "UInt64", "length of its payload"),
+        ColumnSql::new("duplicate", "Bool", "its event was there already, so it became no row"),
+        ColumnSql::new("plan", "LowCardinality(String)", "hash of the plan that could read it; see the table plans"),
+        ColumnSql::new("taken_back", "Bool", "a rewind took its row back: it is listed no longer"),
+        ColumnSql::new("listed_at", "DateTime64(3, 'UTC')", "when").with("DEFAULT now64(3)"),
+    ];
+    let order_by = ["run", "topic", "partition", "offset"];
+    let mut def = own(REDRIVES, "dead letters that were read again, and what each became", columns, &order_by);
+    def.token_window = token_window;
+    def
 }

@@ -11,6 +11,7 @@
 //! | `places` | what stands beyond the ledger's end, and who is at it |
 //! | `marks` | the marks that the ledger saw against the marker rows of rollups |
 //! | `rollups`, `minutes`, `plans` | rollups against raw rows; who wrote what differs |
+//! | `redrives` | the lists of redriven dead letters against the ledger and the rows |
 //! | `kafka` | the ledger's end against the log and the group's commits |
 //! | `record` | what was proved, for the next audit |
 
@@ -22,6 +23,7 @@ mod minutes;
 mod places;
 mod plans;
 mod record;
+mod redrives;
 mod report;
 mod rollups;
 mod rows;
@@ -39,6 +41,7 @@ use crate::config::{Settings, parse_duration};
 use crate::kafka::Observer;
 use crate::plan::{Plan, Table, TableKind};
 
+pub(in crate::command) use finding::thousands;
 pub use finding::{Finding, Kind, Minutes, Written};
 pub use kafka::Position;
 pub use record::Since;
@@ -201,6 +204,7 @@ pub async fn audit(
     audit.ledger(changed).await.context("can't check the ledger")?;
     audit.rows().await.context("can't hold the ledger against the rows")?;
     audit.marks().await.context("can't hold the ledger against the rollups' marks")?;
+    audit.redrives().await.context("can't hold redriven dead letters against their lists")?;
     audit.ahead().await.context("can't look for rows beyond the ledger")?;
     audit.rollups().await.context("can't hold the rollups against the rows")?;
     if has_record && audit.proves() {

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod check;
 mod datum;
+pub mod dead_letters;
 mod framing;
 pub mod generate;
 pub mod load;

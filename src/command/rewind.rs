@@ -2,8 +2,12 @@
 //!
 //! The rows are deleted, the minutes that they were in are computed anew from the rows that stay, and the topic begins a
 //! new epoch there. A writer that was forgotten somewhere can still write only under the old epoch's name, where the audit
-//! finds it. The order of the steps is such that the tables may be left between any two of them: the ledger ends earlier
+//! finds it. Letters of what is read again that were redriven are taken back before anything else, so that none is counted
+//! beside its message. The order of the steps is such that the tables may be left between any two of them: the ledger ends earlier
 //! first, and whatever is still there of a table carries its mark, so that workers would write only what is missing.
+
+mod cut;
+mod redriven;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,17 +17,18 @@ use anyhow::{Context, Result, bail, ensure};
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use crate::batch::Month;
 use crate::batch::Source;
-use crate::clickhouse::sql::{ident, literal, literals};
-use crate::clickhouse::tables::{AUDITS, LEDGER, SOURCES, time_column};
-use crate::clickhouse::{Catalog, Client, QueryError, last_epoch, rebuild, schema};
+use crate::clickhouse::sql::{literal, literals};
+use crate::clickhouse::tables::{AUDITS, LEDGER, SOURCES};
+use crate::clickhouse::{Catalog, Client, last_epoch, schema};
 use crate::command::{UsageError, load};
 use crate::config::Settings;
 use crate::kafka::Observer;
-use crate::plan::{Plan, Table, TableKind};
+use crate::plan::Plan;
 use crate::ports::{Bounds, TopicPartition};
-use crate::rollup::Rollup;
+
+use cut::{Cut, TakeBack};
+use redriven::Redriven;
 
 /// How long Kafka may take for an answer.
 const KAFKA_PATIENCE: Duration = Duration::from_secs(10);
@@ -145,7 +150,8 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<()> {
         println!("nothing is written beyond {}; nothing to take back", args.to);
         return Ok(());
     }
-    let rewind = Rewind { client, plan: &plan, log: &log, targets };
+    let redriven = Redriven::find(&client, &log, &targets).await?;
+    let rewind = Rewind { client, plan: &plan, log: &log, targets, redriven };
     rewind.explain().await?;
     if !args.yes {
         println!("nothing was changed. Stop all replicas, then do it with --yes");
@@ -229,37 +235,18 @@ struct Rewind<'a> {
     plan: &'a Plan,
     log: &'a Log,
     targets: Vec<Target>,
+    redriven: Redriven,
 }
 
 impl Rewind<'_> {
-    /// Holds for the rows that are taken back.
-    fn condition(&self) -> String {
-        let of = |target: &Target| {
-            format!("(`_source` IN ({}) AND `_offset` >= {})", self.log.sources(target.partition), target.at)
-        };
-        format!("({})", self.targets.iter().map(of).collect::<Vec<_>>().join(" OR "))
+    /// What is taken back of the log.
+    fn of_log(&self) -> Vec<Cut> {
+        let of = |target: &Target| Cut { sources: self.log.sources(target.partition), at: target.at };
+        self.targets.iter().map(of).collect()
     }
 
-    /// Holds for the rows of the ledger that are taken back.
-    fn ledger_rows(&self) -> String {
-        let of = |target: &Target| {
-            format!("(source IN ({}) AND `from` >= {})", self.log.sources(target.partition), target.at)
-        };
-        self.targets.iter().map(of).collect::<Vec<_>>().join(" OR ")
-    }
-
-    fn rollups(&self) -> impl Iterator<Item = (&Rollup, &Table)> {
-        self.plan.tables.iter().filter_map(|table| match table.kind {
-            TableKind::Rollup(index) => Some((&self.plan.rollups[index], table)),
-            TableKind::Raw(_) | TableKind::DeadLetters => None,
-        })
-    }
-
-    /// The minutes of a rollup that lose rows, as a subquery.
-    fn minutes(&self, rollup: &Rollup) -> String {
-        let event = &self.plan.types[rollup.event].event;
-        let (time, raw) = (ident(time_column(event)), self.client.table(&event.name));
-        format!("SELECT DISTINCT toStartOfMinute({time}) AS m FROM {raw} WHERE {}", self.condition())
+    fn take_back(&self, cuts: Vec<Cut>) -> TakeBack<'_> {
+        TakeBack { client: &self.client, plan: self.plan, cuts }
     }
 
     /// Says what will be done, and that it can be.
@@ -267,117 +254,24 @@ impl Rewind<'_> {
         for target in &self.targets {
             println!("{}/{}: from offset {} back to {}", self.log.topic, target.partition, target.end, target.at);
         }
-        for table in self.plan.tables.iter().filter(|table| !matches!(table.kind, TableKind::Rollup(_))) {
-            let sql = format!("SELECT count() AS n FROM {} WHERE {}", self.client.table(&table.name), self.condition());
-            let there = self.number(&sql).await?;
-            println!("{}: {there} rows to delete", table.name);
-            let (ledger, name) = (self.client.table(LEDGER), literal(&table.name));
-            let known = format!("SELECT sum(rows[{name}]) AS n FROM {ledger} WHERE {}", self.ledger_rows());
-            let known = self.number(&known).await?;
-            ensure!(
-                known <= there,
-                "{}: the ledger has {known} rows of what would be read again, and only {there} are there (has retention taken \
-                 some?): the minutes they were in could not be computed anew. Rewind to a later place",
-                table.name
-            );
-        }
-        for (rollup, _) in self.rollups() {
-            let event = &self.plan.types[rollup.event].event;
-            let (time, raw) = (ident(time_column(event)), self.client.table(&event.name));
-            let (view, minutes) = (self.client.table(&rollup.name), self.minutes(rollup));
-            let known = self.number(&format!("SELECT sum(count) AS n FROM {view} WHERE minute IN ({minutes})")).await?;
-            let there = format!("SELECT count() AS n FROM {raw} WHERE toStartOfMinute({time}) IN ({minutes})");
-            let there = self.number(&there).await?;
-            ensure!(
-                known <= there,
-                "{}: {known} events are counted in the minutes to compute anew, and only {there} of their rows are there (has \
-                 retention taken some?): numbers would be lost. Rewind to a later place",
-                rollup.name
-            );
-            let minutes = self.number(&format!("SELECT count() AS n FROM ({minutes})")).await?;
-            println!("{}: {minutes} minutes to compute anew", rollup.name);
-        }
+        self.redriven.explain(&self.client).await?;
+        let all = self.of_log().into_iter().chain(self.redriven.cuts()).collect();
+        self.take_back(all).explain().await?;
         println!("then the next epoch of {} begins there", self.log.topic);
         Ok(())
     }
 
-    async fn number(&self, sql: &str) -> Result<u64, QueryError> {
-        #[derive(Deserialize)]
-        struct Number {
-            n: u64,
-        }
-        Ok(self.client.rows::<Number>(sql).await?.first().map_or(0, |row| row.n))
-    }
-
     async fn execute(&self, partitions: &[i32]) -> Result<()> {
         // What audits have proved of the rows is proved no longer.
-        self.delete(AUDITS, "true").await?;
-        self.delete(LEDGER, &self.ledger_rows()).await?;
-        for (rollup, table) in self.rollups() {
-            self.compute_anew(rollup, table).await.with_context(|| format!("computing {} anew", rollup.name))?;
+        cut::delete(&self.client, AUDITS, "true").await?;
+        let redriven = self.redriven.cuts();
+        if !redriven.is_empty() {
+            self.take_back(redriven).execute().await?;
+            self.redriven.forget(&self.client).await?;
         }
-        for table in self.plan.tables.iter().filter(|table| !matches!(table.kind, TableKind::Rollup(_))) {
-            self.delete(&table.name, &self.condition()).await?;
-        }
+        self.take_back(self.of_log()).execute().await?;
         self.begin_epoch(partitions).await?;
         println!("done; `highwater run` reads on from there");
-        Ok(())
-    }
-
-    async fn delete(&self, table: &str, condition: &str) -> Result<()> {
-        println!("deleting from {table}");
-        let table = self.client.table(table);
-        let sql = format!("ALTER TABLE {table} DELETE WHERE {condition} SETTINGS mutations_sync = 2");
-        Ok(self.client.execute(&sql).await?)
-    }
-
-    /// Month by month: the rows of other minutes, those of the touched minutes computed anew, and the marks that stay, in
-    /// a table aside that then takes the month's place.
-    async fn compute_anew(&self, rollup: &Rollup, parts: &Table) -> Result<()> {
-        #[derive(Deserialize)]
-        struct Touched {
-            month: u32,
-        }
-        let (minutes, rewound) = (self.minutes(rollup), self.condition());
-        let months = format!("SELECT DISTINCT toYYYYMM(m, 'UTC') AS month FROM ({minutes}) ORDER BY month");
-        let event = &self.plan.types[rollup.event].event;
-        let (table, time) = (self.client.table(&parts.name), ident(time_column(event)));
-        let aside = self.client.table(&format!("{}_aside", parts.name));
-        let columns = rollup.part_columns().iter().map(|part| ident(&part.def.name)).collect::<Vec<_>>().join(", ");
-        for Touched { month } in self.client.rows::<Touched>(&months).await? {
-            println!("computing {} of {month} anew", rollup.name);
-            let run = async |sql: String| self.client.execute(&sql).await;
-            run(format!("DROP TABLE IF EXISTS {aside}")).await?;
-            run(format!("CREATE TABLE {aside} AS {table}")).await?;
-            let sources =
-                self.targets.iter().map(|target| self.log.sources(target.partition)).collect::<Vec<_>>().join(", ");
-            run(format!(
-                "INSERT INTO {aside} ({columns}) SELECT {columns} FROM {table} WHERE toYYYYMM(minute, 'UTC') = {month} AND \
-                 if(`_source` = '', minute NOT IN ({minutes}), `_source` NOT IN ({sources}))"
-            ))
-            .await?;
-            // The marks of what is rewound are those that the rows of the ledger saw that stay.
-            run(format!(
-                "INSERT INTO {aside} (minute, `_source`, `_through`) SELECT toDateTime({}, 'UTC'), source, \
-                 max(marks[{}]) AS mark FROM {} WHERE source IN ({sources}) GROUP BY source HAVING mark > 0",
-                Month(month).start_seconds(),
-                literal(&format!("{}/{month}", parts.name)),
-                self.client.table(LEDGER)
-            ))
-            .await?;
-            let stay = format!(
-                "toYYYYMM({time}, 'UTC') = {month} AND toStartOfMinute({time}) IN ({minutes}) AND NOT {rewound}"
-            );
-            let anew = rebuild::select(self.plan, rollup, self.client.database(), &stay);
-            run(format!("INSERT INTO {aside} ({columns}) {anew}")).await?;
-            // A month of which nothing stays can't be replaced by nothing.
-            let replace = match self.number(&format!("SELECT count() AS n FROM {aside}")).await? {
-                0 => format!("ALTER TABLE {table} DROP PARTITION {month}"),
-                _ => format!("ALTER TABLE {table} REPLACE PARTITION {month} FROM {aside}"),
-            };
-            run(replace).await?;
-            run(format!("DROP TABLE {aside}")).await?;
-        }
         Ok(())
     }
 
@@ -413,7 +307,7 @@ impl Rewind<'_> {
         self.client.insert(SOURCES, &format!("claim/{}/{epoch}", self.log.topic), row.to_string()).await?;
         // No minute is complete until all is read again.
         let topic: Arc<str> = Arc::from(self.log.topic.as_str());
-        let source = |&partition| Source { epoch, topic: Arc::clone(&topic), partition };
+        let source = |&partition| Source { epoch, redrive: None, topic: Arc::clone(&topic), partition };
         Ok(self.client.enter_partitions(partitions.iter().map(source)).await?)
     }
 }

@@ -72,17 +72,7 @@ pub async fn run(settings: &Settings) -> Result<()> {
         "consuming {} into {endpoint:?}",
         types(&plan)
     );
-    let tuning = Tuning {
-        seal_after: settings.batch.interval,
-        seal_events: settings.batch.rows,
-        seal_bytes: usize::try_from(settings.batch.bytes.0)?,
-        insert_timeout: settings.clickhouse.insert_timeout,
-        keep_events: settings.retention.raw.duration(),
-        lost: match settings.kafka.on_loss {
-            OnLoss::Record => Lost::Record,
-            OnLoss::Stop => Lost::Stop,
-        },
-    };
+    let tuning = tuning(settings)?;
     let memory = usize::try_from(settings.memory.limit.0)? / workers;
     let epochs = claims.iter().map(|(topic, claim)| (Arc::clone(topic), claim.epoch)).collect();
     let identities: BTreeMap<_, _> = claims.into_iter().map(|(topic, claim)| (topic, claim.identity)).collect();
@@ -110,6 +100,21 @@ pub async fn run(settings: &Settings) -> Result<()> {
     ended?;
     tracing::info!("stopped; all that was read is written and committed, or will be read again");
     Ok(())
+}
+
+/// When batches are sealed, and how patient their delivery is.
+pub(super) fn tuning(settings: &Settings) -> Result<Tuning> {
+    Ok(Tuning {
+        seal_after: settings.batch.interval,
+        seal_events: settings.batch.rows,
+        seal_bytes: usize::try_from(settings.batch.bytes.0)?,
+        insert_timeout: settings.clickhouse.insert_timeout,
+        keep_events: settings.retention.raw.duration(),
+        lost: match settings.kafka.on_loss {
+            OnLoss::Record => Lost::Record,
+            OnLoss::Stop => Lost::Stop,
+        },
+    })
 }
 
 fn types(plan: &Plan) -> String {
@@ -155,18 +160,18 @@ fn spawn<R: Registry + Send + 'static>(
 }
 
 /// Time since 1970 that never goes back: the system's clock at the start, and what has passed since.
-struct Clock {
+pub(super) struct Clock {
     begun: Duration,
     since: Instant,
 }
 
 impl Clock {
-    fn new() -> Clock {
+    pub(super) fn new() -> Clock {
         let begun = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Clock { begun, since: Instant::now() }
     }
 
-    fn now(&self) -> Duration {
+    pub(super) fn now(&self) -> Duration {
         self.begun + self.since.elapsed()
     }
 }
@@ -226,7 +231,7 @@ async fn prepare(settings: &Settings, plan: &Plan, endpoint: &Endpoint) -> Resul
         .await?;
         let topic: Arc<str> = Arc::from(topic.as_str());
         let numbers = 0..i32::try_from(found.partitions)?;
-        let sources = numbers.map(|partition| Source { epoch, topic: Arc::clone(&topic), partition });
+        let sources = numbers.map(|partition| Source { epoch, redrive: None, topic: Arc::clone(&topic), partition });
         let sources: Vec<Source> = sources.collect();
         patiently("ClickHouse", || async {
             match client.enter_partitions(sources.iter().cloned()).await {

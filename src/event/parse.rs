@@ -10,8 +10,8 @@ use super::kind::{Kind, without_null};
 use super::schema::{COST_COLUMN, EventType, Field, Price, Role};
 
 /// Tables that are no event type's.
-pub const RESERVED_TABLES: [&str; 8] =
-    ["ledger", "watermarks", "completeness", "sources", "plans", "dead_letters", "alerts", "audits"];
+pub const RESERVED_TABLES: [&str; 9] =
+    ["ledger", "watermarks", "completeness", "sources", "plans", "dead_letters", "redrives", "alerts", "audits"];
 
 /// The fields that every event has: name, role, and how to write them.
 const REQUIRED: [(&str, Role, &str); 4] = [

@@ -213,8 +213,8 @@ impl Locate {
         }
         let Some(end) = ledger.end else {
             // The one time that a committed offset is believed; and not in a later life of the topic, for the commit may
-            // well be of the life before.
-            let committed = bounds.committed.filter(|_| source.epoch <= 1);
+            // well be of the life before. A redrive's log is its own, and commits where its first letter is.
+            let committed = bounds.committed.filter(|_| source.epoch <= 1 || source.redrive.is_some());
             let at = committed.unwrap_or(bounds.start).max(bounds.start).min(bounds.end.max(bounds.start));
             if let Some(committed) = committed.filter(|&committed| committed != at) {
                 tracing::warn!(

@@ -110,15 +110,26 @@ impl Running {
         }
     }
 
-    pub(super) fn record(&mut self, terms: Terms<'_>, record: &Record<'_>, content: Result<Content<'_>, Reason>) {
+    pub(super) fn record(
+        &mut self,
+        terms: Terms<'_>,
+        record: &Record<'_>,
+        content: Result<Content<'_>, Reason>,
+    ) -> Result<(), Stop> {
         if record.offset < self.open.to() {
-            return; // delivered before a restart of the fetch: taken in already
+            return Ok(()); // delivered before a restart of the fetch: taken in already
         }
         self.watermark.record();
         if self.open.is_empty() {
             self.opened_at = terms.now;
         }
         self.open.push(terms.plan, record, content, &mut self.window, &mut self.progress);
+        // What is redriven is a dead letter already: it must not become a second one.
+        let second = self.source.redrive.and_then(|_| {
+            let letters = self.open.dead_letters(terms.plan, record.offset);
+            letters.into_keys().next().map(str::to_owned)
+        });
+        second.map_or(Ok(()), |reason| Err(Stop::Unreadable { offset: record.offset, reason }))
     }
 
     /// The log delivers nothing below `offset` any more: the ledger follows over the gap. Else retention, which takes

@@ -40,6 +40,18 @@ pub enum Stop {
         /// Where it ended before.
         before: u64,
     },
+    /// A letter that a redrive set out to write can't be read any more.
+    #[error(
+        "the dead letter at offset {offset} can't be read as it could when this redrive began ({reason}): schemas, limits or \
+         the schema registry have changed since. Nothing of it was written and no letter is lost; put them back (the table \
+         plans has what each plan was made of), then redrive again"
+    )]
+    Unreadable {
+        /// Its offset.
+        offset: u64,
+        /// Why not, as it would be named in `dead_letters`.
+        reason: String,
+    },
     /// The server refuses for good.
     #[error("ClickHouse refuses {what} for good: {error}; mend the cause, then restart")]
     Refused {
@@ -58,6 +70,7 @@ impl Stop {
             Stop::LogEndsEarlier { .. } => "log_ends_earlier",
             Stop::OtherTopic(_) => "other_topic",
             Stop::LedgerWentBack { .. } => "ledger_went_back",
+            Stop::Unreadable { .. } => "unreadable",
             Stop::Refused { .. } => "refused",
         }
     }
@@ -85,6 +98,7 @@ mod tests {
             Stop::LogEndsEarlier { ledger: 2, end: 1 },
             Stop::OtherTopic("the topic t is another one than when it was claimed".to_owned()),
             Stop::LedgerWentBack { end: None, before: 1 },
+            Stop::Unreadable { offset: 1, reason: text() },
             Stop::Refused { what: text(), error: text() },
         ];
         for reason in reasons {
@@ -94,6 +108,7 @@ mod tests {
                 | Stop::LogEndsEarlier { .. }
                 | Stop::OtherTopic(_)
                 | Stop::LedgerWentBack { .. }
+                | Stop::Unreadable { .. }
                 | Stop::Refused { .. } => {}
             }
             let said = reason.to_string();

@@ -75,7 +75,7 @@ impl Bench {
             writers: Writers::default(),
             tuning,
             now: second * 1_000,
-            partition: Partition::new(Source { epoch: 1, topic: "t".into(), partition: 0 }),
+            partition: Partition::new(Source { epoch: 1, redrive: None, topic: "t".into(), partition: 0 }),
             ledger,
             bounds: Ok(Bounds { start, end, committed }),
             ids: Ok(Vec::new()),
@@ -179,7 +179,7 @@ fn the_first_start_believes_the_commit_and_says_so_in_the_ledger() {
 #[test]
 fn a_later_life_of_a_topic_begins_at_its_start_whatever_was_committed_in_an_earlier() {
     let mut bench = Bench::new(None, 20, 100, Some(60));
-    bench.partition = Partition::new(Source { epoch: 2, topic: "t".into(), partition: 0 });
+    bench.partition = Partition::new(Source { epoch: 2, redrive: None, topic: "t".into(), partition: 0 });
     bench.run();
     assert_eq!(bench.rows, vec![(LedgerKind::Start, 20, 20)]);
 }
@@ -347,4 +347,18 @@ fn a_refusal_stops_it_and_passing_errors_do_not() {
         bench.run();
         assert_eq!((bench.partition.is_stopped(), bench.partition.done()), (stops, (!stops).then_some(1)));
     }
+}
+
+#[test]
+fn a_redrive_begins_at_its_first_letter_and_makes_no_second_letter_of_one() {
+    let mut bench = Bench::new(None, 0, 100, Some(60));
+    bench.partition = Partition::new(Source { epoch: 2, redrive: Some(7), topic: "t".into(), partition: 0 });
+    bench.run();
+    assert_eq!((bench.rows.clone(), bench.partition.done()), (vec![(LedgerKind::Start, 60, 60)], Some(60)));
+    assert_eq!(bench.tokens, ["2r7/t/0/ledger/new"]);
+    bench.end(60);
+    bench.noise(60);
+    bench.run();
+    assert!(bench.partition.is_stopped() && bench.rows.len() == 1, "{:?}", bench.rows);
+    assert_eq!(bench.partition.status().stopped, Some("unreadable"));
 }

@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn one_line_a_minute_for_each_reason_with_the_first_as_example() {
         let letters = DeadLetters::default();
-        let source = |partition| Source { epoch: 1, topic: "t".into(), partition };
+        let source = |partition| Source { epoch: 1, redrive: None, topic: "t".into(), partition };
         let second = Duration::from_secs;
         let told = |now, all| {
             let told = letters.take(second(now), all);

@@ -208,7 +208,7 @@ impl Bench {
         let Worker { partitions, assignments, .. } = &mut self.worker;
         for partition in 0..self.shared.borrow().logs.len() as i32 {
             *assignments += 1;
-            let source = Source { epoch: 1, topic: "t".into(), partition };
+            let source = Source { epoch: 1, redrive: None, topic: "t".into(), partition };
             let assigned =
                 Assigned { serial: *assignments, partition: Partition::new(source), told: None, astray: false };
             partitions.entry("t".into()).or_default().insert(partition, assigned);

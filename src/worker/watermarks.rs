@@ -23,7 +23,7 @@ pub(super) struct Reports {
 impl<L: Log, S: Store, R: Registry> Worker<L, S, R> {
     /// Stores the watermarks that have moved, if it is time to.
     pub(super) fn report(&mut self, now: Duration) {
-        if now < self.reports.due || self.reports.waiting.is_some() {
+        if self.redrive.is_some() || now < self.reports.due || self.reports.waiting.is_some() {
             return;
         }
         self.reports.due = now + EVERY;

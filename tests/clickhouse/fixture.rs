@@ -132,7 +132,7 @@ fn message(plan: &Plan, index: usize, value: Value) -> Vec<u8> {
 }
 
 pub fn source(partition: i32) -> Source {
-    Source { epoch: 1, topic: "events".into(), partition }
+    Source { epoch: 1, redrive: None, topic: "events".into(), partition }
 }
 
 /// A batch of messages at consecutive offsets from `from` on, each with its record's timestamp in microseconds.

@@ -21,7 +21,7 @@ impl Db {
 }
 
 fn other(epoch: u32, topic: &str) -> Source {
-    Source { epoch, topic: topic.into(), partition: 0 }
+    Source { epoch, redrive: None, topic: topic.into(), partition: 0 }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,7 @@ mod completeness;
 mod files;
 mod guards;
 mod references;
+mod redrive;
 mod registry;
 mod rewind;
 #[path = "../shared/mod.rs"]

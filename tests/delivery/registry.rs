@@ -26,13 +26,13 @@ const CACHE_LOOKUP: &str = r#"{"type": "record", "name": "cache_lookup", "namesp
 
 /// A way to the registry that can be shut. A registry that forgot its schemas when it was killed is let in again only when
 /// it has them back, as one with a disk would have.
-struct Gate {
-    url: String,
-    open: Arc<AtomicBool>,
+pub struct Gate {
+    pub url: String,
+    pub open: Arc<AtomicBool>,
 }
 
 impl Gate {
-    fn before(url: &str) -> Gate {
+    pub fn before(url: &str) -> Gate {
         let (target, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/{path}", listener.local_addr().unwrap());

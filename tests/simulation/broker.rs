@@ -107,7 +107,7 @@ impl Shared {
         let id = self.kafka.source(partition);
         let Some(start) = self.kafka.partitions.get(partition).map(|log| log.start) else { return };
         let Some(end) = self.clickhouse.data.end(id).filter(|&end| end < start) else { return };
-        let source = Source { epoch: id.epoch, topic: TOPIC.into(), partition: id.partition };
+        let source = Source { epoch: id.epoch, redrive: None, topic: TOPIC.into(), partition: id.partition };
         if !self.claim_token(LEDGER, &format!("{source}/ledger/{end}")) {
             return;
         }

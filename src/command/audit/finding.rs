@@ -38,6 +38,12 @@ pub enum Kind {
     MissingMark,
     /// Minutes of a rollup are not the sum of their raw rows.
     Minutes,
+    /// The rows of a run of `dead-letters redrive` are not those that it lists.
+    Redriven,
+    /// A dead letter is listed by two runs.
+    ListedTwice,
+    /// The ledger has a run that is not listed.
+    UnknownRun,
     /// The group committed offsets that the ledger has not got.
     Committed,
     /// The log deleted offsets before they were read.
@@ -139,7 +145,7 @@ pub(super) fn time(seconds: i64) -> String {
 }
 
 /// A number with commas.
-pub(super) fn thousands(number: u64) -> String {
+pub(in crate::command) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() * 4 / 3 + 1);
     for (index, digit) in digits.chars().enumerate() {

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::finding::{Finding, Kind, thousands};
 use super::ledger::SourceEnd;
+use super::redrives::is_redrive;
 use super::{Audit, PAUSE};
 use crate::clickhouse::sql::{literal, literals};
 use crate::clickhouse::tables::{LEDGER, time_column};
@@ -160,6 +161,11 @@ impl Audit<'_> {
         };
         let committed = self.committed(source);
         let what = match committed {
+            _ if is_redrive(source) => format!(
+                "{rows} beyond the ledger's end: a redrive of dead letters was interrupted, and nobody went on with it within \
+                 {} s: `highwater dead-letters redrive --yes` finishes it; until then tables hold parts of a batch",
+                self.options.patience.as_secs()
+            ),
             Some(committed) if committed > end => format!(
                 "{rows} beyond the ledger's end, and the group committed {committed}: as a commit follows its ledger row, \
                  rows of the ledger were deleted"

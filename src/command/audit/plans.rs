@@ -51,8 +51,8 @@ impl Audit<'_> {
             "SELECT toString(source) AS source, `from`, `to`, toString(plan) AS plan, plan_before, \
              toUnixTimestamp(toDateTime(min_time, 'UTC')) AS least, toUnixTimestamp(toDateTime(max_time, 'UTC')) AS greatest \
              FROM (SELECT source, `from`, `to`, plan, min_time, max_time, toString(lagInFrame(plan) OVER (PARTITION BY source \
-             ORDER BY `from`, `to` ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)) AS plan_before FROM {} WHERE kind = \
-             'batch') WHERE plan_before != '' AND plan_before != plan AND isNotNull(min_time) ORDER BY greatest DESC \
+             ORDER BY `from`, `to` ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)) AS plan_before FROM {} WHERE kind IN \
+             ('batch', 'redrive')) WHERE plan_before != '' AND plan_before != plan AND isNotNull(min_time) ORDER BY greatest DESC \
              LIMIT {CHANGES}",
             self.client.table(LEDGER)
         );
@@ -79,8 +79,8 @@ impl Audit<'_> {
         let end = last.saturating_add(60);
         let sql = format!(
             "SELECT count() AS ranges, groupUniqArray(10)(toString(plan)) AS plans, groupArray({NAMED})((s, a, b, p)) AS some \
-             FROM (SELECT toString(source) AS s, `from` AS a, `to` AS b, toString(plan) AS p, plan FROM {} WHERE kind = \
-             'batch' AND min_time < toDateTime({end}, 'UTC') AND max_time >= toDateTime({first}, 'UTC') \
+             FROM (SELECT toString(source) AS s, `from` AS a, `to` AS b, toString(plan) AS p, plan FROM {} WHERE kind IN \
+             ('batch', 'redrive') AND min_time < toDateTime({end}, 'UTC') AND max_time >= toDateTime({first}, 'UTC') \
              ORDER BY source, `from`)",
             self.client.table(LEDGER)
         );

@@ -1,0 +1,448 @@
+//! Dead letters read again once their schema is mended: exactly once, whatever is killed.
+
+use std::path::PathBuf;
+use std::process::{Output, Stdio};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use devstack::Registry;
+use highwater::event::EventType;
+use highwater::event::wire::Writer;
+use highwater::failpoint::{Point, VARIABLE};
+use highwater::kafka::Producer;
+use highwater::kafka::producer::Outgoing;
+use highwater::registry::{Client, Endpoint};
+
+use crate::registry::Gate;
+use crate::shared::compare;
+use crate::shared::truth::{self, Truth};
+use crate::support::{TOPIC, World};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const LLM_CALL: &str = include_str!("../../schemas/llm_call.avsc");
+const PACK: &str = include_str!("../../packs/llm.toml");
+const LOOKUP: &str = r#"{"type": "record", "name": "lookup", "fields": [
+    {"name": "event_id", "type": {"type": "string", "logicalType": "uuid"}, "highwater": {"role": "id"}},
+    {"name": "occurred_at", "type": {"type": "long", "logicalType": "timestamp-millis"}, "highwater": {"role": "time"}},
+    {"name": "app", "type": "string", "highwater": {"role": "dimension"}},
+    {"name": "environment", "type": "string", "highwater": {"role": "dimension"}},
+    {"name": "user", "type": "string", "highwater": {"role": "subject", "pii": "pseudonymize"}},
+    {"name": "bytes_read", "type": "long", "highwater": {"role": "measure", "unit": "bytes"}}]}"#;
+const REDRIVE: [&str; 3] = ["dead-letters", "redrive", "--yes"];
+
+/// A world whose schemas can be mended.
+struct Scene {
+    world: World,
+    schemas: PathBuf,
+}
+
+impl Scene {
+    /// With the schema of a lookup, and none of what is sent.
+    fn new() -> Scene {
+        let mut world = World::new();
+        let schemas = world.folder.path().join("schemas");
+        std::fs::create_dir(&schemas).unwrap();
+        std::fs::write(schemas.join("lookup.avsc"), LOOKUP).unwrap();
+        let packs = world.folder.path().join("packs");
+        std::fs::create_dir(&packs).unwrap();
+        world.set("EVENTS__SCHEMAS", schemas.to_str().unwrap());
+        world.set("EVENTS__PACKS", packs.to_str().unwrap());
+        Scene { world, schemas }
+    }
+
+    fn mend(&self) {
+        std::fs::write(self.schemas.join("llm_call.avsc"), LLM_CALL).unwrap();
+        std::fs::write(self.world.folder.path().join("packs/llm.toml"), PACK).unwrap();
+        self.world.done(&["migrate"]);
+    }
+
+    fn spoil(&self) {
+        std::fs::remove_file(self.schemas.join("llm_call.avsc")).unwrap();
+        std::fs::remove_file(self.world.folder.path().join("packs/llm.toml")).unwrap();
+    }
+
+    /// Generates traffic, by the real schemas.
+    fn generate(&self, more: &[&str]) {
+        let arguments = ["generate", "--type", "llm_call", "--topic", TOPIC, "--partitions", "4"];
+        let mut command = self.world.command(&[&arguments[..], more].concat());
+        command.env_remove("HIGHWATER_EVENTS__SCHEMAS").env_remove("HIGHWATER_EVENTS__PACKS");
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    fn run(&self, name: &str, messages: u64) {
+        let mut process = self.world.run(name);
+        self.world.wait_for(messages, &mut process, MINUTE);
+        let (status, said) = process.terminate();
+        assert!(status.success(), "{status}: {said}");
+    }
+
+    /// Traffic of which every message is a dead letter; answers how many.
+    fn letters(&self, more: &[&str]) -> u64 {
+        self.generate(more);
+        self.world.done(&["migrate"]);
+        let sent = truth::of(&self.world.stack.kafka.bootstrap(), TOPIC).messages;
+        self.run("before", sent);
+        assert_eq!(self.world.number("SELECT count() FROM highwater.dead_letters"), sent);
+        sent
+    }
+
+    fn output(&self, arguments: &[&str]) -> Output {
+        self.world.command(arguments).output().unwrap()
+    }
+
+    /// Events and minutes are the truth's, letters are as they were, and the audit agrees.
+    fn check(&self, letters: u64) -> Truth {
+        let truth = truth::of(&self.world.stack.kafka.bootstrap(), TOPIC);
+        let verdict = compare::hold_tables(&truth, &|sql| self.world.query(sql));
+        assert!(verdict.is_exact(), "{verdict}");
+        assert_eq!(self.world.number("SELECT count() FROM highwater.dead_letters"), letters, "dead letters");
+        self.clean();
+        truth
+    }
+
+    fn clean(&self) {
+        let audit = self.output(&["audit"]);
+        assert!(audit.status.success(), "{}", String::from_utf8_lossy(&audit.stdout));
+    }
+
+    /// The kinds of what the audit finds.
+    fn findings(&self) -> Vec<String> {
+        let audit: serde_json::Value = serde_json::from_slice(&self.output(&["audit", "--json"]).stdout).unwrap();
+        let kinds = audit["findings"].as_array().unwrap().iter();
+        let mut kinds: Vec<String> = kinds.map(|finding| finding["kind"].as_str().unwrap().to_owned()).collect();
+        kinds.sort();
+        kinds.dedup();
+        kinds
+    }
+
+    fn state(&self) -> String {
+        let tables = ["ledger", "redrives", "llm_call", "llm_call_1m_parts", "dead_letters"];
+        let table = |name: &&str| self.world.query(&format!("SELECT * FROM highwater.{name} ORDER BY ALL FORMAT TSV"));
+        tables.iter().map(table).collect()
+    }
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn letters_go_in_once_their_schema_is_mended() {
+    let scene = Scene::new();
+    let world = &scene.world;
+    let sent = scene.letters(&["--events", "6000", "--duplicates", "0.03", "--bad", "0.01", "--disorder", "20s"]);
+    let nothing = world.done(&["dead-letters", "redrive"]);
+    assert!(nothing.contains("nothing to redrive") && nothing.contains("stay as they are"), "{nothing}");
+    let listed = world.done(&["dead-letters", "list"]);
+    assert!(listed.contains("unknown_schema") && listed.contains("0 can be read now"), "{listed}");
+
+    scene.mend();
+    let truth = truth::of(&world.stack.kafka.bootstrap(), TOPIC);
+    assert!(truth.duplicates > 100 && truth.dead_letters > 20, "the traffic was too kind");
+    let list: serde_json::Value = serde_json::from_str(&world.done(&["dead-letters", "list", "--json"])).unwrap();
+    assert_eq!(list["totals"]["letters"], sent);
+    assert_eq!(list["totals"]["readable"], truth.rows + truth.duplicates);
+    let before = scene.state();
+    let explained = world.done(&["dead-letters", "redrive"]);
+    assert!(explained.contains("nothing was changed"), "{explained}");
+    assert_eq!(scene.state(), before);
+
+    // A few first, by filters; then those of a reason that none has; then all.
+    world.done(&["dead-letters", "redrive", "--reason", "unknown_schema", "--since", "1h", "--at-most", "70", "--yes"]);
+    let listed = || world.number("SELECT count() FROM highwater.redrives");
+    assert_eq!(listed(), 70);
+    for none in [["--reason", "noise"], ["--topic", "nobody"], ["--until", "2020-01-01T00:00:00Z"]] {
+        let nothing = world.done(&[&REDRIVE[..], &none[..]].concat());
+        assert!(nothing.contains("nothing to redrive"), "{nothing}");
+        assert_eq!(listed(), 70);
+    }
+    let done = world.done(&REDRIVE);
+    assert!(done.contains("rows of llm_call") && done.contains("stay as they are"), "{done}");
+    scene.check(sent);
+    assert_eq!(listed(), truth.rows + truth.duplicates);
+    assert_eq!(world.number("SELECT countIf(duplicate) FROM highwater.redrives"), truth.duplicates);
+
+    // Again: nothing. Workers go on beside it, and do not count it twice.
+    let before = scene.state();
+    assert!(world.done(&REDRIVE).contains("nothing to redrive"));
+    assert_eq!(scene.state(), before);
+    let list: serde_json::Value = serde_json::from_str(&world.done(&["dead-letters", "list", "--json"])).unwrap();
+    assert_eq!(list["totals"]["redriven"], truth.rows);
+    assert_eq!(list["totals"]["duplicates"], truth.duplicates);
+    assert_eq!(list["totals"]["readable"], 0);
+    scene.generate(&["--events", "2000", "--seed", "5"]);
+    scene.run("after", sent + 2_000 + truth.rows);
+    scene.check(sent);
+    assert!(world.number("SELECT count() FROM highwater.watermarks WHERE source LIKE '%r%/%'") == 0);
+
+    // What somebody deletes of it the audit finds.
+    let victim = "ALTER TABLE highwater.llm_call DELETE WHERE _source = '1r2/llm-calls/1' AND _offset IN (SELECT \
+                  max(_offset) FROM highwater.llm_call WHERE _source = '1r2/llm-calls/1') SETTINGS mutations_sync = 2";
+    world.query(victim);
+    assert_eq!(scene.findings(), ["minutes", "missing_rows", "redriven"]);
+    // So it does with lists that were tampered with.
+    world.query(
+        "INSERT INTO highwater.redrives SELECT * REPLACE (99 AS run) FROM highwater.redrives WHERE run = 1 LIMIT 1",
+    );
+    assert_eq!(scene.findings(), ["listed_twice", "minutes", "missing_rows", "redriven"]);
+    world.query("ALTER TABLE highwater.redrives DELETE WHERE run IN (2, 99) SETTINGS mutations_sync = 2");
+    assert_eq!(scene.findings(), ["minutes", "missing_rows", "unknown_run"]);
+}
+
+#[test]
+fn killed_anywhere_and_two_at_once_each_letter_goes_in_once() {
+    let mut scene = Scene::new();
+    scene.world.set("BATCH__ROWS", "150");
+    let sent = scene.letters(&["--events", "6000", "--duplicates", "0.03", "--bad", "0.01", "--disorder", "20s"]);
+    scene.mend();
+    for point in Point::ALL {
+        let hit = if point == Point::BlocksSent { 2 } else { 1 };
+        let mut command = scene.world.command(&REDRIVE);
+        let output = command.env(VARIABLE, format!("{}:{hit}:end", point.name())).output().unwrap();
+        assert!(!output.status.success(), "it came to its end past {}: {}", point.name(), said(&output));
+    }
+    let rows = scene.world.number("SELECT count() FROM highwater.llm_call");
+    assert!(rows > 0, "nothing was written between the kills");
+    // Killed at any moment.
+    let mut rng = fastrand::Rng::with_seed(3);
+    for _ in 0..4 {
+        let mut child = scene.world.command(&REDRIVE).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(rng.u64(50..600)));
+        let _ = child.kill();
+        child.wait().unwrap();
+    }
+    let spawn = || scene.world.command(&REDRIVE).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let both = [spawn(), spawn()].map(|child| child.wait_with_output().unwrap());
+    assert!(both.iter().all(|output| output.status.success()), "{}\n{}", said(&both[0]), said(&both[1]));
+    let truth = scene.check(sent);
+    println!("{rows} of {} rows were there before the last two", truth.rows);
+}
+
+#[test]
+fn several_at_once_with_other_filters_list_no_letter_twice() {
+    let scene = Scene::new();
+    let sent = scene.letters(&["--events", "4000", "--bad", "0.01"]);
+    scene.mend();
+    let spawn = |more: &[&str]| {
+        let mut command = scene.world.command(&[&REDRIVE[..], more].concat());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let children = [spawn(&["--at-most", "900"]), spawn(&[]), spawn(&["--at-most", "300"]), spawn(&["--since", "1h"])];
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+    }
+    scene.check(sent);
+    let twice = "SELECT count() - uniqExact(partition, offset) FROM highwater.redrives";
+    assert_eq!(scene.world.number(twice), 0);
+}
+
+#[test]
+fn a_schema_that_is_taken_away_in_the_middle_stops_it_and_loses_nothing() {
+    let mut scene = Scene::new();
+    scene.world.set("BATCH__ROWS", "150");
+    let sent = scene.letters(&["--events", "2000"]);
+    scene.mend();
+    let mut command = scene.world.command(&REDRIVE);
+    assert!(!command.env(VARIABLE, "blocks_sent:3:end").output().unwrap().status.success());
+    scene.spoil();
+    let refused = scene.output(&REDRIVE);
+    assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+    assert!(said(&refused).contains("put them back"), "{}", said(&refused));
+    assert_eq!(scene.world.number("SELECT count() FROM highwater.dead_letters"), sent, "a second dead letter");
+    scene.mend();
+    let explained = scene.world.done(&["dead-letters", "redrive"]);
+    assert!(explained.contains("run 1") && explained.contains("interrupted"), "{explained}");
+    let finished = scene.world.done(&REDRIVE);
+    assert!(finished.contains("finishing it"), "{finished}");
+    scene.check(sent);
+
+    // A letter that is gone before it was written is said, with the way on; those that were written stay.
+    let gone = "INSERT INTO highwater.redrives (run, epoch, topic, partition, offset, event, bytes, duplicate) VALUES \
+                (9, 1, 'llm-calls', 2, 999999, 'llm_call', 5, false)";
+    scene.world.query(gone);
+    let stuck = scene.output(&REDRIVE);
+    assert_eq!(stuck.status.code(), Some(1), "{}", said(&stuck));
+    let words = said(&stuck);
+    let from = words.find("ALTER TABLE").unwrap_or_else(|| panic!("{words}"));
+    let until = words[from..].find("; then").unwrap();
+    let statement = words[from..from + until].replace("redrives", "highwater.redrives");
+    scene.world.query(&statement.replace("FROM dead_letters", "FROM highwater.dead_letters"));
+    assert_eq!(scene.world.number("SELECT count() FROM highwater.redrives WHERE run = 9 AND NOT taken_back"), 0);
+    assert!(scene.world.done(&REDRIVE).contains("nothing to redrive"));
+    scene.check(sent);
+}
+
+/// A lookup's bytes, without a frame.
+fn lookup(id: u128, millis: i64) -> Vec<u8> {
+    fn long(body: &mut Vec<u8>, number: i64) {
+        let mut zigzag = (number as u64) << 1;
+        while zigzag > 0x7F {
+            body.push(zigzag as u8 | 0x80);
+            zigzag >>= 7;
+        }
+        body.push(zigzag as u8);
+    }
+    fn text(body: &mut Vec<u8>, text: &str) {
+        long(body, text.len() as i64);
+        body.extend_from_slice(text.as_bytes());
+    }
+    let mut body = Vec::new();
+    text(&mut body, &format!("00000000-0000-0000-0000-{id:012}"));
+    long(&mut body, millis);
+    ["one", "test", "somebody"].into_iter().for_each(|word| text(&mut body, word));
+    long(&mut body, 7);
+    body
+}
+
+#[test]
+fn what_a_producer_sent_again_is_no_second_row_and_a_registry_is_waited_for() {
+    let mut scene = Scene::new();
+    let registry = Registry::start().unwrap();
+    let endpoint = Endpoint::new(&registry.url(), "", "", Duration::from_secs(20)).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let id = runtime.block_on(Client::new(endpoint).register("lookups", LOOKUP)).unwrap();
+    let fingerprint = EventType::parse("lookup.avsc", LOOKUP).unwrap().fingerprint;
+    scene.generate(&["--events", "40"]);
+    let mut producer = Producer::new(&scene.world.stack.kafka.bootstrap(), "test", &Default::default()).unwrap();
+    let now = jiff::Timestamp::now().as_millisecond();
+    let mut send = |writer: Writer, event: u128| {
+        let mut payload = Vec::new();
+        writer.frame(&mut payload);
+        payload.extend(lookup(event, now));
+        let payload = Some(payload.as_slice());
+        producer
+            .send(Outgoing { topic: TOPIC, partition: Some(1), key: Some(b"k"), payload, timestamp_ms: Some(now) })
+            .unwrap();
+    };
+    // No registry is configured: what is framed for one is a dead letter. 3 was sent before, 4 and 5 afterwards, as events
+    // that could be read; 7 twice as a letter.
+    let (letter, event) = (Writer::Id(id), Writer::Fingerprint(fingerprint));
+    for (writer, id) in [
+        (event, 3),
+        (letter, 1),
+        (letter, 2),
+        (letter, 3),
+        (letter, 4),
+        (letter, 5),
+        (event, 4),
+        (letter, 7),
+        (letter, 7),
+        (event, 5),
+        (Writer::Id(777_777), 8),
+    ] {
+        send(writer, id);
+    }
+    producer.flush(MINUTE).unwrap();
+    scene.world.done(&["migrate"]);
+    scene.run("run", 51);
+    assert_eq!(scene.world.number("SELECT count() FROM highwater.lookup"), 3);
+    assert_eq!(scene.world.number("SELECT count() FROM highwater.dead_letters"), 48);
+
+    let gate = Gate::before(&registry.url());
+    scene.world.set("REGISTRY__URL", &gate.url);
+    scene.world.set("REGISTRY__TIMEOUT", "1s");
+    gate.open.store(false, Ordering::SeqCst);
+    let mut command = scene.world.command(&REDRIVE);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(scene.world.number("SELECT count() FROM highwater.redrives"), 0);
+    gate.open.store(true, Ordering::SeqCst);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("waiting for the schema registry"), "{}", said(&output));
+    let ids = "SELECT toString(event_id) FROM highwater.lookup ORDER BY event_id FORMAT TSV";
+    let expected: String = [1, 2, 3, 4, 5, 7].map(|id| format!("00000000-0000-0000-0000-{id:012}\n")).concat();
+    assert_eq!(scene.world.query(ids), expected);
+    assert_eq!(scene.world.number("SELECT sum(count) FROM highwater.lookup_1m"), 6);
+    assert_eq!(scene.world.number("SELECT countIf(duplicate) FROM highwater.redrives"), 4);
+    assert_eq!(scene.world.number("SELECT count() FROM highwater.dead_letters"), 48);
+    scene.clean();
+
+    // One letter, whole; what is personal is withheld among its fields.
+    let offset = scene.world.query("SELECT max(offset) FROM highwater.redrives WHERE NOT duplicate");
+    let shown = scene.world.done(&["dead-letters", "show", &format!("{TOPIC}/1/{}", offset.trim())]);
+    for expected in [
+        "not_framed",
+        "epoch 1",
+        "by run 1",
+        "a schema registry's, schema id",
+        "an event of the type lookup",
+        "00000000-0000-0000-0000-000000000007",
+        "(withheld: pii pseudonymize)",
+        "bytes_read                   7",
+        "73 6f 6d 65 62 6f",
+    ] {
+        assert!(shown.contains(expected), "{expected:?} is not in\n{shown}");
+    }
+    let stray = scene.world.query("SELECT max(_offset) FROM highwater.dead_letters WHERE _source = '1/llm-calls/1'");
+    let shown = scene.world.done(&["dead-letters", "show", TOPIC, "1", stray.trim()]);
+    assert!(shown.contains("still not readable: unknown_schema") && shown.contains("redriven:  no"), "{shown}");
+}
+
+#[test]
+fn what_can_not_be_done_is_said_with_the_way_on() {
+    let scene = Scene::new();
+    let refused = |arguments: &[&str], code: i32, expected: &str| {
+        let begun = Instant::now();
+        let output = scene.output(&[&["dead-letters"], arguments].concat());
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", said(&output));
+        assert!(said(&output).contains(expected), "{arguments:?}: {}", said(&output));
+        assert!(begun.elapsed() < Duration::from_secs(30), "{arguments:?} took {:?}", begun.elapsed());
+    };
+    refused(&["list"], 1, "highwater migrate");
+    refused(&["redrive", "--yes"], 1, "highwater migrate");
+    scene.world.done(&["migrate"]);
+    refused(&["list"], 0, "no dead letters");
+    refused(&["redrive", "--yes"], 0, "nothing to redrive");
+    refused(&["show", "t", "0", "5"], 1, "there is no dead letter t/0/5");
+    refused(&["show", "t/0"], 2, "expected its topic, partition and offset");
+    refused(&["show", "t", "x", "5"], 2, "expected its topic, partition and offset");
+    refused(&["show"], 2, "required");
+    refused(&["list", "--since", "yesterday"], 2, "expected a time");
+    refused(&["redrive", "--at-most", "0"], 2, "at-most");
+    refused(&["redrive", "--setting", "clickhouse.url=http://127.0.0.1:1"], 1, "127.0.0.1:1");
+    refused(&["list", "--setting", "clickhouse.url=http://127.0.0.1:1"], 1, "127.0.0.1:1");
+}
+
+#[test]
+fn a_rewind_takes_redriven_letters_back_and_leaves_none_out() {
+    let mut scene = Scene::new();
+    scene.world.set("BATCH__ROWS", "500");
+    let sent = scene.letters(&["--events", "4000", "--duplicates", "0.02", "--bad", "0.01", "--disorder", "20s"]);
+    scene.mend();
+    scene.world.done(&["dead-letters", "redrive", "--at-most", "1500", "--yes"]);
+    scene.world.done(&REDRIVE);
+    scene.check(sent);
+    // Half of a partition is read again: what was redriven there is taken back, and goes in once, by one way or the other.
+    let half = scene.world.number("SELECT intDiv(max(to), 2) FROM highwater.ledger WHERE source = '1/llm-calls/1'");
+    let half = half.to_string();
+    let one = ["rewind", TOPIC, "--partition", "1", "--to", half.as_str()];
+    let explained = scene.world.done(&one);
+    assert!(explained.contains("redrove are taken back"), "{explained}");
+    scene.world.done(&[&one[..], &["--yes"]].concat());
+    let audit = scene.output(&["audit", "--without-kafka"]);
+    assert!(audit.status.success(), "{}", said(&audit));
+    let kept = scene.world.number("SELECT count() FROM highwater.dead_letters");
+    assert!(kept < sent, "no letter was taken back");
+    let truth = truth::of(&scene.world.stack.kafka.bootstrap(), TOPIC);
+    let log = "SELECT sum(events) FROM highwater.ledger WHERE kind != 'redrive'";
+    let mut process = scene.world.run("after");
+    let begun = Instant::now();
+    while scene.world.number(log) < truth.messages {
+        assert!(begun.elapsed() < MINUTE, "{}", process.said());
+        assert!(process.child.try_wait().unwrap().is_none(), "{}", process.said());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(process.terminate().0.success());
+    scene.world.done(&REDRIVE);
+    let kept = scene.world.number("SELECT count() FROM highwater.dead_letters");
+    scene.check(kept);
+
+    // All of it: nothing of any run is left, and the tables are those of a topic that was read once.
+    scene.world.done(&["rewind", TOPIC, "--to", "start", "--yes"]);
+    assert_eq!(scene.world.number("SELECT count() FROM highwater.redrives WHERE NOT taken_back"), 0);
+    scene.run("again", truth.messages);
+    scene.world.check();
+}
