@@ -1,8 +1,10 @@
-//! The [`Store`] that workers write to: a task that owns one pinned connection and works off what it is given, in order.
+//! The [`Store`] that workers write to: a task that owns one pinned connection and works off what it is given, one by one,
+//! questions first.
 //!
 //! The worker's thread never waits here: it leaves questions and inserts and fetches the answers. Encoding and
 //! compression happen on the runtime's blocking threads, so a worker goes on reading while a block is being made.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
@@ -108,6 +110,25 @@ struct Open {
     known: Known,
 }
 
+/// What to do next; `None`: nobody will ask for anything any more.
+///
+/// A question goes before the inserts that wait: a partition that was just assigned would else wait for all the writing of
+/// those that were there before it. Whoever asks has no insert under way, so none of his own is overtaken; one that a former
+/// assignment of his partition left behind is another writer's.
+async fn next(
+    inbox: &mut UnboundedReceiver<(Ticket, Command)>,
+    waiting: &mut VecDeque<(Ticket, Command)>,
+) -> Option<(Ticket, Command)> {
+    if waiting.is_empty() {
+        waiting.push_back(inbox.recv().await?);
+    }
+    while let Ok(command) = inbox.try_recv() {
+        waiting.push_back(command);
+    }
+    let question = waiting.iter().position(|(_, command)| matches!(command, Command::Ask(_) | Command::Ids(..)));
+    waiting.remove(question.unwrap_or(0))
+}
+
 struct Task {
     endpoint: Endpoint,
     plan: Arc<Plan>,
@@ -122,7 +143,8 @@ struct Task {
 
 impl Task {
     async fn run(mut self, mut inbox: UnboundedReceiver<(Ticket, Command)>, outbox: Sender<(Ticket, Answer)>) {
-        while let Some((ticket, command)) = inbox.recv().await {
+        let mut waiting = VecDeque::new();
+        while let Some((ticket, command)) = next(&mut inbox, &mut waiting).await {
             let answer = match command {
                 Command::Ask(questions) => Answer::Marks(self.ask(&questions).await),
                 Command::Insert(insert) => Answer::Inserted(self.insert(*insert).await),
@@ -246,6 +268,23 @@ mod tests {
         {"name": "occurred_at", "type": {"type": "long", "logicalType": "timestamp-millis"}, "highwater": {"role": "time"}},
         {"name": "app", "type": "string", "highwater": {"role": "dimension"}},
         {"name": "environment", "type": "string", "highwater": {"role": "dimension"}}]}"#;
+
+    #[tokio::test]
+    async fn questions_go_before_inserts_and_each_kind_in_its_order() {
+        let (send, mut inbox) = unbounded_channel();
+        let source = Source { epoch: 1, topic: "t".into(), partition: 0 };
+        for (number, is_question) in [false, true, false, true].into_iter().enumerate() {
+            let command =
+                if is_question { Command::Ask(Vec::new()) } else { Command::Report(vec![(source.clone(), 0)]) };
+            send.send((Ticket(number as u64), command)).ok().unwrap();
+        }
+        drop(send);
+        let (mut order, mut waiting) = (Vec::new(), VecDeque::new());
+        while let Some((ticket, _)) = next(&mut inbox, &mut waiting).await {
+            order.push(ticket.0);
+        }
+        assert_eq!(order, [1, 3, 0, 2]);
+    }
 
     #[test]
     fn a_store_whose_task_has_ended_is_known_to_be_dead() {

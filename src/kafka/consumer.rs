@@ -51,6 +51,8 @@ pub struct KafkaLog {
     /// Some partition stopped; which one is still to be found out.
     stopped: bool,
     fatal: Option<String>,
+    /// No member of the group any more: others may commit for its partitions.
+    left: bool,
     settings: ConsumerSettings,
     /// Made when a partition is quiet for the first time.
     ends: Option<Ends>,
@@ -89,6 +91,7 @@ impl KafkaLog {
             limiter: Limiter::default(),
             stopped: false,
             fatal: None,
+            left: false,
             settings: settings.clone(),
             ends: None,
         })
@@ -248,6 +251,9 @@ impl Log for KafkaLog {
             return;
         }
         self.done.extend(offsets.iter().cloned());
+        if self.left {
+            return; // Once, by `close`.
+        }
         let list = list(offsets.iter().map(|(name, offset)| (name, position(*offset))));
         if let Err(error) = self.consumer.commit(&list, CommitMode::Async)
             && let Some(held) = self.limiter.pass(Instant::now(), "commit")

@@ -5,6 +5,7 @@ mod check;
 mod completeness;
 mod files;
 mod guards;
+mod outage;
 mod registry;
 mod rewind;
 #[path = "../shared/mod.rs"]

@@ -1,12 +1,13 @@
 //! Joining, giving back and leaving: the consumer's part in its group.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::topic_partition_list::TopicPartitionList;
 
 use super::super::context::{Context, Rebalance, accept, give_back};
+use super::super::slots::Slots;
 use super::{KafkaLog, list, position};
 use crate::ports::{Log, LogEvent, TopicPartition};
 
@@ -14,12 +15,54 @@ use crate::ports::{Log, LogEvent, TopicPartition};
 const LAST_COMMIT: Duration = Duration::from_secs(2);
 /// How long leaving the group may take.
 const LEAVE: Duration = Duration::from_secs(3);
+/// How long librdkafka may take to ask for the partitions back when it is told to leave. It asks nobody else for that; only
+/// in the middle of a rebalance it waits for the rebalance's end.
+const GIVE_BACK: Duration = Duration::from_millis(500);
 
 impl KafkaLog {
     /// Whether the group counts on this member: it was assigned what it is to have, if only nothing, and did not lose it.
     /// Under the brokers' own protocol it always counts as a member.
     pub fn is_member(&self) -> bool {
         self.consumer.context().is_member()
+    }
+
+    /// Leaves the group, which shares out the partitions at once, while the caller goes on writing what it has read: nothing
+    /// is delivered from here on, [`Log::poll`] is not to be called any more, and the caller is told of no revocation.
+    ///
+    /// A static member (`group.instance.id`) stays, so that its partitions wait for it to come back.
+    pub fn leave(&mut self) {
+        if self.settings.properties.contains_key("group.instance.id") {
+            return;
+        }
+        let begun = Instant::now();
+        let mut holds = self.slots.iter().next().is_some();
+        self.slots = Slots::default();
+        self.left = true;
+        self.consumer.unsubscribe();
+        while holds && begun.elapsed() < GIVE_BACK {
+            // What was fetched already is for the next owner.
+            let _ = self.consumer.poll(Duration::from_millis(5));
+            holds = !self.give_all_back();
+        }
+        tracing::debug!(holds, "asked to leave the group within {:?}", begun.elapsed());
+    }
+
+    /// Answers what the group decided without telling anybody; whether it was to give partitions back.
+    fn give_all_back(&self) -> bool {
+        let mut back = false;
+        while let Some(rebalance) = self.consumer.context().next_rebalance() {
+            let answered = match &rebalance {
+                Rebalance::Assign(_) => accept(&self.consumer),
+                Rebalance::Revoke { partitions, .. } => {
+                    back = true;
+                    give_back(&self.consumer, partitions)
+                }
+            };
+            if let Err(error) = answered {
+                tracing::debug!("rebalance while leaving: {error}");
+            }
+        }
+        back
     }
 
     /// Hands over what the group decided, then answers it. True if there was something.
@@ -125,15 +168,7 @@ impl Drop for KafkaLog {
     fn drop(&mut self) {
         self.consumer.context().close();
         // What waits for an answer would never get one, and the consumer's destructor would wait for ever.
-        while let Some(rebalance) = self.consumer.context().next_rebalance() {
-            let answered = match &rebalance {
-                Rebalance::Assign(_) => accept(&self.consumer),
-                Rebalance::Revoke { partitions, .. } => give_back(&self.consumer, partitions),
-            };
-            if let Err(error) = answered {
-                tracing::debug!("rebalance while closing: {error}");
-            }
-        }
+        self.give_all_back();
     }
 }
 
