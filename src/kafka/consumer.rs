@@ -118,8 +118,8 @@ impl KafkaLog {
         identity::topic_identity(self.consumer.client(), topic, patience)
     }
 
-    /// Commits what is done, waiting at most two seconds for it, and leaves the group, which then shares out the
-    /// partitions at once; that takes at most three seconds more. Dropping does the same without the commit.
+    /// Commits what is done, waiting at most two seconds for it, and leaves the group unless it has left already; that
+    /// takes at most three seconds more. Dropping does the same without the commit.
     pub fn close(mut self) {
         let done: Vec<_> = self.done.keys().cloned().collect();
         self.commit_last(&done);

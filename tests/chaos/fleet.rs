@@ -70,7 +70,7 @@ impl Fleet {
         let mut command = stage.replica(slot);
         if let Some(Failpoint { point, freeze }) = failpoint {
             let then = if freeze { "freeze" } else { "end" };
-            command.env(VARIABLE, format!("{}:{}:{then}", point.name(), self.rng.u32(1..6)));
+            command.env(VARIABLE, format!("{}:{}:{then}", point.name(), self.rng.u32(1..5)));
         }
         let child = command.stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
         self.slots[slot] = Some(Replica { child, log, failpoint, thaw: None, leaving: None, old: false });

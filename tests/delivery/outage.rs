@@ -14,7 +14,8 @@ use crate::shared::truth;
 /// What the process needs beside `memory.limit`, in MiB: code, threads and plan (40), messages that the Kafka client
 /// fetched ahead (32, and as much in answers that it is taking apart), the blocks under way to ClickHouse.
 const BESIDE: u64 = 128;
-const PARTITIONS: &str = "4";
+/// As many that `memory.limit` is reached before `batch.rows` holds each of them back.
+const PARTITIONS: &str = "16";
 
 fn setting<T: FromStr>(name: &str, default: T) -> T {
     let text = std::env::var(name).ok().filter(|text| !text.is_empty());

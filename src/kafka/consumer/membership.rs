@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::topic_partition_list::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::error::KafkaResult;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::super::context::{Context, Rebalance, accept, give_back};
+use super::super::observer::Quiet;
 use super::super::slots::Slots;
 use super::{KafkaLog, list, position};
 use crate::ports::{Log, LogEvent, TopicPartition};
@@ -135,33 +137,56 @@ impl KafkaLog {
             .collect()
     }
 
-    /// Commits what is done in these partitions and looks whether it arrived. librdkafka's own synchronous commit has
-    /// no time-out; a question for the committed offsets has, and the broker answers it after the commit.
+    /// Commits what is done in these partitions and looks whether it arrived.
     pub(super) fn commit_last(&mut self, partitions: &[TopicPartition]) {
         let offsets: Vec<(TopicPartition, u64)> =
             partitions.iter().filter_map(|name| self.done.get(name).map(|offset| (name.clone(), *offset))).collect();
         if offsets.is_empty() {
             return;
         }
-        let list = list(offsets.iter().map(|(name, offset)| (name, position(*offset))));
-        let outcome = self
-            .consumer
-            .commit(&list, CommitMode::Async)
-            .and_then(|()| self.consumer.committed_offsets(list, LAST_COMMIT));
-        let problem = match &outcome {
-            Err(error) => Some(error.to_string()),
-            Ok(found) => offsets.iter().find_map(|(name, offset)| {
-                let element = found.find_partition(&name.topic, name.partition)?;
-                (element.offset() != position(*offset))
-                    .then(|| format!("{name} stands at {:?} instead of {offset}", element.offset()))
-            }),
-        };
+        let problem =
+            if self.left { self.commit_from_outside(&offsets) } else { commit(&self.consumer, &offsets).err() };
         if let Some(problem) = problem {
             tracing::debug!(
                 "the last offsets were not committed ({problem}); the next owner finds its place in ClickHouse"
             );
         }
     }
+
+    /// Who has left the group commits as anybody may while it has no members; with members it is theirs, and brokers refuse.
+    fn commit_from_outside(&self, offsets: &[(TopicPartition, u64)]) -> Option<String> {
+        let config = match self.settings.client_config() {
+            Ok(config) => config,
+            Err(error) => return Some(error.to_string()),
+        };
+        let outsider: KafkaResult<BaseConsumer<Quiet>> = config.create_with_context(Quiet::default());
+        let committed = outsider.and_then(|outsider| {
+            // What is committed before the coordinator is known would hold up the end of this client.
+            outsider.committed_offsets(list(offsets.iter().map(|(name, _)| (name, Offset::Invalid))), LAST_COMMIT)?;
+            Ok(commit(&outsider, offsets))
+        });
+        match committed {
+            Ok(Ok(())) => None,
+            Ok(Err(problem)) => Some(problem),
+            Err(error) => Some(error.to_string()),
+        }
+    }
+}
+
+/// Commits and looks whether it arrived. librdkafka's own synchronous commit has no time-out; a question for the committed
+/// offsets has, and the broker answers it after the commit.
+fn commit<C: ConsumerContext>(consumer: &BaseConsumer<C>, offsets: &[(TopicPartition, u64)]) -> Result<(), String> {
+    let list = list(offsets.iter().map(|(name, offset)| (name, position(*offset))));
+    let found = consumer
+        .commit(&list, CommitMode::Async)
+        .and_then(|()| consumer.committed_offsets(list, LAST_COMMIT))
+        .map_err(|error| error.to_string())?;
+    let other = offsets.iter().find_map(|(name, offset)| {
+        let element = found.find_partition(&name.topic, name.partition)?;
+        (element.offset() != position(*offset))
+            .then(|| format!("{name} stands at {:?} instead of {offset}", element.offset()))
+    });
+    other.map_or(Ok(()), Err)
 }
 
 impl Drop for KafkaLog {
