@@ -19,7 +19,7 @@ demo: release ## real Kafka, real ClickHouse, traffic, numbers and their proof; 
 	target/release/devstack demo $(if $(ONCE),--once) $(if $(INPUT),--input "$(INPUT)")
 
 .PHONY: test
-test: check unit integration ## everything: formatting, lints, docs, licences, unit tests, simulation, real servers
+test: check unit integration chaos-short ## everything: formatting, lints, docs, licences, unit tests, simulation, real servers, kills
 
 .PHONY: check
 check: deny ## formatting, lints, documentation, licences
@@ -48,6 +48,27 @@ chaos: fetch ## real servers and replicas killed, frozen and cut off at random, 
 	cargo build --workspace $(FEATURES)
 	CHAOS_MINUTES=$(or $(MINUTES),20) CHAOS_SEED=$(SEED) CHAOS_PROTOCOL=$(PROTOCOL) CHAOS_RATE=$(RATE) \
 		cargo test --test chaos $(FEATURES) -- --nocapture
+
+# A minute of it for each group protocol, start and verification included three in all; SEED=n for other draws.
+.PHONY: chaos-short
+chaos-short: fetch ## the same for three minutes, both group protocols
+	cargo build --workspace $(FEATURES)
+	for protocol in classic consumer; do \
+		CHAOS_MINUTES=$(or $(MINUTES),1) CHAOS_SEED=$(or $(SEED),1) CHAOS_PROTOCOL=$$protocol CHAOS_RATE=$(or $(RATE),1000) \
+			cargo test --test chaos $(FEATURES) -- --nocapture || exit 1; \
+	done
+
+.PHONY: recovery
+recovery: fetch ## how soon partitions flow again after kill -9 and SIGTERM of one of two replicas: make recovery ROUNDS=5 PARTITIONS=64
+	cargo build --release --package devstack
+	RECOVERY_ROUNDS=$(or $(ROUNDS),5) RECOVERY_PARTITIONS=$(or $(PARTITIONS),64) \
+		cargo test --release --test recovery $(FEATURES) -- --nocapture
+
+.PHONY: outage
+outage: fetch ## ClickHouse away under load: memory, catching up, exactness: make outage MINUTES=10 RATE=5000 MEMORY=256 (MiB)
+	cargo build --release --package devstack
+	OUTAGE_MINUTES=$(or $(MINUTES),10) OUTAGE_RATE=$(or $(RATE),5000) OUTAGE_MEMORY=$(or $(MEMORY),256) \
+		cargo test --release --test delivery $(FEATURES) outage -- --nocapture
 
 .PHONY: simulate
 simulate: ## the delivery protocol under random faults: make simulate SCHEDULES=1000000

@@ -297,6 +297,8 @@ impl Partition {
 
     fn finish_warming(&mut self) {
         if let State::Warming(running) = std::mem::replace(&mut self.state, State::Stopped { silent: false }) {
+            let Source { topic, partition, .. } = &self.source;
+            tracing::debug!(%topic, partition, offset = running.done(), "the ids before are known: taking in events");
             self.state = State::Running(running);
         }
     }

@@ -1,8 +1,10 @@
-//! The [`Store`] that workers write to: a task that owns one pinned connection and works off what it is given, in order.
+//! The [`Store`] that workers write to: a task that owns one pinned connection and works off what it is given, one by one,
+//! and questions together.
 //!
 //! The worker's thread never waits here: it leaves questions and inserts and fetches the answers. Encoding and
 //! compression happen on the runtime's blocking threads, so a worker goes on reading while a block is being made.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
@@ -108,6 +110,61 @@ struct Open {
     known: Known,
 }
 
+/// What is to be done now.
+enum Due {
+    /// To be asked as one question.
+    Asks(Vec<(Ticket, Vec<Question>)>),
+    Insert(Ticket, Box<Insert>),
+    Ids(Ticket, Source, u64, u64),
+    Report(Ticket, Vec<(Source, i64)>),
+}
+
+/// What to do next; `None`: nobody will ask for anything any more.
+///
+/// In order, but for two things. A partition that begins goes first: it would else wait for all the writing of those that
+/// were there before it. And where a question is due all that wait go with it, for a question costs the server about as
+/// much for one source as for all. Whoever asks has no insert under way, so none of his own is overtaken; one that a former
+/// assignment of his partition left behind is another writer's.
+async fn next(
+    inbox: &mut UnboundedReceiver<(Ticket, Command)>,
+    waiting: &mut VecDeque<(Ticket, Command)>,
+) -> Option<Due> {
+    if waiting.is_empty() {
+        waiting.push_back(inbox.recv().await?);
+    }
+    while let Ok(command) = inbox.try_recv() {
+        waiting.push_back(command);
+    }
+    let first = waiting.iter().position(|(_, command)| command.is_of_a_beginning()).unwrap_or(0);
+    let (ticket, command) = waiting.remove(first)?;
+    Some(match command {
+        Command::Ask(questions) => {
+            let mut asks = vec![(ticket, questions)];
+            for (ticket, command) in std::mem::take(waiting) {
+                match command {
+                    Command::Ask(questions) => asks.push((ticket, questions)),
+                    other => waiting.push_back((ticket, other)),
+                }
+            }
+            Due::Asks(asks)
+        }
+        Command::Insert(insert) => Due::Insert(ticket, insert),
+        Command::Ids(source, from, to) => Due::Ids(ticket, source, from, to),
+        Command::Report(watermarks) => Due::Report(ticket, watermarks),
+    })
+}
+
+impl Command {
+    /// Whether it is asked on the way to where a partition begins.
+    fn is_of_a_beginning(&self) -> bool {
+        match self {
+            Command::Ask(questions) => questions.iter().any(|question| question.recorded),
+            Command::Ids(..) => true,
+            Command::Insert(_) | Command::Report(_) => false,
+        }
+    }
+}
+
 struct Task {
     endpoint: Endpoint,
     plan: Arc<Plan>,
@@ -122,17 +179,20 @@ struct Task {
 
 impl Task {
     async fn run(mut self, mut inbox: UnboundedReceiver<(Ticket, Command)>, outbox: Sender<(Ticket, Answer)>) {
-        while let Some((ticket, command)) = inbox.recv().await {
-            let answer = match command {
-                Command::Ask(questions) => Answer::Marks(self.ask(&questions).await),
-                Command::Insert(insert) => Answer::Inserted(self.insert(*insert).await),
-                Command::Report(watermarks) => Answer::Inserted(self.report(&watermarks).await),
-                Command::Ids(source, from, to) => Answer::Ids(self.ids(&source, from, to).await),
+        let mut waiting = VecDeque::new();
+        while let Some(due) = next(&mut inbox, &mut waiting).await {
+            let answers = match due {
+                Due::Asks(asks) => self.ask_together(asks).await,
+                Due::Insert(ticket, insert) => vec![(ticket, Answer::Inserted(self.insert(*insert).await))],
+                Due::Report(ticket, watermarks) => vec![(ticket, Answer::Inserted(self.report(&watermarks).await))],
+                Due::Ids(ticket, source, from, to) => vec![(ticket, Answer::Ids(self.ids(&source, from, to).await))],
             };
-            self.note(&answer);
             self.pace.say();
-            if outbox.send((ticket, answer)).is_err() {
-                return;
+            for (ticket, answer) in answers {
+                self.note(&answer);
+                if outbox.send((ticket, answer)).is_err() {
+                    return;
+                }
             }
         }
     }
@@ -152,6 +212,18 @@ impl Task {
             // The partition that it stops says so.
             Some(StoreError::Refused(_)) => {}
         }
+    }
+
+    /// Asks all as one question; each ticket gets the answers to its own.
+    async fn ask_together(&mut self, asks: Vec<(Ticket, Vec<Question>)>) -> Vec<(Ticket, Answer)> {
+        let counts: Vec<(Ticket, usize)> = asks.iter().map(|(ticket, questions)| (*ticket, questions.len())).collect();
+        let questions: Vec<Question> = asks.into_iter().flat_map(|(_, questions)| questions).collect();
+        let mut answered = self.ask(&questions).await.map(Vec::into_iter);
+        let part = |(ticket, count)| match &mut answered {
+            Ok(marks) => (ticket, Answer::Marks(Ok(marks.by_ref().take(count).collect()))),
+            Err(error) => (ticket, Answer::Marks(Err(error.clone()))),
+        };
+        counts.into_iter().map(part).collect()
     }
 
     async fn ask(&mut self, questions: &[Question]) -> Result<Vec<Marks>, StoreError> {
@@ -246,6 +318,37 @@ mod tests {
         {"name": "occurred_at", "type": {"type": "long", "logicalType": "timestamp-millis"}, "highwater": {"role": "time"}},
         {"name": "app", "type": "string", "highwater": {"role": "dimension"}},
         {"name": "environment", "type": "string", "highwater": {"role": "dimension"}}]}"#;
+
+    #[tokio::test]
+    async fn who_begins_goes_first_and_questions_go_together() {
+        let (send, mut inbox) = unbounded_channel();
+        let source = Source { epoch: 1, topic: "t".into(), partition: 0 };
+        let ask =
+            |recorded| Command::Ask(vec![Question { source: source.clone(), from: 0, keys: Vec::new(), recorded }]);
+        let report = || Command::Report(vec![(source.clone(), 0)]);
+        let said = |commands: Vec<Command>| {
+            for (number, command) in commands.into_iter().enumerate() {
+                send.send((Ticket(number as u64), command)).ok().unwrap();
+            }
+        };
+        said(vec![report(), ask(false), report(), ask(false), ask(true), Command::Ids(source.clone(), 0, 1)]);
+        let mut order: Vec<Vec<u64>> = Vec::new();
+        let mut waiting = VecDeque::new();
+        for _ in 0..4 {
+            order.push(match next(&mut inbox, &mut waiting).await.unwrap() {
+                Due::Asks(asks) => asks.into_iter().map(|(ticket, _)| ticket.0).collect(),
+                Due::Insert(ticket, _) | Due::Ids(ticket, ..) | Due::Report(ticket, _) => vec![ticket.0],
+            });
+        }
+        assert_eq!(order, [vec![4, 1, 3], vec![5], vec![0], vec![2]]);
+        // Without anybody who begins, in order.
+        said(vec![report(), ask(false), report(), ask(false)]);
+        assert!(matches!(next(&mut inbox, &mut waiting).await, Some(Due::Report(Ticket(0), _))));
+        assert!(matches!(next(&mut inbox, &mut waiting).await, Some(Due::Asks(asks)) if asks.len() == 2));
+        drop(send);
+        assert!(matches!(next(&mut inbox, &mut waiting).await, Some(Due::Report(Ticket(2), _))));
+        assert!(next(&mut inbox, &mut waiting).await.is_none());
+    }
 
     #[test]
     fn a_store_whose_task_has_ended_is_known_to_be_dead() {

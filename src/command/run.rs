@@ -1,7 +1,7 @@
 //! `highwater run`: consume until told to stop.
 //!
-//! Servers that are away when it starts are waited for. Told to stop (SIGTERM or Ctrl-C), it writes what it has read,
-//! commits and leaves the group; a second signal ends it at once, which loses nothing either.
+//! Servers that are away when it starts are waited for. Told to stop (SIGTERM or Ctrl-C), it leaves the group, so
+//! that others take over at once, and writes what it has read; a second signal ends it at once, which loses nothing either.
 
 mod threads;
 
@@ -146,6 +146,8 @@ fn spawn<R: Registry + Send + 'static>(
                 );
             }
         }
+        // Others take over while the last batches are being written: two writers of one partition do no harm.
+        worker.log_mut().leave();
         let deadline = Instant::now() + LAST_WRITES;
         while !worker.drain(clock.now()) {
             if Instant::now() > deadline {

@@ -51,6 +51,8 @@ pub struct KafkaLog {
     /// Some partition stopped; which one is still to be found out.
     stopped: bool,
     fatal: Option<String>,
+    /// No member of the group any more: others may commit for its partitions.
+    left: bool,
     settings: ConsumerSettings,
     /// Made when a partition is quiet for the first time.
     ends: Option<Ends>,
@@ -89,6 +91,7 @@ impl KafkaLog {
             limiter: Limiter::default(),
             stopped: false,
             fatal: None,
+            left: false,
             settings: settings.clone(),
             ends: None,
         })
@@ -133,8 +136,8 @@ impl KafkaLog {
         }
     }
 
-    /// Commits what is done, waiting at most two seconds for it, and leaves the group, which then shares out the
-    /// partitions at once; that takes at most three seconds more. Dropping does the same without the commit.
+    /// Commits what is done, waiting at most two seconds for it, and leaves the group unless it has left already; that
+    /// takes at most three seconds more. Dropping does the same without the commit.
     pub fn close(mut self) {
         let done: Vec<_> = self.done.keys().cloned().collect();
         self.commit_last(&done);
@@ -253,6 +256,9 @@ impl Log for KafkaLog {
             return;
         }
         self.done.extend(offsets.iter().cloned());
+        if self.left {
+            return; // Once, by `close`.
+        }
         let list = list(offsets.iter().map(|(name, offset)| (name, position(*offset))));
         if let Err(error) = self.consumer.commit(&list, CommitMode::Async)
             && let Some(held) = self.limiter.pass(Instant::now(), "commit")

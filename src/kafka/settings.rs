@@ -79,6 +79,10 @@ const RECOMMENDED: &[(&str, &str)] = &[
     ("log.connection.close", "false"),
 ];
 
+/// How often a member of a classic group is heard of, and hears that the group has changed: how soon it takes over what
+/// another one left. Under the brokers' own protocol they set it (`group.consumer.heartbeat.interval.ms`).
+const HEARTBEAT: (&str, &str) = ("heartbeat.interval.ms", "500");
+
 impl ConsumerSettings {
     /// The configuration for librdkafka.
     ///
@@ -91,6 +95,9 @@ impl ConsumerSettings {
         let mut config = base(&self.brokers, &self.client_id);
         for (key, value) in RECOMMENDED {
             config.set(*key, *value);
+        }
+        if self.protocol == GroupProtocol::Classic {
+            config.set(HEARTBEAT.0, HEARTBEAT.1);
         }
         for (key, value) in &self.properties {
             match judge(key) {

@@ -62,7 +62,7 @@ type Weighted = (u32, fn(&mut Rng) -> Action);
 
 const ACTIONS: [Weighted; 14] = [
     (4, |rng| Action::Kill(rng.usize(..SLOTS))),
-    (2, |rng| Action::Freeze(rng.usize(..SLOTS), millis(rng, 6_500..11_000))),
+    (2, |rng| Action::Freeze(rng.usize(..SLOTS), millis(rng, 3_500..8_000))),
     (2, |rng| Action::Terminate(rng.usize(..SLOTS))),
     (2, |rng| Action::Scale(rng.usize(1..=SLOTS))),
     (3, |rng| Action::KillServer(Server::ClickHouse, millis(rng, 0..4_000))),

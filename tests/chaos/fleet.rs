@@ -42,15 +42,13 @@ pub struct Fleet {
     /// Whether those started now get failpoints.
     armed: bool,
     started: usize,
-    /// Failpoints still to be handed out in this round.
-    round: Vec<Point>,
     rng: Rng,
 }
 
 impl Fleet {
     pub fn new(rng: Rng) -> Fleet {
         let slots = [const { None }; SLOTS];
-        Fleet { slots, wanted: 3, armed: true, started: 0, round: Vec::new(), rng }
+        Fleet { slots, wanted: 3, armed: true, started: 0, rng }
     }
 
     /// Looks after all of them.
@@ -59,32 +57,36 @@ impl Fleet {
             if self.slots[slot].as_mut().is_some_and(|replica| replica.look(report, &mut self.rng)) {
                 self.slots[slot] = None;
             } else if self.slots[slot].is_none() && slot < self.wanted {
-                self.start(slot, stage);
+                self.start(slot, stage, report);
             }
         }
     }
 
-    fn start(&mut self, slot: usize, stage: &Stage) {
-        let failpoint = (self.armed && self.rng.u8(..10) > 0).then(|| self.failpoint());
+    fn start(&mut self, slot: usize, stage: &Stage, report: &Report) {
+        let failpoint = (self.armed && self.rng.u8(..10) > 0).then(|| self.failpoint(report));
         self.started += 1;
         let log = stage.folder.join(format!("replica-{slot}-{:04}.log", self.started));
         let file = std::fs::File::create(&log).unwrap();
         let mut command = stage.replica(slot);
         if let Some(Failpoint { point, freeze }) = failpoint {
             let then = if freeze { "freeze" } else { "end" };
-            command.env(VARIABLE, format!("{}:{}:{then}", point.name(), self.rng.u32(1..6)));
+            command.env(VARIABLE, format!("{}:{}:{then}", point.name(), self.rng.u32(1..5)));
         }
         let child = command.stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
         self.slots[slot] = Some(Replica { child, log, failpoint, thaw: None, leaving: None, old: false });
     }
 
-    /// Each place in turn, in random order.
-    fn failpoint(&mut self) -> Failpoint {
-        if self.round.is_empty() {
-            self.round = Point::ALL.to_vec();
-            self.rng.shuffle(&mut self.round);
-        }
-        Failpoint { point: self.round.pop().unwrap(), freeze: self.rng.u8(..8) == 0 }
+    /// The place where the fewest have ended so far, those counted that are on their way there.
+    fn failpoint(&mut self, report: &Report) -> Failpoint {
+        let under_way = |point: Point| {
+            let armed = self.slots.iter().flatten().filter_map(|replica| replica.failpoint);
+            armed.filter(|armed| armed.point == point && !armed.freeze).count() as u64
+        };
+        let counted = Point::ALL.map(|point| (report.ended(point.name()) + under_way(point), point));
+        let least = counted.iter().map(|(count, _)| *count).min();
+        let fewest: Vec<Point> =
+            counted.iter().filter(|(count, _)| Some(*count) == least).map(|(_, point)| *point).collect();
+        Failpoint { point: fewest[self.rng.usize(..fewest.len())], freeze: self.rng.u8(..8) == 0 }
     }
 
     /// The slot of a running replica: this one, or the next.
@@ -176,7 +178,7 @@ impl Replica {
                 report.freeze(point.name());
                 self.failpoint = None;
                 // Longer than the group waits for a member.
-                self.thaw = Some(Instant::now() + Duration::from_millis(rng.u64(6_500..11_000)));
+                self.thaw = Some(Instant::now() + Duration::from_millis(rng.u64(3_500..8_000)));
             }
             if self.leaving.is_some_and(|since| since.elapsed() > GOODBYE) {
                 report.violation(format!("still there {GOODBYE:?} after SIGTERM: {}", self.log.display()));

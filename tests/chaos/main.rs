@@ -30,8 +30,8 @@ use shared::kind::LLM_CALL;
 use shared::truth::{self, Truth};
 use stage::{PARTITIONS, Stage, TOPIC};
 
-/// How long writing what is left may take.
-const DRAIN: Duration = Duration::from_secs(240);
+/// How long nothing more may be written while something is left: a slow machine is no fault, a standstill is.
+const STANDSTILL: Duration = Duration::from_secs(120);
 
 fn setting<T: FromStr>(name: &str, default: T) -> T {
     let text = std::env::var(name).ok().filter(|text| !text.is_empty());
@@ -47,6 +47,7 @@ fn nothing_is_lost_and_nothing_is_counted_twice() {
     let rate: u64 = setting("CHAOS_RATE", 2_000);
     let again = format!("make chaos MINUTES={minutes} SEED={seed} PROTOCOL={protocol} RATE={rate}");
     println!("chaos: {again}");
+    let _again = Again(again);
 
     let stage = Stage::new(&protocol);
     println!("logs while it runs: {}", stage.folder.display());
@@ -65,7 +66,6 @@ fn nothing_is_lost_and_nothing_is_counted_twice() {
     drain(&mut performance, &truth);
     let Performance { stage, mut fleet, mut report, .. } = performance;
     fleet.end(&stage, &mut report);
-    assert!(report.killed() as f64 > 3.0 * minutes, "hardly anything was killed");
 
     let verdict = shared::compare::hold(&truth, &|sql| stage.query(sql));
     let summary = sent::check(&sent, &truth);
@@ -76,19 +76,27 @@ fn nothing_is_lost_and_nothing_is_counted_twice() {
         summary.acknowledged, summary.committed, summary.aborted, summary.unknown
     );
     println!(
-        "{} messages in the topic: {} rows, {} dead letters, {} duplicates; {} kills, at each place at least {}",
-        truth.messages,
-        truth.rows,
-        truth.dead_letters,
-        truth.duplicates,
-        report.killed(),
-        report.least()
+        "{} messages in the topic: {} rows, {} dead letters, {} duplicates",
+        truth.messages, truth.rows, truth.dead_letters, truth.duplicates
     );
     println!("{}", audit.lines().last().unwrap_or_default());
     println!("{verdict}");
     complaints(&stage).into_iter().for_each(|line| report.violation(line));
     let exact = verdict.is_exact() && clean && summary.wrong.is_empty() && report.violations().is_empty();
-    assert!(exact, "again: {again}\n{verdict}\n{:#?}\n{:#?}\n{audit}", summary.wrong, report.violations());
+    assert!(exact, "{verdict}\n{:#?}\n{:#?}\n{audit}", summary.wrong, report.violations());
+    let lacking = report.lacks(minutes);
+    assert!(lacking.is_empty(), "nothing is wrong, but too little was done to it: {}", lacking.join("; "));
+}
+
+/// However a run fails, its last line says how to have it again.
+struct Again(String);
+
+impl Drop for Again {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("the run that failed: {}", self.0);
+        }
+    }
 }
 
 /// Does one thing after the other to the system, for so long.
@@ -126,6 +134,7 @@ fn play(performance: &mut Performance, production: &Production, rng: &mut Rng, t
 /// Waits until the ledger has all of the topic.
 fn drain(performance: &mut Performance, truth: &Truth) {
     let begun = Instant::now();
+    let (mut least, mut moved) = (u64::MAX, begun);
     loop {
         performance.tick();
         let answer = performance.stage.query("SELECT source, max(to) FROM highwater.ledger GROUP BY source FORMAT TSV");
@@ -144,7 +153,13 @@ fn drain(performance: &mut Performance, truth: &Truth) {
             println!("drained within {:?}", begun.elapsed());
             return;
         }
-        assert!(begun.elapsed() < DRAIN, "{left} messages in {behind} partitions are not written after {DRAIN:?}");
+        if left < least {
+            (least, moved) = (left, Instant::now());
+        }
+        assert!(
+            moved.elapsed() < STANDSTILL,
+            "{left} messages in {behind} partitions are not written, and none was for {STANDSTILL:?}"
+        );
         std::thread::sleep(Duration::from_millis(500));
     }
 }

@@ -10,6 +10,9 @@ use highwater::failpoint::Point;
 
 /// The place of a kill that the proxy makes: half of a request has arrived.
 pub const BODY: &str = "middle_of_insert";
+/// Kinds of kills that hit a server.
+const SERVERS: [&str; 4] =
+    ["kill -9 of ClickHouse", "kill -9 of Kafka", "ClickHouse ended by itself", "Kafka ended by itself"];
 
 #[derive(Debug)]
 pub struct Report {
@@ -73,10 +76,32 @@ impl Report {
         self.kills.values().sum()
     }
 
+    /// Kills of servers.
+    fn servers(&self) -> u64 {
+        SERVERS.iter().filter_map(|kind| self.kills.get(kind)).sum()
+    }
+
+    /// How many processes ended at this place.
+    pub fn ended(&self, place: &str) -> u64 {
+        self.places.get(place).map_or(0, |counts| counts[0])
+    }
+
     /// How often a process ended at the place where it did so least.
-    pub fn least(&self) -> u64 {
+    fn least(&self) -> u64 {
         let places = Point::ALL.into_iter().map(Point::name).chain([BODY]);
-        places.map(|place| self.places.get(place).map_or(0, |counts| counts[0])).min().unwrap_or(0)
+        places.map(|place| self.ended(place)).min().unwrap_or(0)
+    }
+
+    /// What a run of so many minutes lacks of what it is there for. A short one is too short to come to each place.
+    pub fn lacks(&self, minutes: f64) -> Vec<String> {
+        let [replicas, servers, each] = if minutes < 20.0 { [minutes as u64 * 3, 0, 0] } else { [200, 10, 20] };
+        let found = [
+            ("kills of replicas", self.killed() - self.servers(), replicas),
+            ("kills of servers", self.servers(), servers),
+            ("kills at the rarest place in the protocol", self.least(), each),
+        ];
+        let lacking = found.into_iter().filter(|(_, count, wanted)| count < wanted);
+        lacking.map(|(what, count, wanted)| format!("{count} {what}, {wanted} are wanted")).collect()
     }
 
     /// The table.
@@ -85,7 +110,8 @@ impl Report {
         self.actions.iter().for_each(|(name, count)| println!("{name:<44} {count:>6}"));
         println!("\n{:<44} {:>6}", "kill", "times");
         self.kills.iter().for_each(|(name, count)| println!("{name:<44} {count:>6}"));
-        println!("{:<44} {:>6}", "all", self.killed());
+        let (all, servers) = (self.killed(), self.servers());
+        println!("{:<44} {all:>6}, {} of replicas and {servers} of servers", "all", all - servers);
         println!("\n{:<44} {:>6} {:>6}", "place in the protocol", "ended", "frozen");
         for place in Point::ALL.into_iter().map(Point::name).chain([BODY]) {
             let [ended, frozen] = self.places.get(place).copied().unwrap_or_default();

@@ -17,6 +17,10 @@ pub const PARTITIONS: i32 = 6;
 /// Replicas at most.
 pub const SLOTS: usize = 4;
 
+/// How long the group waits for a member that is not heard of: short, for what it had is at rest until then, and nobody
+/// comes to any place in the protocol with it.
+const SESSION_MS: &str = "3000";
+
 pub struct Stage {
     pub stack: Arc<Stack>,
     /// Between the replicas and Kafka.
@@ -35,6 +39,7 @@ impl Stage {
         let [listener, http] = devstack::free_ports().unwrap();
         let kafka = Proxy::to(listener).unwrap();
         let servers = Kafka::options().behind(listener, kafka.port());
+        let servers = servers.property("group.consumer.session.timeout.ms", SESSION_MS);
         let stack = Arc::new(Stack::start_with(servers, ClickHouse::options().http_port(http)).unwrap());
         let clickhouse = (0..SLOTS).map(|_| Proxy::to(http).unwrap()).collect();
         let folder = tempfile::Builder::new().prefix("highwater-chaos-").tempdir().unwrap().keep();
@@ -44,9 +49,8 @@ impl Stage {
         stage.set("KAFKA__PROTOCOL", protocol);
         stage.set("KAFKA__ON_LOSS", "stop");
         if protocol == "classic" {
-            // With the other protocol the broker says how long, which is as long here.
-            stage.set("KAFKA__PROPERTIES__SESSION__TIMEOUT__MS", "6000");
-            stage.set("KAFKA__PROPERTIES__HEARTBEAT__INTERVAL__MS", "1000");
+            // With the other protocol the broker says how long.
+            stage.set("KAFKA__PROPERTIES__SESSION__TIMEOUT__MS", SESSION_MS);
         }
         // Several run at once.
         stage.set("TELEMETRY__LISTEN", "");

@@ -5,8 +5,9 @@ mod check;
 mod completeness;
 mod files;
 mod guards;
-mod references;
+mod outage;
 mod redrive;
+mod references;
 mod registry;
 mod rewind;
 #[path = "../shared/mod.rs"]

@@ -45,6 +45,11 @@ impl World {
         self.settings.insert(format!("HIGHWATER_{key}"), value.to_owned());
     }
 
+    #[allow(dead_code, reason = "each test program uses its part")]
+    pub fn unset(&mut self, key: &str) {
+        self.settings.remove(&format!("HIGHWATER_{key}"));
+    }
+
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));
         command.args(arguments).envs(&self.settings).current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::null());

@@ -98,3 +98,44 @@ fn a_member_that_closes_hands_over_at_once() {
     // The session time-out is 6 s: nobody waited for it.
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
+
+#[test]
+fn who_leaves_before_its_last_writes_is_succeeded_at_once_and_commits_what_it_wrote_if_nobody_came() {
+    let brokers = broker();
+    for (protocol, topic_name) in [(GroupProtocol::Classic, "last-classic"), (GroupProtocol::Consumer, "last-consumer")]
+    {
+        topic(&brokers, topic_name, 4);
+        fill(&brokers, topic_name, 4, 50);
+        let mut first = consumer(&brokers, topic_name, topic_name, protocol);
+        for name in join(&mut first, 4) {
+            start(&mut first, &name, 0);
+        }
+        let mut second = consumer(&brokers, topic_name, topic_name, protocol);
+        let mut got = poll_until(&mut second, |told| {
+            poll(&mut first);
+            assigned(told) == 2
+        });
+        let begun = Instant::now();
+        first.leave();
+        got.extend(poll_until(&mut second, |told| assigned(told) == 2));
+        assert!(begun.elapsed() < Duration::from_secs(5), "it waited for a session time-out: {:?}", begun.elapsed());
+        let mut names: Vec<_> =
+            got.iter().flat_map(|told| if let Told::Assigned(names) = told { names.clone() } else { vec![] }).collect();
+        names.sort();
+        assert_eq!(names, [0, 1, 2, 3].map(|number| name(topic_name, number)));
+
+        // The partitions are another's now, and so are their commits.
+        start(&mut second, &names[0], 40);
+        second.commit(&[(names[0].clone(), 45)]);
+        poll_until(&mut second, |_| committed(&brokers, topic_name, topic_name, 0) == Some(45));
+        first.commit(&[(names[0].clone(), 30)]);
+        first.close();
+        assert_eq!(committed(&brokers, topic_name, topic_name, 0), Some(45));
+
+        // Nobody is left: what is written last is committed all the same.
+        second.leave();
+        second.commit(&[(names[0].clone(), 50)]);
+        second.close();
+        assert_eq!(committed(&brokers, topic_name, topic_name, 0), Some(50));
+    }
+}

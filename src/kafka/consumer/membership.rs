@@ -1,12 +1,15 @@
 //! Joining, giving back and leaving: the consumer's part in its group.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::topic_partition_list::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::error::KafkaResult;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::super::context::{Context, Rebalance, accept, give_back};
+use super::super::observer::Quiet;
+use super::super::slots::Slots;
 use super::{KafkaLog, list, position};
 use crate::ports::{Log, LogEvent, TopicPartition};
 
@@ -14,12 +17,54 @@ use crate::ports::{Log, LogEvent, TopicPartition};
 const LAST_COMMIT: Duration = Duration::from_secs(2);
 /// How long leaving the group may take.
 const LEAVE: Duration = Duration::from_secs(3);
+/// How long librdkafka may take to ask for the partitions back when it is told to leave. It asks nobody else for that; only
+/// in the middle of a rebalance it waits for the rebalance's end.
+const GIVE_BACK: Duration = Duration::from_millis(500);
 
 impl KafkaLog {
     /// Whether the group counts on this member: it was assigned what it is to have, if only nothing, and did not lose it.
     /// Under the brokers' own protocol it always counts as a member.
     pub fn is_member(&self) -> bool {
         self.consumer.context().is_member()
+    }
+
+    /// Leaves the group, which shares out the partitions at once, while the caller goes on writing what it has read: nothing
+    /// is delivered from here on, [`Log::poll`] is not to be called any more, and the caller is told of no revocation.
+    ///
+    /// A static member (`group.instance.id`) stays, so that its partitions wait for it to come back.
+    pub fn leave(&mut self) {
+        if self.settings.properties.contains_key("group.instance.id") {
+            return;
+        }
+        let begun = Instant::now();
+        let mut holds = self.slots.iter().next().is_some();
+        self.slots = Slots::default();
+        self.left = true;
+        self.consumer.unsubscribe();
+        while holds && begun.elapsed() < GIVE_BACK {
+            // What was fetched already is for the next owner.
+            let _ = self.consumer.poll(Duration::from_millis(5));
+            holds = !self.give_all_back();
+        }
+        tracing::debug!(holds, "asked to leave the group within {:?}", begun.elapsed());
+    }
+
+    /// Answers what the group decided without telling anybody; whether it was to give partitions back.
+    fn give_all_back(&self) -> bool {
+        let mut back = false;
+        while let Some(rebalance) = self.consumer.context().next_rebalance() {
+            let answered = match &rebalance {
+                Rebalance::Assign(_) => accept(&self.consumer),
+                Rebalance::Revoke { partitions, .. } => {
+                    back = true;
+                    give_back(&self.consumer, partitions)
+                }
+            };
+            if let Err(error) = answered {
+                tracing::debug!("rebalance while leaving: {error}");
+            }
+        }
+        back
     }
 
     /// Hands over what the group decided, then answers it. True if there was something.
@@ -92,48 +137,63 @@ impl KafkaLog {
             .collect()
     }
 
-    /// Commits what is done in these partitions and looks whether it arrived. librdkafka's own synchronous commit has
-    /// no time-out; a question for the committed offsets has, and the broker answers it after the commit.
+    /// Commits what is done in these partitions and looks whether it arrived.
     pub(super) fn commit_last(&mut self, partitions: &[TopicPartition]) {
         let offsets: Vec<(TopicPartition, u64)> =
             partitions.iter().filter_map(|name| self.done.get(name).map(|offset| (name.clone(), *offset))).collect();
         if offsets.is_empty() {
             return;
         }
-        let list = list(offsets.iter().map(|(name, offset)| (name, position(*offset))));
-        let outcome = self
-            .consumer
-            .commit(&list, CommitMode::Async)
-            .and_then(|()| self.consumer.committed_offsets(list, LAST_COMMIT));
-        let problem = match &outcome {
-            Err(error) => Some(error.to_string()),
-            Ok(found) => offsets.iter().find_map(|(name, offset)| {
-                let element = found.find_partition(&name.topic, name.partition)?;
-                (element.offset() != position(*offset))
-                    .then(|| format!("{name} stands at {:?} instead of {offset}", element.offset()))
-            }),
-        };
+        let problem =
+            if self.left { self.commit_from_outside(&offsets) } else { commit(&self.consumer, &offsets).err() };
         if let Some(problem) = problem {
             tracing::debug!(
                 "the last offsets were not committed ({problem}); the next owner finds its place in ClickHouse"
             );
         }
     }
+
+    /// Who has left the group commits as anybody may while it has no members; with members it is theirs, and brokers refuse.
+    fn commit_from_outside(&self, offsets: &[(TopicPartition, u64)]) -> Option<String> {
+        let config = match self.settings.client_config() {
+            Ok(config) => config,
+            Err(error) => return Some(error.to_string()),
+        };
+        let outsider: KafkaResult<BaseConsumer<Quiet>> = config.create_with_context(Quiet::default());
+        let committed = outsider.and_then(|outsider| {
+            // What is committed before the coordinator is known would hold up the end of this client.
+            outsider.committed_offsets(list(offsets.iter().map(|(name, _)| (name, Offset::Invalid))), LAST_COMMIT)?;
+            Ok(commit(&outsider, offsets))
+        });
+        match committed {
+            Ok(Ok(())) => None,
+            Ok(Err(problem)) => Some(problem),
+            Err(error) => Some(error.to_string()),
+        }
+    }
+}
+
+/// Commits and looks whether it arrived. librdkafka's own synchronous commit has no time-out; a question for the committed
+/// offsets has, and the broker answers it after the commit.
+fn commit<C: ConsumerContext>(consumer: &BaseConsumer<C>, offsets: &[(TopicPartition, u64)]) -> Result<(), String> {
+    let list = list(offsets.iter().map(|(name, offset)| (name, position(*offset))));
+    let found = consumer
+        .commit(&list, CommitMode::Async)
+        .and_then(|()| consumer.committed_offsets(list, LAST_COMMIT))
+        .map_err(|error| error.to_string())?;
+    let other = offsets.iter().find_map(|(name, offset)| {
+        let element = found.find_partition(&name.topic, name.partition)?;
+        (element.offset() != position(*offset))
+            .then(|| format!("{name} stands at {:?} instead of {offset}", element.offset()))
+    });
+    other.map_or(Ok(()), Err)
 }
 
 impl Drop for KafkaLog {
     fn drop(&mut self) {
         self.consumer.context().close();
         // What waits for an answer would never get one, and the consumer's destructor would wait for ever.
-        while let Some(rebalance) = self.consumer.context().next_rebalance() {
-            let answered = match &rebalance {
-                Rebalance::Assign(_) => accept(&self.consumer),
-                Rebalance::Revoke { partitions, .. } => give_back(&self.consumer, partitions),
-            };
-            if let Err(error) = answered {
-                tracing::debug!("rebalance while closing: {error}");
-            }
-        }
+        self.give_all_back();
     }
 }
 

@@ -1,0 +1,99 @@
+//! ClickHouse away for long: the process holds no more than it may, and catches up by itself.
+//!
+//! `OUTAGE_MINUTES` says for how long, `OUTAGE_RATE` how many events a second come meanwhile, `OUTAGE_MEMORY` what
+//! `memory.limit` is, in MiB. `make outage` sets them.
+
+use std::process::Stdio;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use super::MINUTE;
+use super::support::{Process, TOPIC, World};
+use crate::shared::truth;
+
+/// What the process needs beside `memory.limit`, in MiB: code, threads and plan (40), messages that the Kafka client
+/// fetched ahead (32, and as much in answers that it is taking apart), the blocks under way to ClickHouse.
+const BESIDE: u64 = 128;
+/// As many that `memory.limit` is reached before `batch.rows` holds each of them back.
+const PARTITIONS: &str = "16";
+
+fn setting<T: FromStr>(name: &str, default: T) -> T {
+    let text = std::env::var(name).ok().filter(|text| !text.is_empty());
+    text.map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text} makes no sense")))
+}
+
+#[test]
+fn a_long_outage_is_sat_out_in_bounded_memory() {
+    let outage = Duration::from_secs_f64(setting("OUTAGE_MINUTES", 1.0 / 3.0) * 60.0);
+    let rate: u64 = setting("OUTAGE_RATE", 5_000);
+    let limit: u64 = setting("OUTAGE_MEMORY", 16);
+    let mut world = World::new();
+    world.set("MEMORY__LIMIT", &format!("{limit}MiB"));
+    world.set("BATCH__BYTES", &format!("{}MiB", (limit / 4).min(64)));
+    world.set("BATCH__INTERVAL", "1s");
+    let warm_up = Duration::from_secs(5);
+    world.done(&["generate", "--type", "llm_call", "--topic", TOPIC, "--partitions", PARTITIONS, "--events", "1000"]);
+    world.done(&["migrate"]);
+    let mut process = world.run("outage");
+    world.wait_for(1_000, &mut process, MINUTE);
+
+    // They go on for a while after ClickHouse is back: to catch up is to be faster than they are.
+    let seconds = format!("{}s", (2 * warm_up + outage).as_secs());
+    let rates = ["--rate", &rate.to_string(), "--duration", &seconds, "--seed", "2"];
+    let shape = ["--type", "llm_call", "--topic", TOPIC, "--disorder", "20s", "--duplicates", "0.01", "--bad", "0.001"];
+    let mut traffic = world.command(&[&["generate"], &shape[..], &rates[..]].concat());
+    let mut traffic = traffic.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(warm_up);
+    let memory = |process: &Process, field| in_mebibytes(process.child.id(), field);
+    let before = memory(&process, "VmRSS");
+    println!("{} s of {rate} events a second, memory.limit {limit} MiB; RSS before {before} MiB", outage.as_secs());
+    world.stack.clickhouse.kill().unwrap();
+    let begun = Instant::now();
+    while begun.elapsed() < outage {
+        std::thread::sleep(outage / 20);
+        let (rss, second) = (memory(&process, "VmRSS"), begun.elapsed().as_secs());
+        println!("  away for {second:>4} s: RSS {rss} MiB, greatest {} MiB", memory(&process, "VmHWM"));
+        assert!(process.child.try_wait().unwrap().is_none(), "it gave up: {}", process.said());
+    }
+    world.stack.clickhouse.restart().unwrap();
+    let (back, done) = (Instant::now(), world.number("SELECT sum(events) FROM highwater.ledger"));
+    assert!(traffic.wait().unwrap().success());
+    let sent: u64 = truth::ends(&world.stack.kafka.bootstrap(), TOPIC).iter().sum();
+    let mut said = Instant::now();
+    loop {
+        let now = world.number("SELECT sum(events) FROM highwater.ledger");
+        if said.elapsed() > outage / 20 || now >= sent {
+            said = Instant::now();
+            let (rss, second) = (memory(&process, "VmRSS"), back.elapsed().as_secs_f64());
+            println!("  back for {second:>6.1} s: RSS {rss} MiB, {} events behind", sent - now.min(sent));
+        }
+        if now >= sent {
+            break;
+        }
+        assert!(back.elapsed() < 4 * outage + 3 * MINUTE, "{now} of {sent}; highwater says:\n{}", process.said());
+        assert!(process.child.try_wait().unwrap().is_none(), "it gave up: {}", process.said());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let took = back.elapsed();
+    let greatest = memory(&process, "VmHWM");
+    let caught_up = (sent - done) as f64 / took.as_secs_f64();
+    let (status, said) = process.terminate();
+    assert!(status.success(), "{status}: {said}");
+    let truth = world.check();
+    println!(
+        "{} events behind were written within {:.1} s, {caught_up:.0} a second; greatest RSS {greatest} MiB with \
+         memory.limit {limit} MiB; {} messages exact, audit clean",
+        sent - done,
+        took.as_secs_f64(),
+        truth.messages
+    );
+    assert!(said.lines().count() < 60 + outage.as_secs() as usize / 20, "too much said about an outage:\n{said}");
+    assert!(greatest <= limit + BESIDE, "{greatest} MiB are more than memory.limit, {limit} MiB, and {BESIDE} MiB");
+}
+
+/// Of `/proc/{pid}/status`.
+fn in_mebibytes(pid: u32, field: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1_024
+}
