@@ -54,7 +54,7 @@ pub struct Tuning {
     /// the store gives up on an insert.
     pub insert_timeout: Duration,
     /// How long the store keeps events, from their own time on; `None`: for ever. Rows older than that are gone as soon
-    /// as they are there, so nobody waits to see them.
+    /// as they are there, so nobody waits for longer than `insert_timeout` to see them.
     pub keep_events: Option<Duration>,
     /// What to do where retention ran over us.
     pub lost: Lost,

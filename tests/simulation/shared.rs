@@ -92,6 +92,8 @@ impl Faults {
         let fresh =
             Faults { retention: false, loss: false, restore: false, anew: false, keep_events: None, ..self.clone() };
         *self = match mutation {
+            // Others' tokens have to leave the window for it to matter.
+            Mutation::TokenWithoutMark => Faults { window: 4, deaths: 16, refusals: false, ..fresh },
             Mutation::ExpiredAtOnce => {
                 Faults { keep_events, window: 10_000, pauses: 100, deaths: 1, second_plan: false, ..fresh }
             }
