@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use highwater::batch::Source;
 use highwater::clickhouse::Client;
 use highwater::clickhouse::redrives::{self, Listed, Run};
+use highwater::ports::{Answer, Store};
 
 use crate::fixture::{Db, START, batch, endpoint, probes, server, source, visit_message};
 
@@ -75,7 +76,7 @@ async fn rows_of_one_log_are_found_by_their_ids_whoever_wrote_them() {
     }
     let event = db.plan.types[0].event.clone();
     db.store.ids(&source(0), 0, 99);
-    let highwater::ports::Answer::Ids(Ok(ids)) = db.answer() else { panic!("no ids") };
+    let Answer::Ids(Ok(ids)) = db.answer() else { panic!("no ids") };
     assert_eq!(
         ids.iter().map(|id| id.0).collect::<Vec<_>>(),
         [10, 11, 12, 13, 20, 21],
