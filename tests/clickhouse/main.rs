@@ -9,5 +9,6 @@ mod insert;
 mod marks;
 mod metrics;
 mod nested;
+mod redrives;
 mod tables;
 mod watermarks;

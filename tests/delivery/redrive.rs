@@ -183,7 +183,7 @@ fn letters_go_in_once_their_schema_is_mended() {
     assert_eq!(scene.findings(), ["minutes", "missing_rows", "redriven"]);
     // So it does with lists that were tampered with.
     world.query(
-        "INSERT INTO highwater.redrives SELECT * REPLACE (99 AS run) FROM highwater.redrives WHERE run = 1 LIMIT 1",
+        "INSERT INTO highwater.redrives SELECT toUInt32(99), * EXCEPT (run) FROM highwater.redrives WHERE run = 1 LIMIT 1",
     );
     assert_eq!(scene.findings(), ["listed_twice", "minutes", "missing_rows", "redriven"]);
     world.query("ALTER TABLE highwater.redrives DELETE WHERE run IN (2, 99) SETTINGS mutations_sync = 2");

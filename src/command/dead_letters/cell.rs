@@ -25,7 +25,7 @@ pub(super) fn text(column: &Column, row: usize) -> String {
             let scale = kind.split([',', ')']).nth(1).and_then(|scale| scale.trim().parse().ok()).unwrap_or(0);
             at(values, row, |value| decimal(value, scale))
         }
-        Values::Uuid(values) => at(values, row, |value| uuid(value)),
+        Values::Uuid(values) => at(values, row, uuid),
         Values::String(values) => format!("{:?}", String::from_utf8_lossy(values.get(row))),
         Values::LowCardinality(values) => format!("{:?}", values.get(row)),
         Values::Distributions(values) => format!("{:?}", values.get(row)),
