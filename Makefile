@@ -67,7 +67,7 @@ recovery: fetch ## how soon partitions flow again after kill -9 and SIGTERM of o
 .PHONY: outage
 outage: fetch ## ClickHouse away under load: memory, catching up, exactness: make outage MINUTES=10 RATE=5000 MEMORY=256 (MiB)
 	cargo build --release --package devstack
-	OUTAGE_MINUTES=$(or $(MINUTES),10) OUTAGE_RATE=$(or $(RATE),5000) OUTAGE_MEMORY=$(or $(MEMORY),256) \
+	OUTAGE_MINUTES=$(or $(MINUTES),10) OUTAGE_RATE=$(or $(RATE),5000) OUTAGE_MEMORY=$(or $(MEMORY),256) OUTAGE_PARTITIONS=16 \
 		cargo test --release --test delivery $(FEATURES) outage -- --nocapture
 
 .PHONY: simulate

@@ -10,11 +10,6 @@ use highwater::command::{UsageError, audit, check, dead_letters, generate, migra
 use highwater::config::{self, ConfigError};
 use highwater::telemetry;
 
-/// Batches are many columns that grow side by side and are freed by other threads than took them. The system's allocator
-/// (glibc's) keeps the holes between them: after an outage of ten minutes twice `memory.limit`.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Usage telemetry from Kafka to ClickHouse, exactly once, with numbers that add up.
 ///
 /// Services publish Avro events to topics. highwater writes every event and its per-minute aggregates into ClickHouse, each

@@ -251,6 +251,8 @@ impl Performance {
                         self.fleet.all_are_old();
                         self.addition = Addition::Rolling;
                     }
+                    // The server ended in the middle of it, by itself; `watch` brings it back.
+                    Err(said) if said.contains("network error") => self.report.note(&format!("migrate again: {said}")),
                     Err(said) => self.report.violation(format!("migrate failed: {said}")),
                 }
                 false

@@ -87,7 +87,7 @@ impl fmt::Display for Table {
             for at in 0..COLUMNS.len() {
                 let mut times: Vec<Duration> = rounds.iter().map(|round| round.columns()[at]).collect();
                 times.sort_unstable();
-                let (median, most) = (times[times.len() / 2], times[times.len() - 1]);
+                let (median, most) = (times[(times.len() - 1) / 2], times[times.len() - 1]);
                 write!(f, "{:>12}", format!("{:.2}/{:.2}", median.as_secs_f64(), most.as_secs_f64()))?;
             }
         }
