@@ -322,7 +322,7 @@ mod tests {
     #[tokio::test]
     async fn who_begins_goes_first_and_questions_go_together() {
         let (send, mut inbox) = unbounded_channel();
-        let source = Source { epoch: 1, topic: "t".into(), partition: 0 };
+        let source = Source { epoch: 1, redrive: None, topic: "t".into(), partition: 0 };
         let ask =
             |recorded| Command::Ask(vec![Question { source: source.clone(), from: 0, keys: Vec::new(), recorded }]);
         let report = || Command::Report(vec![(source.clone(), 0)]);

@@ -130,6 +130,7 @@ impl Shared {
                     LedgerKind::Batch => self.check_rows(source, truth, range, line.plan)?,
                     LedgerKind::Lost => self.check_lost(source, truth, range)?,
                     LedgerKind::Start => {}
+                    LedgerKind::Redrive => return Err(format!("{epoch}/{partition}: a redrive that nobody asked for")),
                 }
             }
         }
