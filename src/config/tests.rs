@@ -368,7 +368,8 @@ fn the_recipes_for_connections_load() {
     for section in text.split("\n## ").skip(1) {
         let recipe: String =
             section.lines().filter_map(|line| line.strip_prefix("    ")).map(|l| format!("{l}\n")).collect();
-        if recipe.is_empty() {
+        // What is no TOML is for a shell: the rights to be given.
+        if !recipe.starts_with('[') {
             continue;
         }
         let here = |file: &str| format!("\"{}\"", folder.path().join(file).display());
