@@ -214,16 +214,26 @@ impl Task {
         }
     }
 
-    /// Asks all as one question; each ticket gets the answers to its own.
+    /// Asks all as one question; each ticket gets the answers to its own. What is refused is asked one by one, for it stops
+    /// whoever asked it and nobody else.
     async fn ask_together(&mut self, asks: Vec<(Ticket, Vec<Question>)>) -> Vec<(Ticket, Answer)> {
-        let counts: Vec<(Ticket, usize)> = asks.iter().map(|(ticket, questions)| (*ticket, questions.len())).collect();
-        let questions: Vec<Question> = asks.into_iter().flat_map(|(_, questions)| questions).collect();
-        let mut answered = self.ask(&questions).await.map(Vec::into_iter);
-        let part = |(ticket, count)| match &mut answered {
-            Ok(marks) => (ticket, Answer::Marks(Ok(marks.by_ref().take(count).collect()))),
-            Err(error) => (ticket, Answer::Marks(Err(error.clone()))),
-        };
-        counts.into_iter().map(part).collect()
+        let all: Vec<Question> = asks.iter().flat_map(|(_, questions)| questions).cloned().collect();
+        let mut answers = Vec::with_capacity(asks.len());
+        match self.ask(&all).await.map(Vec::into_iter) {
+            Ok(mut marks) => {
+                let mut own = |questions: Vec<Question>| marks.by_ref().take(questions.len()).collect();
+                answers.extend(asks.into_iter().map(|(ticket, of)| (ticket, Answer::Marks(Ok(own(of))))));
+            }
+            Err(StoreError::Refused(_)) if asks.len() > 1 => {
+                for (ticket, questions) in asks {
+                    answers.push((ticket, Answer::Marks(self.ask(&questions).await)));
+                }
+            }
+            Err(error) => {
+                answers.extend(asks.into_iter().map(|(ticket, _)| (ticket, Answer::Marks(Err(error.clone())))))
+            }
+        }
+        answers
     }
 
     async fn ask(&mut self, questions: &[Question]) -> Result<Vec<Marks>, StoreError> {

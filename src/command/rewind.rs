@@ -32,6 +32,8 @@ use redriven::Redriven;
 
 /// How long Kafka may take for an answer.
 const KAFKA_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a replica that has left the group may still write: its last writes, and then its farewell to Kafka.
+const LAST_WRITES: Duration = Duration::from_secs(12);
 /// How long a statement may take: it may rewrite months.
 const STATEMENT: Duration = Duration::from_secs(6 * 3_600);
 
@@ -160,7 +162,12 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<()> {
     let topic: Arc<str> = Arc::from(args.topic.as_str());
     let commit =
         |target: &Target| (TopicPartition { topic: Arc::clone(&topic), partition: target.partition }, target.at);
-    observer.commit_alone(&rewind.targets.iter().map(commit).collect::<Vec<_>>())?;
+    let offsets: Vec<_> = rewind.targets.iter().map(commit).collect();
+    observer.commit_alone(&offsets)?;
+    println!("no replica is in the group; waiting {} s for one that has only just left it", LAST_WRITES.as_secs());
+    tokio::time::sleep(LAST_WRITES).await;
+    rewind.ensure_still().await?;
+    observer.commit_alone(&offsets)?;
     rewind.execute(&bounds.iter().map(|(name, _)| name.partition).collect::<Vec<_>>()).await
 }
 
@@ -258,6 +265,22 @@ impl Rewind<'_> {
         let all = self.of_log().into_iter().chain(self.redriven.cuts()).collect();
         self.take_back(all).explain().await?;
         println!("then the next epoch of {} begins there", self.log.topic);
+        Ok(())
+    }
+
+    /// Nobody has written since what was explained.
+    async fn ensure_still(&self) -> Result<()> {
+        for Target { partition, end, .. } in &self.targets {
+            let (ledger, sources) = (self.client.table(LEDGER), self.log.sources(*partition));
+            let sql = format!("SELECT max(`to`) AS n FROM {ledger} WHERE source IN ({sources})");
+            let now = self.client.rows::<At>(&sql).await?.first().map_or(0, |row| row.n);
+            ensure!(
+                now == *end,
+                "{}/{partition}: the ledger went on from {end} to {now} meanwhile. A replica still writes: stop it, and rewind \
+                 then; nothing was changed",
+                self.log.topic
+            );
+        }
         Ok(())
     }
 

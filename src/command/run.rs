@@ -146,7 +146,8 @@ fn spawn<R: Registry + Send + 'static>(
                 );
             }
         }
-        // Others take over while the last batches are being written: two writers of one partition do no harm.
+        // Others take over while the last batches are being written. Two writers of one partition are what the protocol is
+        // made for; docs/delivery.md says where even it ends.
         worker.log_mut().leave();
         let deadline = Instant::now() + LAST_WRITES;
         while !worker.drain(clock.now()) {

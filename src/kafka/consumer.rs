@@ -136,8 +136,8 @@ impl KafkaLog {
         }
     }
 
-    /// Commits what is done, waiting at most two seconds for it, and leaves the group unless it has left already; that
-    /// takes at most three seconds more. Dropping does the same without the commit.
+    /// Commits what is done, and leaves the group unless it has left already; each takes at most three seconds or so. Dropping
+    /// does the same without the commit.
     pub fn close(mut self) {
         let done: Vec<_> = self.done.keys().cloned().collect();
         self.commit_last(&done);

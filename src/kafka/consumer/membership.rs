@@ -44,27 +44,23 @@ impl KafkaLog {
         while holds && begun.elapsed() < GIVE_BACK {
             // What was fetched already is for the next owner.
             let _ = self.consumer.poll(Duration::from_millis(5));
-            holds = !self.give_all_back();
+            self.give_all_back();
+            holds = self.consumer.assignment().is_ok_and(|assigned| assigned.count() > 0);
         }
         tracing::debug!(holds, "asked to leave the group within {:?}", begun.elapsed());
     }
 
-    /// Answers what the group decided without telling anybody; whether it was to give partitions back.
-    fn give_all_back(&self) -> bool {
-        let mut back = false;
+    /// Answers what the group decided without telling anybody.
+    fn give_all_back(&self) {
         while let Some(rebalance) = self.consumer.context().next_rebalance() {
             let answered = match &rebalance {
                 Rebalance::Assign(_) => accept(&self.consumer),
-                Rebalance::Revoke { partitions, .. } => {
-                    back = true;
-                    give_back(&self.consumer, partitions)
-                }
+                Rebalance::Revoke { partitions, .. } => give_back(&self.consumer, partitions),
             };
             if let Err(error) = answered {
                 tracing::debug!("rebalance while leaving: {error}");
             }
         }
-        back
     }
 
     /// Hands over what the group decided, then answers it. True if there was something.
@@ -159,15 +155,24 @@ impl KafkaLog {
             Ok(config) => config,
             Err(error) => return Some(error.to_string()),
         };
-        let outsider: KafkaResult<BaseConsumer<Quiet>> = config.create_with_context(Quiet::default());
-        let committed = outsider.and_then(|outsider| {
-            // What is committed before the coordinator is known would hold up the end of this client.
-            outsider.committed_offsets(list(offsets.iter().map(|(name, _)| (name, Offset::Invalid))), LAST_COMMIT)?;
-            Ok(commit(&outsider, offsets))
+        let offsets = offsets.to_vec();
+        let (told, telling) = std::sync::mpsc::channel();
+        // As with `Leave`, the client's end waits for a commit that a broker does not answer.
+        let thread = std::thread::Builder::new().name("kafka-commit".to_owned()).spawn(move || {
+            let outsider: KafkaResult<BaseConsumer<Quiet>> = config.create_with_context(Quiet::default());
+            let outcome = outsider.map_err(|error| error.to_string()).and_then(|outsider| {
+                // What is committed before the coordinator is known would hold up the end of this client.
+                let all = list(offsets.iter().map(|(name, _)| (name, Offset::Invalid)));
+                outsider.committed_offsets(all, LAST_COMMIT).map_err(|error| error.to_string())?;
+                let outcome = commit(&outsider, &offsets);
+                let _ = told.send(outcome.clone()); // before the client ends; nobody listens if it took too long
+                outcome
+            });
+            let _ = told.send(outcome);
         });
-        match committed {
-            Ok(Ok(())) => None,
-            Ok(Err(problem)) => Some(problem),
+        match thread.map(|_| telling.recv_timeout(LEAVE)) {
+            Ok(Ok(outcome)) => outcome.err(),
+            Ok(Err(_)) => Some(format!("no answer within {} s", LEAVE.as_secs())),
             Err(error) => Some(error.to_string()),
         }
     }
