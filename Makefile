@@ -61,6 +61,14 @@ fuzz: ## damaged messages of random schemas, against the Avro library: make fuzz
 oracle: ## pairs of random schemas, against the Avro library: make oracle CASES=1000000
 	AVRO_CASES=$(or $(CASES),1000000) cargo test --release --test avro oracle -- --nocapture
 
+.PHONY: bench
+bench: release ## what a million events cost: highwater, a floor and its peers; make bench EVENTS=3000000 SYSTEMS=highwater,naive
+	EVENTS=$(EVENTS) SYSTEMS=$(SYSTEMS) TIMEOUT=$(TIMEOUT) target/release/throughput
+
+.PHONY: stages
+stages: ## what each stage of the way costs: make stages STAGE=decode
+	cargo bench --bench stages $(FEATURES) -- $(STAGE)
+
 .PHONY: release
 release: ## the binaries, optimised
 	cargo build --release --workspace --bins $(FEATURES)

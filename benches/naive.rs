@@ -1,28 +1,32 @@
 //! The peer: what a competent Rust programmer writes in an afternoon with the usual crates, and no more.
 //!
-//! rdkafka's stream of messages, the Avro library with a serde struct, the `clickhouse` crate's inserter, and a histogram
+//! rdkafka's stream of messages, the Avro library with a serde struct, the `clickhouse` crate's inserts, and a histogram
 //! per minute and series. It commits after it inserts, so a crash costs duplicates; it keeps the minutes in memory until
 //! the end, so a crash costs those. Nothing is done here to make it slow: column types, compression and batch size are
 //! highwater's.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
+use apache_avro::{Schema, from_value};
 use clickhouse::{Client, Row};
 use hdrhistogram::Histogram;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{CommitMode, Consumer, StreamConsumer};
 use rdkafka::message::Message;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
+
+/// Rows of an insert, and how long it may stay open.
+const ROWS: u64 = 100_000;
+const PERIOD: Duration = Duration::from_secs(5);
 
 /// An event, as Avro has it and as ClickHouse takes it.
 #[derive(Debug, Serialize, Deserialize, Row)]
 pub struct Call {
-    #[serde(serialize_with = "clickhouse::serde::uuid::serialize")]
+    #[serde(deserialize_with = "parsed", serialize_with = "halves")]
     pub event_id: Uuid,
     pub occurred_at: i64,
     pub app: String,
@@ -81,20 +85,22 @@ pub async fn run(brokers: &str, topic: &str, events: u64, url: &str, schema: &st
         .create()?;
     consumer.subscribe(&[topic])?;
     let client = Client::default().with_url(url).with_validation(false);
-    let mut calls = client.inserter::<Call>("calls").with_max_rows(100_000).with_period(Some(Duration::from_secs(5)));
+    let mut calls = client.insert::<Call>("calls").await?;
+    let (mut rows, mut opened) = (0, Instant::now());
     let mut minutes: HashMap<(u32, String, String, String), Totals> = HashMap::new();
-    for read in 0..events {
+    for _ in 0..events {
         let message = consumer.recv().await?;
         let payload = message.payload().context("a message without a value")?;
         ensure!(payload.len() > 10, "a message of {} bytes", payload.len());
-        let call: Call = reader.read_deser(&mut &payload[10..])?;
+        let call: Call = from_value(&reader.read_value(&mut &payload[10..])?)?;
         add(&mut minutes, &call)?;
         calls.write(&call).await?;
-        if calls.commit().await?.rows > 0 {
+        rows += 1;
+        if rows == ROWS || (rows % 1_000 == 0 && opened.elapsed() > PERIOD) {
+            calls.end().await?;
             consumer.commit_consumer_state(CommitMode::Async)?;
-        }
-        if read == 0 {
-            eprintln!("naive: the first event has come");
+            calls = client.insert::<Call>("calls").await?;
+            (rows, opened) = (0, Instant::now());
         }
     }
     calls.end().await?;
@@ -118,6 +124,16 @@ pub async fn run(brokers: &str, topic: &str, events: u64, url: &str, schema: &st
     }
     rollups.end().await?;
     Ok(())
+}
+
+/// A UUID as the schema has it: text.
+fn parsed<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Uuid, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+}
+
+/// A UUID as RowBinary has it: two numbers, the high one first.
+fn halves<S: Serializer>(id: &Uuid, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    id.as_u64_pair().serialize(serializer)
 }
 
 fn add(minutes: &mut HashMap<(u32, String, String, String), Totals>, call: &Call) -> Result<()> {

@@ -7,13 +7,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rdkafka::ClientConfig;
 use rdkafka::bindings as native;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
-
-use highwater::kafka::ConsumerSettings;
 
 use crate::workload::PARTITIONS;
 
@@ -29,18 +28,17 @@ pub struct Received {
     pub bytes: u64,
 }
 
-/// A consumer with highwater's own settings, on all partitions from their beginning.
+/// A consumer that fetches with highwater's own settings, on all partitions from their beginning.
 fn consumer(brokers: &str, topic: &str) -> Result<BaseConsumer> {
-    let settings = ConsumerSettings {
-        brokers: brokers.to_owned(),
-        group: "floor".to_owned(),
-        client_id: "floor".to_owned(),
-        topics: vec![topic.to_owned()],
-        ..ConsumerSettings::default()
-    };
-    let mut config = settings.client_config()?;
-    config.set("enable.partition.eof", "false");
-    let consumer: BaseConsumer = config.create()?;
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("group.id", "floor")
+        .set("enable.auto.commit", "false")
+        .set("isolation.level", "read_committed")
+        .set("queued.max.messages.kbytes", "32768")
+        .set("fetch.queue.backoff.ms", "20")
+        .set("fetch.wait.max.ms", "250")
+        .create()?;
     let mut list = TopicPartitionList::new();
     for partition in 0..i32::try_from(PARTITIONS)? {
         list.add_partition_offset(topic, partition, Offset::Offset(0))?;

@@ -26,7 +26,7 @@ use std::str::FromStr;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use devstack::{ClickHouse, Kafka};
 
 use process::cpu_seconds;
@@ -54,8 +54,7 @@ fn main() -> Result<ExitCode> {
             let runtime = tokio::runtime::Runtime::new()?;
             runtime.block_on(naive::run(brokers, topic, events.parse()?, url, workload::SCHEMA))?;
         }
-        // Cargo says that it is a bench.
-        ["--bench"] | [] => return compare(),
+        [] => return compare(),
         other => bail!("no such role: {other:?}; run it by `make bench`"),
     }
     Ok(ExitCode::SUCCESS)
@@ -75,11 +74,15 @@ fn compare() -> Result<ExitCode> {
     let is_wanted = |system: System| wanted.is_empty() || wanted.split(',').any(|name| name == system.key());
     let machine = machine()?;
     println!("benchmark on {machine}: EVENTS={events}");
+    let own = std::env::current_exe()?;
+    let binaries = own.parent().context("this program has no path")?;
+    let highwater = binaries.join("highwater");
+    ensure!(highwater.is_file(), "there is no {}; `make bench` builds it", highwater.display());
     println!("starting Kafka…");
     let kafka = Kafka::options().start()?;
     let folder = tempfile::tempdir()?;
     systems::write_files(folder.path())?;
-    let bench = Bench { brokers: kafka.bootstrap(), folder: folder.path().to_owned(), timeout };
+    let bench = Bench { brokers: kafka.bootstrap(), highwater, folder: folder.path().to_owned(), timeout };
     let idle = idle_cpu()?;
 
     let begin_us = workload::begin_us()?;
@@ -101,9 +104,7 @@ fn compare() -> Result<ExitCode> {
     })?;
 
     report::print(&all, &machine, idle);
-    let target = std::env::current_exe()?;
-    // …/target/release/deps/throughput-0123456789abcdef
-    let target = target.ancestors().nth(3).context("this program is not in a target folder of cargo's")?;
+    let target = binaries.parent().context("this program is not in a target folder of cargo's")?;
     report::write(&all, &machine, &target.join("bench.json"))?;
     let wrong: Vec<&Figures> = all.iter().filter(|figures| figures.wrong.is_some()).collect();
     for figures in &wrong {

@@ -80,7 +80,7 @@ fn send(producer: &BaseProducer, topic: &str, partition: i32, timestamp_ms: i64,
 fn create(brokers: &str, name: &str) -> Result<()> {
     let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", brokers).create()?;
     let topic = NewTopic::new(name, i32::try_from(PARTITIONS)?, TopicReplication::Fixed(1)).set("retention.ms", "-1");
-    let made = futures::executor::block_on(admin.create_topics([&topic], &AdminOptions::new()))?;
+    let made = tokio::runtime::Runtime::new()?.block_on(admin.create_topics([&topic], &AdminOptions::new()))?;
     for topic in made {
         topic.map_err(|(name, error)| anyhow::anyhow!("cannot create the topic {name}: {error}"))?;
     }

@@ -79,6 +79,8 @@ pub struct Server {
 /// What all runs share.
 pub struct Bench {
     pub brokers: String,
+    /// The program that is measured.
+    pub highwater: PathBuf,
     /// With the schema and the pack in it, and logs.
     pub folder: PathBuf,
     pub timeout: Duration,
@@ -215,7 +217,7 @@ impl Bench {
             ("EVENTS__PRICES", ""),
             ("TELEMETRY__LISTEN", "127.0.0.1:0"),
         ];
-        let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));
+        let mut command = Command::new(&self.highwater);
         command.arg(subcommand).current_dir(&self.folder);
         command.envs(settings.map(|(key, value)| (format!("HIGHWATER_{key}"), value)));
         with(&mut command)

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
+use apache_avro::from_value;
+use apache_avro::rabin::Rabin;
 use apache_avro::reader::datum::GenericDatumReader;
-use highwater::event::{EventType, wire};
 
 pub const SCHEMA: &str = include_str!("bench_call.avsc");
 /// Partitions of every topic.
@@ -149,9 +150,10 @@ impl Event {
     }
 
     /// Its Avro datum, behind the header of single-object encoding.
-    pub fn avro(&self, fingerprint: u64, out: &mut Vec<u8>) {
+    pub fn avro(&self, fingerprint: Fingerprint, out: &mut Vec<u8>) {
         out.clear();
-        wire::Writer::Fingerprint(fingerprint).frame(out);
+        out.extend_from_slice(&[0xc3, 0x01]);
+        out.extend_from_slice(&fingerprint);
         text(&hyphenated(self.event_id), out);
         long(self.time_us, out);
         for value in
@@ -247,22 +249,26 @@ fn short_text(value: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(value.as_bytes());
 }
 
-/// The fingerprint in each message's header, after the Avro library has read the first messages as they were meant.
-pub fn fingerprint(workload: &Workload) -> Result<u64> {
-    let event = EventType::parse("bench_call.avsc", SCHEMA)?;
+/// What names the schema in the header of each message: CRC-64-AVRO of its canonical form, least byte first.
+pub type Fingerprint = [u8; 8];
+/// Length of that header.
+pub const HEADER: usize = 10;
+
+/// The schema's fingerprint, after the Avro library has read the first messages as they were meant.
+pub fn fingerprint(workload: &Workload) -> Result<Fingerprint> {
     let schema = apache_avro::Schema::parse_str(SCHEMA)?;
+    let fingerprint: Fingerprint = schema.fingerprint::<Rabin>().bytes.as_slice().try_into()?;
     let reader = GenericDatumReader::builder(&schema).build()?;
     let mut bytes = Vec::new();
     for at in 0..workload.events.min(1_000) {
         let meant = workload.event(at);
-        meant.avro(event.fingerprint, &mut bytes);
-        let (_, mut body) = wire::split(Some(&bytes))?;
-        let read: crate::naive::Call = reader.read_deser(&mut body)?;
+        meant.avro(fingerprint, &mut bytes);
+        let read: crate::naive::Call = from_value(&reader.read_value(&mut &bytes[HEADER..])?)?;
         let same = (read.latency_ms, read.output_tokens, read.retries, read.session_id.as_str())
             == (meant.latency_ms(), meant.output_tokens, meant.retries, meant.session_id().as_str());
         ensure!(same, "the Avro library reads event {at} of the workload as {read:?}");
     }
-    Ok(event.fingerprint)
+    Ok(fingerprint)
 }
 
 /// A minute and the dimensions of the rollup.
