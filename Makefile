@@ -82,6 +82,28 @@ fuzz: ## damaged messages of random schemas, against the Avro library: make fuzz
 oracle: ## pairs of random schemas, against the Avro library: make oracle CASES=1000000
 	AVRO_CASES=$(or $(CASES),1000000) cargo test --release --test avro oracle -- --nocapture
 
+.PHONY: bench
+bench: release ## what a million events cost: highwater, a floor and its peers; make bench EVENTS=3000000 SYSTEMS=highwater,naive
+	EVENTS=$(EVENTS) SYSTEMS=$(SYSTEMS) TIMEOUT=$(TIMEOUT) target/release/throughput
+
+.PHONY: profile
+profile: release ## where highwater's processor time goes, by thread and function (needs perf); with inferno a flame graph
+	SYSTEMS=highwater EVENTS=$(EVENTS) target/release/throughput & bench=$$!; pid=; \
+	until [ -n "$$pid" ]; do \
+		kill -0 $$bench; sleep 0.05; pid=$$(pgrep -P $$bench -a highwater | awk '$$NF == "run" {print $$1; exit}' || true); \
+	done; \
+	perf record --quiet --event cpu-clock --freq 999 --call-graph dwarf,16384 --output target/perf.data --pid $$pid; wait $$bench
+	perf report --input target/perf.data --stdio --no-children --call-graph none --sort comm,dso,symbol 2>/dev/null \
+		| grep -v '^#' | grep -v '^$$' | head -60 | tee target/profile.txt
+	if command -v inferno-flamegraph >/dev/null; then \
+		perf script --input target/perf.data | inferno-collapse-perf | inferno-flamegraph > target/flame.svg; \
+		echo "flame graph: target/flame.svg"; \
+	else echo "for a flame graph: cargo install inferno, then make profile again"; fi
+
+.PHONY: stages
+stages: ## what each stage of the way costs: make stages STAGE=decode
+	cargo bench --bench stages $(FEATURES) -- $(STAGE)
+
 .PHONY: release
 release: ## the binaries, optimised
 	cargo build --release --workspace --bins $(FEATURES)

@@ -1,18 +1,27 @@
 //! The duplicates window: which ids stood among the last N offsets of a partition.
 
 use std::collections::VecDeque;
+use std::hash::BuildHasher;
 
-use rustc_hash::FxHashMap;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use rustc_hash::FxBuildHasher;
 
 /// The ids of the previous `horizon` offsets of one partition.
 ///
 /// Whether an event is a duplicate is a function of the log alone: it is one when an event of its type with its id stood
 /// at one of the `horizon` offsets before it, whether that one was written or was itself a duplicate.
+///
+/// Each id is kept once, in the order of the log, and the table has only their places: a process has a window per
+/// partition, and tables that hold the ids themselves do not stay in a core's cache.
 #[derive(Debug, Clone)]
 pub struct Window {
     horizon: u64,
     order: VecDeque<(u64, Name)>,
-    latest: FxHashMap<Name, u64>,
+    /// How many were taken from the front of `order`: the place of the one that is there now.
+    first: u64,
+    /// The place of the latest of each name.
+    latest: HashTable<u64>,
 }
 
 /// Position of the event type in the plan, and the id.
@@ -21,23 +30,41 @@ type Name = (usize, u128);
 impl Window {
     /// An empty window over `horizon` offsets.
     pub fn new(horizon: u64) -> Window {
-        Window { horizon, order: VecDeque::new(), latest: FxHashMap::default() }
+        Window { horizon, order: VecDeque::new(), first: 0, latest: HashTable::new() }
     }
 
     /// Takes note of an id at an offset (ascending) and answers whether it repeats one inside the window.
     pub fn observe(&mut self, kind: usize, id: u128, offset: u64) -> bool {
-        while let Some(&(oldest, name)) = self.order.front() {
-            if oldest + self.horizon >= offset {
+        let Window { horizon, order, first, latest } = self;
+        while let Some(&(oldest, name)) = order.front() {
+            if oldest + *horizon >= offset {
                 break;
             }
-            self.order.pop_front();
-            if self.latest.get(&name) == Some(&oldest) {
-                self.latest.remove(&name);
+            order.pop_front();
+            // Not there: the same id has come again since.
+            if let Ok(entry) = latest.find_entry(hash(&name), |place| place == first) {
+                entry.remove();
+            }
+            *first += 1;
+        }
+        let (name, next) = ((kind, id), *first + order.len() as u64);
+        order.push_back((offset, name));
+        let name_at = |place: &u64| &order[(place - *first) as usize].1;
+        match latest.entry(hash(&name), |place| *name_at(place) == name, |place| hash(name_at(place))) {
+            Entry::Occupied(mut place) => {
+                *place.get_mut() = next;
+                true
+            }
+            Entry::Vacant(place) => {
+                place.insert(next);
+                false
             }
         }
-        self.order.push_back((offset, (kind, id)));
-        self.latest.insert((kind, id), offset).is_some()
     }
+}
+
+fn hash(name: &Name) -> u64 {
+    FxBuildHasher.hash_one(name)
 }
 
 #[cfg(test)]

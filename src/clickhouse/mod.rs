@@ -29,6 +29,7 @@ mod watermarks;
 
 pub use claim::{ClaimError, claim, last_epoch, look};
 pub use client::Client;
+pub use compress::compress;
 pub use connection::{Answered, Pinned};
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::{Broken, QueryError, ServerError};
