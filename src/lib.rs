@@ -43,12 +43,14 @@
 //! | [`registry`] | the schema registry |
 //! | [`tls`] | certificates, dialing under TLS or without, and what went wrong with it |
 //! | [`telemetry`] | what the process says of itself |
+//! | [`allocator`] | how memory goes back to the system |
 //! | [`failpoint`] | where a test may end the process, in debug builds |
 //! | [`command`] | one file per subcommand |
 //!
 //! From [`event`] to [`worker`] nothing knows a socket, a clock or a thread: time and I/O come in as arguments, so that a
 //! simulation can run this code through failures by the million.
 
+pub mod allocator;
 pub mod batch;
 pub mod clickhouse;
 pub mod columns;

@@ -134,6 +134,7 @@ enum Reference {
 }
 
 fn main() -> ExitCode {
+    highwater::allocator::give_back();
     match execute(&Cli::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

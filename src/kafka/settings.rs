@@ -67,8 +67,10 @@ pub enum SettingsError {
 
 /// Defaults that differ from librdkafka's, and may be overridden.
 const RECOMMENDED: &[(&str, &str)] = &[
-    // Prefetched messages of one consumer, whatever the number of its partitions.
-    ("queued.max.messages.kbytes", "32768"),
+    // Prefetched messages of one consumer, whatever the number of its partitions. librdkafka adds some 350 bytes to each, and
+    // goes over by one answer of a broker: that is bounded before it is unpacked, to several times its size.
+    ("queued.max.messages.kbytes", "8192"),
+    ("fetch.max.bytes", "2097152"),
     // librdkafka waits a second before it fetches again once that queue was full: far longer than emptying it takes.
     ("fetch.queue.backoff.ms", "20"),
     ("fetch.wait.max.ms", "250"),

@@ -12,8 +12,8 @@ use super::support::{Process, TOPIC, World};
 use crate::shared::truth;
 
 /// What the process may need beside `memory.limit`, in MiB: code, threads and plan (30), the last 10,000 ids of each
-/// partition (2 each), messages that the Kafka client fetched ahead (32) and answers that it is taking apart, the block under
-/// way to ClickHouse.
+/// partition (2 each), messages that the Kafka client fetched ahead (8, and twice as much for what it keeps of each), the
+/// answer that it is taking apart (2, unpacked several times that), the block under way to ClickHouse.
 const BESIDE: u64 = 160;
 
 fn setting<T: FromStr>(name: &str, default: T) -> T {
@@ -92,12 +92,7 @@ fn a_long_outage_is_sat_out_in_bounded_memory() {
         truth.messages
     );
     assert!(said.lines().count() < 60 + outage.as_secs() as usize / 20, "too much said about an outage:\n{said}");
-    assert!(waiting <= limit + BESIDE, "{waiting} MiB are more than memory.limit, {limit} MiB, and {BESIDE} MiB");
-    // Catching up takes more, as docs/delivery.md says: batches are filled, encoded, sent and freed all at the same time.
-    assert!(
-        greatest <= 2 * limit + BESIDE,
-        "{greatest} MiB are more than twice memory.limit, {limit} MiB, and {BESIDE} MiB"
-    );
+    assert!(greatest <= limit + BESIDE, "{greatest} MiB are more than memory.limit, {limit} MiB, and {BESIDE} MiB");
 }
 
 /// Of `/proc/{pid}/status`.
