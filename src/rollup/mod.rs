@@ -32,6 +32,8 @@ pub use pack::{Pack, PackError};
 pub use partial::judge;
 pub use price::{COST_SCALE, PriceError, PriceList};
 pub use pricer::Pricer;
+pub(crate) use pack::alerts;
+pub(crate) use resolve::one_of;
 pub use resolve::{Resolved, resolve};
 pub use series::OTHER;
 pub use table::{Dimension, Measure, Merge, Number, PartColumn, Rollup};

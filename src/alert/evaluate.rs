@@ -1,0 +1,444 @@
+//! Rules judged, minute by minute: what is told to whom.
+//!
+//! A function of the rules, the rows and what was told before. So a look at the past, an explanation, a test and the real
+//! thing are the same code, and who takes over after a crash tells the same under the same numbers.
+//!
+//! ```text
+//! wanted ─▶ rows of ClickHouse ─▶ take          what is known is now so
+//! advance(through)                              all complete minutes are judged; messages
+//! ```
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashMap;
+use rustc_hash::FxBuildHasher;
+use serde::{Deserialize, Serialize};
+
+use super::book::Book;
+use super::desk::Desk;
+use super::history::{Before, History, Publication, State};
+use super::message::{BudgetState, Completeness, Envelope, Message, millis};
+use super::period::{Minute, span};
+use super::query::{Question, Row};
+use super::rule::{Rule, Rules, aligned};
+use super::state::{Phase, Transition};
+use super::template::number;
+use super::verdict::{Moment, Outcome, Verdict, judge};
+use crate::rollup::Rollup;
+
+/// Judges rules. Give it rows with [`Evaluator::take`], then let it judge with [`Evaluator::advance`].
+#[derive(Debug)]
+pub struct Evaluator {
+    rules: Rules,
+    questions: Vec<Question>,
+    /// One for each signal.
+    books: Vec<Book>,
+    /// What stands of each rule's alerts, by the number of the series.
+    alerts: Vec<HashMap<u32, Alert, FxBuildHasher>>,
+    /// Of each rule what was told of series that rest or have no events any more: their next message goes on counting.
+    rested: Vec<HashMap<Vec<String>, History, FxBuildHasher>>,
+    /// From when on each rule is judged.
+    begun: Vec<Minute>,
+    /// All before this minute was judged.
+    judged: Minute,
+    /// How far back corrections reach, in minutes.
+    horizon: i64,
+    /// Whether nothing was judged yet since the start.
+    is_new: bool,
+    desk: Desk,
+    /// What fired of rules that are gone.
+    orphans: BTreeMap<String, Message>,
+}
+
+/// An alert that does not rest.
+#[derive(Debug, Clone, Default)]
+struct Alert {
+    phase: Phase,
+    history: History,
+}
+
+/// How far rules were judged; with the messages since, all that a successor needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// All before this minute was judged.
+    pub judged: Minute,
+    /// Of each rule by its name: its hash, and from when on it is judged.
+    pub begun: BTreeMap<String, (String, Minute)>,
+}
+
+/// What a round found.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Round {
+    /// To send, in this order.
+    pub messages: Vec<Message>,
+    /// How budgets stand.
+    pub budgets: Vec<BudgetState>,
+    /// Rules that do not watch all of their series.
+    pub overflows: Vec<Overflow>,
+}
+
+/// A rule or budget that has more series than it may watch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overflow {
+    /// Its name.
+    pub rule: String,
+    /// How many it watches at most.
+    pub watched: usize,
+    /// How many were left out in the last rows.
+    pub left_out: usize,
+    /// One of them.
+    pub example: BTreeMap<String, String>,
+}
+
+impl Evaluator {
+    /// Begins. `through` is the minute that all are complete before; without a checkpoint it begins there, and rules that
+    /// the checkpoint does not know, or knows otherwise, begin where it ends: nothing is told of what was before.
+    /// `horizon`: how far back late events are judged anew, in minutes.
+    pub fn new(
+        rules: Rules,
+        rollups: &[Rollup],
+        horizon: i64,
+        through: Minute,
+        checkpoint: Option<&Checkpoint>,
+    ) -> Evaluator {
+        let questions = Question::all(&rules, rollups);
+        let asked = |position: usize| questions.iter().find(|question| question.signals.contains(&position));
+        let books = rules.signals.iter().enumerate();
+        let books = books.filter_map(|(position, signal)| Some(Book::new(signal, asked(position)?))).collect();
+        let judged = checkpoint.map_or(through, |checkpoint| checkpoint.judged);
+        let begun = |rule: &Rule| {
+            let known = checkpoint.and_then(|checkpoint| checkpoint.begun.get(&rule.notice.name));
+            known.filter(|(hash, _)| *hash == rule.notice.hash).map_or(judged, |(_, begun)| *begun)
+        };
+        Evaluator {
+            begun: rules.rules.iter().map(begun).collect(),
+            alerts: rules.rules.iter().map(|_| HashMap::default()).collect(),
+            rested: rules.rules.iter().map(|_| HashMap::default()).collect(),
+            desk: Desk::new(&rules.budgets),
+            questions,
+            books,
+            rules,
+            judged,
+            horizon,
+            is_new: true,
+            orphans: BTreeMap::new(),
+        }
+    }
+
+    /// Takes in what was sent before the start, each alert's in the order of its sequence: the last message of each alert
+    /// that is older than the horizon, and all that are not.
+    pub fn restore(&mut self, messages: &[Message]) {
+        for message in messages {
+            if self.desk.restore(message, &self.rules, &mut self.books) {
+                continue;
+            }
+            let Some(publication) = message.publication() else { continue };
+            let rule = self.rules.rules.iter().position(|rule| rule.notice.name == message.rule);
+            let found = rule.and_then(|rule| {
+                let by = &self.rules.signals[self.rules.rules[rule].signal].by;
+                let name: Option<Vec<String>> = by.iter().map(|by| message.dimensions.get(by).cloned()).collect();
+                Some((rule, name.filter(|name| name.len() == message.dimensions.len())?))
+            });
+            match found {
+                Some((rule, name)) => self.rested[rule].entry(name).or_default().apply(&publication),
+                None if publication.state == State::Firing => {
+                    self.orphans.insert(message.alert_id.clone(), message.clone());
+                }
+                None => drop(self.orphans.remove(&message.alert_id)),
+            }
+        }
+        self.wake();
+    }
+
+    /// Looks again at what fires, or may yet be corrected.
+    fn wake(&mut self) {
+        let oldest = self.judged - self.horizon;
+        for (position, rule) in self.rules.rules.iter().enumerate() {
+            let (signal, book) = (&self.rules.signals[rule.signal], &mut self.books[rule.signal]);
+            let alerts = &mut self.alerts[position];
+            self.rested[position].retain(|name, history| {
+                if history.is_at_rest(oldest) {
+                    return true;
+                }
+                let Some(slot) = book.slot(name, signal) else { return true };
+                let phase = history.phase_at(Minute::MAX);
+                alerts.insert(slot, Alert { phase, history: std::mem::take(history) });
+                false
+            });
+        }
+    }
+
+    /// All before this minute was judged.
+    pub fn judged(&self) -> Minute {
+        self.judged
+    }
+
+    /// The rules.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// What has to be asked.
+    pub fn questions(&self) -> &[Question] {
+        &self.questions
+    }
+
+    /// For each question the minute from which on rows have to be read. `late`: the first minute for which events came
+    /// after it was judged, if there is one.
+    pub fn wanted(&self, late: Option<Minute>) -> Vec<Minute> {
+        let from = |question: &Question| {
+            let back = if self.is_new { self.horizon + question.reach + question.step } else { question.step };
+            let from = (self.judged - back).min(late.unwrap_or(Minute::MAX));
+            aligned(from.max(self.judged - self.horizon - question.reach - question.step), question.step)
+        };
+        self.questions.iter().map(from).collect()
+    }
+
+    /// Takes over that all that a question asks for is, from a minute on, as these rows say. The minute is a multiple of
+    /// the question's step.
+    pub fn take(&mut self, question: usize, from: Minute, rows: &[Row]) {
+        let question = &self.questions[question];
+        for position in &question.signals {
+            self.books[*position].replace_from(from, &self.rules.signals[*position], question, rows);
+        }
+    }
+
+    /// Judges all minutes before `through`, which are complete, and those again that rows have changed since.
+    pub fn advance(&mut self, through: Minute, completeness: Completeness) -> Round {
+        let told = self.alerts.iter().flat_map(HashMap::values).flat_map(|alert| alert.history.told().last());
+        // What was told was complete, whatever is known of it now.
+        let through = told.map(|told| told.at).chain([through, self.judged]).max().unwrap_or(through);
+        let mut round = Round { overflows: self.overflows(), ..Round::default() };
+        for orphan in std::mem::take(&mut self.orphans).into_values() {
+            round.messages.push(ended(orphan, through, completeness));
+        }
+        for rule in 0..self.rules.rules.len() {
+            self.judge_rule(rule, through, completeness, &mut round.messages);
+        }
+        let judged = self.judged;
+        let desk = &mut self.desk;
+        desk.advance(&self.rules, &self.books, (judged, through, self.horizon), completeness, &mut round);
+        self.books.iter_mut().for_each(|book| book.news.fill(None));
+        self.judged = through;
+        self.is_new = false;
+        self.forget();
+        round
+    }
+
+    /// How far rules were judged. To be kept once the messages of the round are sent.
+    pub fn checkpoint(&self) -> Checkpoint {
+        let begun = self.rules.rules.iter().zip(&self.begun);
+        let begun = begun.map(|(rule, begun)| (rule.notice.name.clone(), (rule.notice.hash.clone(), *begun)));
+        Checkpoint { judged: self.judged, begun: begun.collect() }
+    }
+
+    /// What a rule says of a series at a moment, by what is known now, and on what evidence. `None`: there is no such rule
+    /// or series.
+    pub fn explain(&self, rule: &str, dimensions: &BTreeMap<String, String>, at: Minute) -> Option<Verdict> {
+        let rule = self.rules.rules.iter().find(|known| known.notice.name == rule)?;
+        let (signal, book) = (&self.rules.signals[rule.signal], &self.books[rule.signal]);
+        let slots = 0..book.series.len() as u32;
+        let slot = slots.into_iter().find(|slot| book.is_used(*slot) && book.dimensions(*slot, signal) == *dimensions)?;
+        let moment = Moment::new(rule, aligned(at, rule.step));
+        Some(judge(rule, signal, &book.series[slot as usize], &moment, true))
+    }
+
+    fn judge_rule(
+        &mut self,
+        position: usize,
+        through: Minute,
+        completeness: Completeness,
+        messages: &mut Vec<Message>,
+    ) {
+        let rule = &self.rules.rules[position];
+        let (signal, book) = (&self.rules.signals[rule.signal], &self.books[rule.signal]);
+        let (alerts, rested) = (&mut self.alerts[position], &mut self.rested[position]);
+        let oldest = self.begun[position].max(self.judged - self.horizon);
+        let mut fold = Fold { rule, signal, book, moments: BTreeMap::new() };
+        let mut found: Vec<(u32, Vec<Publication>)> = Vec::new();
+        for slot in 0..book.series.len().min(rule.notice.max_series) as u32 {
+            let news = if self.is_new { Some(Minute::MIN) } else { book.news[slot as usize] };
+            let again = news.filter(|news| *news < self.judged).map(|news| news.max(oldest));
+            let after = again.unwrap_or(self.judged);
+            if through <= after {
+                continue;
+            }
+            let known = alerts.get(&slot);
+            let phase = match (known, again) {
+                (known, Some(after)) => fold.phase_at(slot, after, known),
+                (Some(alert), None) => alert.phase,
+                (None, None) => Phase::Idle,
+            };
+            let (phase, transitions) = fold.run(slot, phase, after, through);
+            if known.is_none() && phase == Phase::Idle && transitions.is_empty() {
+                continue;
+            }
+            let alert = alerts.entry(slot).or_insert_with(|| {
+                let history = rested.remove(&book.names[slot as usize]).unwrap_or_default();
+                Alert { phase, history }
+            });
+            alert.phase = phase;
+            let publications = alert.history.reconcile(after, self.judged, &transitions);
+            alert.history.forget(through - self.horizon);
+            if phase == Phase::Idle && alert.history.last() == 0 {
+                alerts.remove(&slot);
+            }
+            if !publications.is_empty() {
+                found.push((slot, publications));
+            }
+        }
+        found.sort_by(|(one, _), (other, _)| book.names[*one as usize].cmp(&book.names[*other as usize]));
+        for (slot, publications) in found {
+            messages.extend(publications.iter().map(|publication| fold.message(slot, publication, completeness)));
+        }
+    }
+
+    fn overflows(&self) -> Vec<Overflow> {
+        let rules = self.rules.rules.iter().map(|rule| (&rule.notice, rule.signal));
+        let budgets = self.rules.budgets.iter().map(|budget| (&budget.notice, budget.signal));
+        let overflow = |(notice, signal): (&super::rule::Notice, usize)| {
+            let (signal, book) = (&self.rules.signals[signal], &self.books[signal]);
+            let unwatched = book.names.get(notice.max_series..).unwrap_or_default();
+            let (left_out, example) = &book.left_out;
+            let example = example.as_ref().or(unwatched.first())?;
+            Some(Overflow {
+                rule: notice.name.clone(),
+                watched: notice.max_series.min(book.series.len()),
+                left_out: left_out + unwatched.len(),
+                example: signal.by.iter().cloned().zip(example.iter().cloned()).collect(),
+            })
+        };
+        rules.chain(budgets).filter_map(overflow).collect()
+    }
+
+    /// Forgets rows that nobody looks at any more, and series that have none and rest.
+    fn forget(&mut self) {
+        let oldest = self.judged - self.horizon;
+        for (position, rule) in self.rules.rules.iter().enumerate() {
+            let book = &self.books[rule.signal];
+            let rested = &mut self.rested[position];
+            self.alerts[position].retain(|slot, alert| {
+                let rests = alert.phase == Phase::Idle && alert.history.is_at_rest(oldest);
+                if rests && alert.history.last() > 0 {
+                    rested.insert(book.names[*slot as usize].clone(), std::mem::take(&mut alert.history));
+                }
+                !rests
+            });
+        }
+        for (position, (signal, book)) in self.rules.signals.iter().zip(&mut self.books).enumerate() {
+            let before = oldest - signal.reach - signal.step;
+            let rules = self.rules.rules.iter().zip(&self.alerts).filter(|(rule, _)| rule.signal == position);
+            let alerts: Vec<_> = rules.map(|(_, alerts)| alerts).collect();
+            let (desk, budgets) = (&self.desk, &self.rules.budgets);
+            let is_told = |slot| {
+                alerts.iter().any(|alerts| alerts.contains_key(&slot)) || desk.is_told(budgets, position, slot)
+            };
+            book.forget(before, signal, is_told);
+        }
+    }
+}
+
+/// The last message about an alert whose rule is gone.
+fn ended(last: Message, at: Minute, completeness: Completeness) -> Message {
+    Message {
+        sequence: last.sequence + 1,
+        state: State::Resolved.name().to_owned(),
+        previous: Before::Firing.name().to_owned(),
+        corrected: false,
+        corrects: Vec::new(),
+        at: millis(at),
+        summary: format!("{}: the rule is gone, or groups by something else", last.rule),
+        value: None,
+        readings: Vec::new(),
+        baseline: None,
+        forecast: None,
+        complete_through: completeness.through_ms,
+        lag_ms: (completeness.now_ms - completeness.through_ms).max(0),
+        late: completeness.late,
+        ..last
+    }
+}
+
+/// A rule on its way over moments.
+struct Fold<'a> {
+    rule: &'a Rule,
+    signal: &'a super::signal::Signal,
+    book: &'a Book,
+    moments: BTreeMap<Minute, Moment>,
+}
+
+impl Fold<'_> {
+    fn verdict(&mut self, slot: u32, at: Minute, full: bool) -> Verdict {
+        let rule = self.rule;
+        let moment = self.moments.entry(at).or_insert_with(|| Moment::new(rule, at));
+        judge(rule, self.signal, &self.book.series[slot as usize], moment, full)
+    }
+
+    /// Where an alert stood after a moment, from what was told of it and, for what was pending, from the rows.
+    fn phase_at(&mut self, slot: u32, after: Minute, known: Option<&Alert>) -> Phase {
+        let (phase, changed) = known.map_or((Phase::Idle, None), |alert| {
+            (alert.history.phase_at(after), alert.history.changed_before(after))
+        });
+        if phase != Phase::Idle || self.rule.hold == 0 {
+            return phase;
+        }
+        let (mut at, mut phase) = (aligned(after, self.rule.step), Phase::Idle);
+        let earliest = changed.map_or(after - self.rule.hold, |changed| (changed + 1).max(after - self.rule.hold));
+        while at >= earliest && self.verdict(slot, at, false).outcome == Outcome::Breach {
+            phase = Phase::Pending { since: at };
+            at -= self.rule.step;
+        }
+        phase
+    }
+
+    /// Folds the moments after one up to another.
+    fn run(&mut self, slot: u32, mut phase: Phase, after: Minute, through: Minute) -> (Phase, Vec<Transition>) {
+        let mut transitions = Vec::new();
+        let mut at = aligned(after, self.rule.step) + self.rule.step;
+        while at <= through {
+            let outcome = self.verdict(slot, at, false).outcome;
+            let (next, transition) = phase.step(at, outcome, self.rule.hold);
+            phase = next;
+            transitions.extend(transition);
+            at += self.rule.step;
+        }
+        (phase, transitions)
+    }
+
+    fn message(&mut self, slot: u32, publication: &Publication, completeness: Completeness) -> Message {
+        let verdict = self.verdict(slot, publication.at, true);
+        let dimensions = self.book.dimensions(slot, self.signal);
+        let envelope = Envelope {
+            notice: &self.rule.notice,
+            kind: self.rule.test.kind(),
+            severity: self.rule.severity.name(),
+            dimensions,
+            period: None,
+            completeness,
+        };
+        let message = envelope.message(publication);
+        let samples = verdict.readings.iter().flatten().next().map(|reading| reading.samples);
+        let summary = self.rule.notice.summary.render(|place| match place {
+            "rule" => Some(message.rule.clone()),
+            "state" => Some(message.state.clone()),
+            "value" => verdict.value.map(number),
+            "threshold" => Some(number(verdict.threshold)),
+            "samples" => samples.map(|samples| samples.to_string()),
+            "window" => Some(span(self.rule.test.window())),
+            "level" => Some(message.severity.clone()),
+            dimension => message.dimensions.get(dimension).cloned(),
+        });
+        Message {
+            summary,
+            value: verdict.value,
+            threshold: verdict.threshold,
+            readings: verdict.readings.iter().flatten().map(Into::into).collect(),
+            baseline: verdict.baseline.as_ref().map(Into::into),
+            forecast: verdict.exhausted.map(millis),
+            ..message
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
