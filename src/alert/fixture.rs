@@ -13,7 +13,7 @@ use crate::event::EventType;
 use crate::rollup::{Pack, Resolved};
 
 /// Monday, 2 November 2026, 00:00 UTC.
-pub(super) const START: Minute = 29_693_520;
+pub(super) const START: Minute = 29_892_960;
 
 /// The pack that rules of tests are written for.
 pub(super) const METRICS: &str = r#"

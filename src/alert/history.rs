@@ -9,6 +9,7 @@
 //! | firing at 10:05 | nothing | `withdrawn` | the first |
 //! | firing, resolved at 10:20 | firing all along | `firing` | the second |
 //! | nothing | firing at 10:03, resolved at 10:07 | both | nothing |
+//! | firing at 10:05, resolved at 10:20 | firing at 10:03, resolved at 10:20 | both | the first takes back both |
 //!
 //! Whoever reads the messages in the order of their sequence and keeps the last knows what holds; whoever drops those that
 //! others correct has the history.
@@ -130,28 +131,26 @@ impl History {
         let equal = |(told, now): &(&Told, &Transition)| (told.at, told.to) == (now.at, now.to);
         let same = self.told[first..].iter().zip(now).take_while(equal).count();
         let surplus = self.told.split_off(first + same);
+        // The first message takes back all that no longer stands, so that no reader mixes old and new.
+        let mut corrects: Vec<u64> = surplus.iter().map(|told| told.sequence).collect();
         let mut publications = Vec::new();
-        for (position, transition) in now[same..].iter().enumerate() {
-            let corrects: Vec<u64> = surplus.get(position).map(|told| told.sequence).into_iter().collect();
+        for transition in &now[same..] {
             let state = match transition.to {
                 Standing::Firing => State::Firing,
                 Standing::Resolved => State::Resolved,
             };
             let before = if transition.was_pending { Before::Pending } else { self.before() };
-            let is_correction = transition.at <= judged;
+            let (corrects, is_correction) = (std::mem::take(&mut corrects), transition.at <= judged);
             publications.push(self.publish(state, before, transition.at, transition.since, corrects, is_correction));
         }
-        if let Some(taken) = surplus.get(now.len() - same..).filter(|taken| !taken.is_empty()) {
-            let corrects = taken.iter().map(|told| told.sequence).collect();
-            let stood = if taken.len() % 2 == 1 { taken[0].to } else { opposite(taken[0].to) };
-            let before = if stood == Standing::Firing { Before::Firing } else { Before::Resolved };
-            let publication = match self.told.last().copied() {
+        if let ([first, ..], Some(last), true) = (&surplus[..], surplus.last(), publications.is_empty()) {
+            let before = if last.to == Standing::Firing { Before::Firing } else { Before::Resolved };
+            publications.push(match self.told.last().copied() {
                 Some(Told { to: Standing::Firing, at, since, .. }) => {
                     self.publish(State::Firing, before, at, since, corrects, true)
                 }
-                _ => self.publish(State::Withdrawn, before, taken[0].at, taken[0].since, corrects, true),
-            };
-            publications.push(publication);
+                _ => self.publish(State::Withdrawn, before, first.at, first.since, corrects, true),
+            });
         }
         publications
     }
@@ -188,13 +187,6 @@ impl History {
     pub(super) fn forget(&mut self, before: Minute) {
         let old = self.told.partition_point(|told| told.at <= before);
         self.told.drain(..old.saturating_sub(1));
-    }
-}
-
-fn opposite(standing: Standing) -> Standing {
-    match standing {
-        Standing::Firing => Standing::Resolved,
-        Standing::Resolved => Standing::Firing,
     }
 }
 
@@ -235,13 +227,11 @@ mod tests {
         assert_eq!(corrected(&[5], &[5, 9]), [(Resolved, 9, vec![])], "it was over earlier than is known");
         assert_eq!(
             corrected(&[5, 20], &[3, 20]),
-            [(Firing, 3, vec![1]), (Resolved, 20, vec![2])],
+            [(Firing, 3, vec![1, 2]), (Resolved, 20, vec![])],
             "the last message says what holds"
         );
-        assert_eq!(
-            corrected(&[5, 20, 30], &[4, 20]),
-            [(Firing, 4, vec![1]), (Resolved, 20, vec![2]), (Withdrawn, 30, vec![3])]
-        );
+        assert_eq!(corrected(&[5, 20, 30], &[4, 20]), [(Firing, 4, vec![1, 2, 3]), (Resolved, 20, vec![])]);
+        assert_eq!(corrected(&[5, 20, 30], &[4]), [(Firing, 4, vec![1, 2, 3])]);
     }
 
     proptest! {

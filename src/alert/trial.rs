@@ -149,7 +149,11 @@ const HORIZON: i64 = 24 * 60;
 /// # Errors
 /// The file is not a file of tests, or names what is not there: with test, key and remedy.
 pub fn try_file(file: &str, text: &str, rules: &Rules, rollups: &[Rollup]) -> Result<Vec<Tried>, String> {
-    let parsed: File = toml::from_str(text).map_err(|error| format!("{file}: not a file of tests: {error}"))?;
+    let parsed: File = toml::from_str(text).map_err(|error| {
+        let before = error.span().map_or(0, |span| span.start);
+        let line = 1 + text.bytes().take(before).filter(|byte| *byte == b'\n').count();
+        format!("{file}:{line}: not a file of tests: {}", error.message())
+    })?;
     parsed.test.iter().map(|entry| {
         let attempt = Attempt { entry, rules, rollups };
         attempt.run().map_err(|what| format!("{file}: test {:?}: {what}", entry.name))

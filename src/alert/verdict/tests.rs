@@ -155,10 +155,10 @@ fn silence_fires_only_for_what_was_there() {
         ],
         "ten minutes after 14; back at 50; forgotten two hours later"
     );
-    // All of it: a single series that is always expected.
+    // All of it: a single series that is always expected. What is remembered for a week is judged every five minutes.
     let text = "[[alert]]\nname = \"silent\"\nmetric = \"calls\"\nno_data = \"10m\"";
     let mut stage = Stage::new(text, START);
-    assert_eq!(brief(&stage.run(START + 3)), [(1, "silent firing".into())]);
+    assert_eq!(brief(&stage.run(START + 7)), [(5, "silent firing".into())]);
     // While nothing is complete nothing is judged, so a highwater that lags is no silence.
     let mut stage = Stage::new(text, START);
     stage.samples = (-20..0).map(|at| calls(START + at, "zest", "ok", 1)).collect();
