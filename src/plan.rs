@@ -241,7 +241,19 @@ impl Plan {
         let by_fingerprint =
             types.iter().enumerate().map(|(index, planned)| (planned.event.fingerprint, index)).collect();
         let (hash, sources) = (hash(sources, &limits), sources.clone());
-        Ok(Plan { types, rollups, metrics, alerts, tables, rollup_tables, dead_letters, limits, hash, sources, by_fingerprint })
+        Ok(Plan {
+            types,
+            rollups,
+            metrics,
+            alerts,
+            tables,
+            rollup_tables,
+            dead_letters,
+            limits,
+            hash,
+            sources,
+            by_fingerprint,
+        })
     }
 
     /// The event type of a schema fingerprint.

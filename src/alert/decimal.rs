@@ -70,7 +70,8 @@ mod tests {
             assert_eq!(parse(&show(units, scale), scale), Some(units), "{text}");
         }
         assert_eq!((show(-ONE / 2, 12), show(10 * ONE, 12), show(7, 0)), ("-0.5".into(), "10".into(), "7".into()));
-        for text in ["", ".5", "5.", "-", "+5", "1e3", "1,000", " 5", "0x1", "0.0000000000001", "9".repeat(40).as_str()] {
+        for text in ["", ".5", "5.", "-", "+5", "1e3", "1,000", " 5", "0x1", "0.0000000000001", "9".repeat(40).as_str()]
+        {
             assert_eq!(parse(text, 12), None, "{text}");
         }
         assert_eq!((from_double(0.5), from_double(f64::NAN), from_double(1e300)), (ONE / 2, 0, i128::MAX));

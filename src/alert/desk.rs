@@ -7,10 +7,12 @@
 use hashbrown::HashMap;
 
 use super::book::Book;
-use super::evaluate::Round;
 use super::decimal;
+use super::evaluate::Round;
 use super::history::{Before, Publication, State};
-use super::message::{BudgetState, Completeness, Envelope, Message, MessageBudget, MessageReading, alert_id, millis, minute};
+use super::message::{
+    BudgetState, Completeness, Envelope, Message, MessageBudget, MessageReading, alert_id, millis, minute,
+};
 use super::period::{Minute, Period};
 use super::rule::{Budget, Kind, Rules, aligned};
 use super::series::Series;
@@ -105,8 +107,7 @@ impl Desk {
                     if window.is_empty() && !accounts.contains_key(&(slot, period.start)) && !is_present {
                         continue;
                     }
-                    let standing =
-                        Standing { budget, signal, series, period: *period, spent: window.sum(0) };
+                    let standing = Standing { budget, signal, series, period: *period, spent: window.sum(0) };
                     let account = accounts.entry((slot, period.start)).or_default();
                     let dimensions = || book.dimensions(slot, signal);
                     for (publication, level) in standing.reconcile(account, (judged, through, now)) {

@@ -238,7 +238,8 @@ impl Evaluator {
         let rule = self.rules.rules.iter().find(|known| known.notice.name == rule)?;
         let (signal, book) = (&self.rules.signals[rule.signal], &self.books[rule.signal]);
         let slots = 0..book.series.len() as u32;
-        let slot = slots.into_iter().find(|slot| book.is_used(*slot) && book.dimensions(*slot, signal) == *dimensions)?;
+        let slot =
+            slots.into_iter().find(|slot| book.is_used(*slot) && book.dimensions(*slot, signal) == *dimensions)?;
         let moment = Moment::new(rule, aligned(at, rule.step));
         Some(judge(rule, signal, &book.series[slot as usize], &moment, true))
     }
@@ -330,9 +331,8 @@ impl Evaluator {
             let rules = self.rules.rules.iter().zip(&self.alerts).filter(|(rule, _)| rule.signal == position);
             let alerts: Vec<_> = rules.map(|(_, alerts)| alerts).collect();
             let (desk, budgets) = (&self.desk, &self.rules.budgets);
-            let is_told = |slot| {
-                alerts.iter().any(|alerts| alerts.contains_key(&slot)) || desk.is_told(budgets, position, slot)
-            };
+            let is_told =
+                |slot| alerts.iter().any(|alerts| alerts.contains_key(&slot)) || desk.is_told(budgets, position, slot);
             book.forget(before, signal, is_told);
         }
     }
@@ -376,9 +376,8 @@ impl Fold<'_> {
 
     /// Where an alert stood after a moment, from what was told of it and, for what was pending, from the rows.
     fn phase_at(&mut self, slot: u32, after: Minute, known: Option<&Alert>) -> Phase {
-        let (phase, changed) = known.map_or((Phase::Idle, None), |alert| {
-            (alert.history.phase_at(after), alert.history.changed_before(after))
-        });
+        let (phase, changed) = known
+            .map_or((Phase::Idle, None), |alert| (alert.history.phase_at(after), alert.history.changed_before(after)));
         if phase != Phase::Idle || self.rule.hold == 0 {
             return phase;
         }

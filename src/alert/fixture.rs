@@ -76,9 +76,8 @@ pub(super) fn parse(text: &str) -> Result<(Rules, Resolved), String> {
     let packs: Vec<Pack> = packs.into_iter().collect::<Result<_, _>>().map_err(|error| error.to_string())?;
     let types = types();
     let resolved = crate::rollup::resolve(&packs, &types).unwrap();
-    let rules = super::resolve(&packs, &types, &resolved.rollups, &resolved.metrics).map_err(|errors| {
-        errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
-    })?;
+    let rules = super::resolve(&packs, &types, &resolved.rollups, &resolved.metrics)
+        .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
     Ok((rules, resolved))
 }
 

@@ -7,7 +7,7 @@
 //! |---|---|---|---|
 //! | firing at 10:05 | firing at 10:03 | `firing`, at 10:03 | the first |
 //! | firing at 10:05 | nothing | `withdrawn` | the first |
-//! | firing, resolved at 10:20 | firing all along | `firing` | the second |
+//! | firing at 10:05, resolved at 10:20 | firing all along | `firing`, at 10:05 | both |
 //! | nothing | firing at 10:03, resolved at 10:07 | both | nothing |
 //! | firing at 10:05, resolved at 10:20 | firing at 10:03, resolved at 10:20 | both | the first takes back both |
 //!
@@ -102,10 +102,7 @@ impl History {
             State::Resolved => Standing::Resolved,
             State::Withdrawn => return,
         };
-        // What is told to fire again, because its end was taken back, has fired since then.
-        if self.told.last().map(|told| told.to) != Some(to) {
-            self.told.push(Told { at: message.at, to, since: message.since, sequence: message.sequence });
-        }
+        self.told.push(Told { at: message.at, to, since: message.since, sequence: message.sequence });
     }
 
     /// What it stood at after a moment, apart from what was pending.
@@ -146,7 +143,8 @@ impl History {
         if let ([first, ..], Some(last), true) = (&surplus[..], surplus.last(), publications.is_empty()) {
             let before = if last.to == Standing::Firing { Before::Firing } else { Before::Resolved };
             publications.push(match self.told.last().copied() {
-                Some(Told { to: Standing::Firing, at, since, .. }) => {
+                Some(Told { to: Standing::Firing, at, since, sequence }) => {
+                    corrects.insert(0, sequence);
                     self.publish(State::Firing, before, at, since, corrects, true)
                 }
                 _ => self.publish(State::Withdrawn, before, first.at, first.since, corrects, true),
@@ -221,8 +219,8 @@ mod tests {
         assert_eq!(corrected(&[5], &[3]), [(Firing, 3, vec![1])], "it began earlier");
         assert_eq!(corrected(&[5], &[]), [(Withdrawn, 5, vec![1])], "it never was");
         assert_eq!(corrected(&[5, 20], &[]), [(Withdrawn, 5, vec![1, 2])], "it never was, nor its end");
-        assert_eq!(corrected(&[5, 20], &[5]), [(Firing, 5, vec![2])], "it is not over");
-        assert_eq!(corrected(&[5, 20, 30], &[5]), [(Firing, 5, vec![2, 3])], "it was not over in between");
+        assert_eq!(corrected(&[5, 20], &[5]), [(Firing, 5, vec![1, 2])], "it is not over");
+        assert_eq!(corrected(&[5, 20, 30], &[5]), [(Firing, 5, vec![1, 2, 3])], "it was not over in between");
         assert_eq!(corrected(&[], &[3, 7]), [(Firing, 3, vec![]), (Resolved, 7, vec![])], "found late");
         assert_eq!(corrected(&[5], &[5, 9]), [(Resolved, 9, vec![])], "it was over earlier than is known");
         assert_eq!(

@@ -263,11 +263,7 @@ impl From<&Reading> for MessageReading {
 
 impl From<&Baseline> for MessageBaseline {
     fn from(baseline: &Baseline) -> MessageBaseline {
-        MessageBaseline {
-            values: baseline.values.clone(),
-            median: baseline.median,
-            deviation: baseline.deviation,
-        }
+        MessageBaseline { values: baseline.values.clone(), median: baseline.median, deviation: baseline.deviation }
     }
 }
 

@@ -49,8 +49,8 @@ mod verdict;
 pub use evaluate::{Checkpoint, Evaluator, Overflow, Round};
 pub use history::{Before, History, Publication, State, Told};
 pub use message::{
-    ALERT_SCHEMA, BUDGET_STATE_SCHEMA, BudgetState, Completeness, Message, MessageBaseline, MessageBudget, MessageError,
-    MessageReading, alert_id,
+    ALERT_SCHEMA, BUDGET_STATE_SCHEMA, BudgetState, Completeness, Message, MessageBaseline, MessageBudget,
+    MessageError, MessageReading, alert_id,
 };
 pub use period::{Calendar, Minute, Period, Unit};
 pub use query::{Answer, Number, Question, Row};

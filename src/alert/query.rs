@@ -93,9 +93,11 @@ impl Question {
             question.reach = question.reach.max(signal.reach);
             let filter = signal.filter.iter().flat_map(|filter| filter.dimensions());
             let conditions = match &signal.quantity {
-                crate::rollup::Quantity::Counts { numerator, denominator } => {
-                    [Some(numerator), denominator.as_ref()].into_iter().flatten().flat_map(|one| one.dimensions()).collect()
-                }
+                crate::rollup::Quantity::Counts { numerator, denominator } => [Some(numerator), denominator.as_ref()]
+                    .into_iter()
+                    .flatten()
+                    .flat_map(|one| one.dimensions())
+                    .collect(),
                 _ => Vec::new(),
             };
             let needed: Vec<&str> = signal.by.iter().map(String::as_str).chain(filter).chain(conditions).collect();
@@ -164,7 +166,10 @@ impl Question {
             counts = list(self.distributions.iter().map(counts).collect(), "Array(Array(String))"),
             parts = table(database, &rollup.table()),
             from = from.max(0) * 60,
-            keys = std::iter::once("at".to_owned()).chain(self.dimensions.iter().map(|name| format!("p.{}", ident(name)))).collect::<Vec<_>>().join(", "),
+            keys = std::iter::once("at".to_owned())
+                .chain(self.dimensions.iter().map(|name| format!("p.{}", ident(name))))
+                .collect::<Vec<_>>()
+                .join(", "),
         )
     }
 
@@ -180,7 +185,8 @@ impl Question {
         };
         let numbers: Option<Vec<i128>> = answer.numbers.iter().zip(&self.scales).map(number).collect();
         let distributions: Option<Vec<Histogram>> = answer.values.iter().zip(&answer.counts).map(histogram).collect();
-        let row = Row { at: answer.at, dimensions: answer.dimensions, numbers: numbers?, distributions: distributions? };
+        let row =
+            Row { at: answer.at, dimensions: answer.dimensions, numbers: numbers?, distributions: distributions? };
         let sizes = (row.dimensions.len(), row.numbers.len(), row.distributions.len());
         (sizes == (self.dimensions.len(), self.numbers.len(), self.distributions.len())).then_some(row)
     }

@@ -177,7 +177,8 @@ impl<'a> Resolver<'a> {
             (Some(one), Some(other)) => Some(Condition::And(vec![one, other])),
             (one, other) => one.or(other),
         };
-        let (text, at) = given.summary.map_or((given.default_summary, at), |given| (given.get_ref(), given.span().start));
+        let (text, at) =
+            given.summary.map_or((given.default_summary, at), |given| (given.get_ref(), given.span().start));
         let summary = faults.keep(at, "summary", Template::parse(text, &by)).unwrap_or_default();
         let max_series = given.max_series.map_or(MAX_SERIES, |given| *given.get_ref());
         if !(1..=MOST_SERIES).contains(&max_series) {

@@ -197,7 +197,11 @@ mod tests {
         assert_eq!(series.replace_from(11, &rows[1..]), None);
         let late = [cell(10, &[1]), cell(11, &[2]), cell(12, &[7]), cell(13, &[3])];
         assert_eq!(series.replace_from(10, &late), Some(12), "a row between others");
-        assert_eq!(series.replace_from(10, &[cell(10, &[1]), cell(11, &[3])]), Some(11), "more in a row, and others gone");
+        assert_eq!(
+            series.replace_from(10, &[cell(10, &[1]), cell(11, &[3])]),
+            Some(11),
+            "more in a row, and others gone"
+        );
         assert_eq!(series.replace_from(11, &[]), Some(11), "gone");
         assert_eq!(series.replace_from(11, &[cell(20, &[1])]), Some(20));
         assert_eq!(series.window(0, 100).sum(0), 2);

@@ -154,10 +154,14 @@ pub fn try_file(file: &str, text: &str, rules: &Rules, rollups: &[Rollup]) -> Re
         let line = 1 + text.bytes().take(before).filter(|byte| *byte == b'\n').count();
         format!("{file}:{line}: not a file of tests: {}", error.message())
     })?;
-    parsed.test.iter().map(|entry| {
-        let attempt = Attempt { entry, rules, rollups };
-        attempt.run().map_err(|what| format!("{file}: test {:?}: {what}", entry.name))
-    }).collect()
+    parsed
+        .test
+        .iter()
+        .map(|entry| {
+            let attempt = Attempt { entry, rules, rollups };
+            attempt.run().map_err(|what| format!("{file}: test {:?}: {what}", entry.name))
+        })
+        .collect()
 }
 
 struct Attempt<'a> {
@@ -169,7 +173,8 @@ struct Attempt<'a> {
 impl Attempt<'_> {
     fn run(&self) -> Result<Tried, String> {
         let start = self.entry.start.parse::<Timestamp>();
-        let start = start.map_err(|_| format!("start: {:?} is no time; write 2026-11-02T08:00:00Z", self.entry.start))?;
+        let start =
+            start.map_err(|_| format!("start: {:?} is no time; write 2026-11-02T08:00:00Z", self.entry.start))?;
         let start = start.as_second().div_euclid(60);
         let end = start + parse_span(&self.entry.length).map_err(|what| format!("length: {what}"))?;
         self.check_names()?;
@@ -184,7 +189,8 @@ impl Attempt<'_> {
 
     fn check_names(&self) -> Result<(), String> {
         let rules = self.rules.rules.iter().map(|rule| rule.notice.name.as_str());
-        let names: Vec<&str> = rules.chain(self.rules.budgets.iter().map(|budget| budget.notice.name.as_str())).collect();
+        let names: Vec<&str> =
+            rules.chain(self.rules.budgets.iter().map(|budget| budget.notice.name.as_str())).collect();
         let expected = self.entry.expect.iter().map(|expected| &expected.rule);
         for name in self.entry.rules.iter().chain(expected) {
             if !names.contains(&name.as_str()) {
@@ -210,7 +216,8 @@ impl Attempt<'_> {
             let known = crate::rollup::one_of(name, &names, "it has none");
             return Err(format!("events: the rollup {} has no dimension {name:?}; {known}", rollup.name));
         }
-        let arrives = given.arrives.as_deref().map(parse_span).transpose().map_err(|what| format!("arrives: {what}"))?;
+        let arrives =
+            given.arrives.as_deref().map(parse_span).transpose().map_err(|what| format!("arrives: {what}"))?;
         let arrives = arrives.map_or(Minute::MIN, |arrives| start + arrives);
         let counts = numbers("count", &given.count, 0)?;
         let mut samples: BTreeMap<usize, Sample> = BTreeMap::new();
@@ -239,9 +246,9 @@ impl Attempt<'_> {
             for (minute, value) in numbers(name, text, decimal::SCALE)?.into_iter().enumerate() {
                 let value = value.map(|value| decimal::double(value, decimal::SCALE));
                 let sample = samples.get_mut(&minute);
-                sample.zip(value).map(|(sample, value)| {
-                    sample.distributions.insert(name.clone(), vec![(value, sample.count)])
-                });
+                sample
+                    .zip(value)
+                    .map(|(sample, value)| sample.distributions.insert(name.clone(), vec![(value, sample.count)]));
             }
         }
         Ok(samples.into_values().collect())

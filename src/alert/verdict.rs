@@ -200,8 +200,7 @@ impl Reader<'_> {
         remember: i64,
     ) -> Verdict {
         let (mut reading, window) = self.read("window", at - length, at, quantile.map(|quantile| quantile.of));
-        let is_zero =
-            || self.is_additive() && beyond.side == Side::Below && self.series.has_rows(at - remember, at);
+        let is_zero = || self.is_additive() && beyond.side == Side::Below && self.series.has_rows(at - remember, at);
         if window.is_empty() && !is_zero() {
             return verdict(Outcome::Absent, Some(reading), None, beyond.level);
         }

@@ -55,11 +55,16 @@ fn a_message_says_on_what_evidence_it_stands() {
     assert_eq!((message.value, message.threshold), (Some(0.5), 0.2));
     assert_eq!(message.summary, "zest: 0.5 of 200 calls fail (0.2 over 5m)");
     assert_eq!(message.labels["team"], "platform");
-    assert!(message.rule_text.starts_with("[[alert]]\nname = \"failures\"") && message.rule_text.ends_with("{window})\""));
+    assert!(
+        message.rule_text.starts_with("[[alert]]\nname = \"failures\"") && message.rule_text.ends_with("{window})\"")
+    );
     assert_eq!(message.complete_through, (START + 10) * 60_000);
     let dimensions = BTreeMap::from([("app".to_owned(), "zest".to_owned())]);
     assert_eq!(message.alert_id, super::super::alert_id("failures", &dimensions, None).to_string());
-    assert_eq!((failures[1].state.as_str(), failures[1].sequence, failures[1].previous.as_str()), ("resolved", 2, "firing"));
+    assert_eq!(
+        (failures[1].state.as_str(), failures[1].sequence, failures[1].previous.as_str()),
+        ("resolved", 2, "firing")
+    );
     let bytes = message.encode().unwrap();
     assert_eq!(bytes[..2], [0xC3, 0x01], "single-object encoding");
     assert_eq!(Message::decode(&bytes).unwrap(), *message);
@@ -94,14 +99,19 @@ fn late_events_correct_what_was_told() {
     let mut late = minutes("zest", "ok", 5, &[500; 10]);
     late.iter_mut().for_each(|sample| sample.arrives = START + 30);
     stage.samples.extend(late);
-    let failures = |told: Vec<Message>| {
-        told.into_iter().filter(|message| message.rule == "failures").collect::<Vec<_>>()
-    };
+    let failures =
+        |told: Vec<Message>| told.into_iter().filter(|message| message.rule == "failures").collect::<Vec<_>>();
     let told = failures(stage.run(START + 29));
-    assert_eq!(brief(&told).iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>(), ["failures zest firing", "failures zest resolved"]);
+    assert_eq!(
+        brief(&told).iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>(),
+        ["failures zest firing", "failures zest resolved"]
+    );
     let told = failures(stage.run(START + 40));
     let [withdrawn] = &told[..] else { panic!("{told:?}") };
-    assert_eq!((withdrawn.state.as_str(), withdrawn.corrects.as_slice(), withdrawn.sequence), ("withdrawn", &[1, 2][..], 3));
+    assert_eq!(
+        (withdrawn.state.as_str(), withdrawn.corrects.as_slice(), withdrawn.sequence),
+        ("withdrawn", &[1, 2][..], 3)
+    );
     assert!(withdrawn.corrected && withdrawn.value.unwrap() < 0.1, "with what is known now: {withdrawn:?}");
 
     // Errors that come late: fired and over long ago, as is known only now.
@@ -153,7 +163,9 @@ fn timeless(messages: &[Message]) -> Vec<Message> {
     for message in &mut messages {
         (message.complete_through, message.lag_ms, message.corrected) = (0, 0, false);
     }
-    messages.sort_by(|one, other| (&one.rule, &one.alert_id, one.sequence).cmp(&(&other.rule, &other.alert_id, other.sequence)));
+    messages.sort_by(|one, other| {
+        (&one.rule, &one.alert_id, one.sequence).cmp(&(&other.rule, &other.alert_id, other.sequence))
+    });
     messages
 }
 
@@ -257,11 +269,15 @@ fn a_rule_that_is_gone_ends_what_it_told() {
 
 #[test]
 fn series_beyond_the_limit_are_counted_and_named() {
-    let text = "[[alert]]\nname = \"many\"\nmetric = \"calls\"\nby = [\"app\"]\nwindow = \"5m\"\nabove = 0\nmax_series = 3";
+    let text =
+        "[[alert]]\nname = \"many\"\nmetric = \"calls\"\nby = [\"app\"]\nwindow = \"5m\"\nabove = 0\nmax_series = 3";
     let mut stage = Stage::new(text, START);
     stage.samples = (0..8).map(|app| calls(START, &format!("app-{app}"), "ok", 1)).collect();
     let told = stage.run(START + 1);
-    assert_eq!(brief(&told).iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>(), ["many app-0 firing", "many app-1 firing", "many app-2 firing"]);
+    assert_eq!(
+        brief(&told).iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>(),
+        ["many app-0 firing", "many app-1 firing", "many app-2 firing"]
+    );
     let example = BTreeMap::from([("app".to_owned(), "app-3".to_owned())]);
     assert_eq!(stage.last.overflows, [Overflow { rule: "many".into(), watched: 3, left_out: 5, example }]);
 }
@@ -295,8 +311,12 @@ fn levels_of_a_budget_are_told_once_in_order_and_before_their_minute_is_complete
     assert_eq!((told[0].severity.as_str(), told[0].provisional), ("stop", false));
     let budget = told[0].budget.as_ref().unwrap();
     assert_eq!((budget.spent.as_str(), budget.percent.as_str(), budget.overshoot.as_str()), ("55", "110", "5"));
-    let states: Vec<(&str, &str, &str)> = stage.last.budgets.iter()
-        .map(|state| (state.dimensions["app"].as_str(), state.state.as_str(), state.spent.as_str())).collect();
+    let states: Vec<(&str, &str, &str)> = stage
+        .last
+        .budgets
+        .iter()
+        .map(|state| (state.dimensions["app"].as_str(), state.state.as_str(), state.spent.as_str()))
+        .collect();
     assert_eq!(states, [("sugar", "ok", "0.000000000005"), ("zest", "stop", "55")]);
     assert_eq!(stage.last.budgets[1].encode().unwrap()[..2], [0xC3, 0x01]);
     // The day ends: its overshoot is told once it is complete, and the next begins at nothing.
@@ -319,13 +339,17 @@ fn who_takes_over_a_budget_tells_no_level_twice() {
         let checkpoint = stage.evaluator.checkpoint();
         stage.restart(&checkpoint);
     }
-    let levels: Vec<(&str, i64)> = stage.told.iter().map(|message| (message.severity.as_str(), message.sequence)).collect();
+    let levels: Vec<(&str, i64)> =
+        stage.told.iter().map(|message| (message.severity.as_str(), message.sequence)).collect();
     assert_eq!(levels, [("warning", 1), ("alert", 2), ("critical", 3), ("stop", 4)]);
     // Rows were deleted: what was told no longer stands.
     stage.samples.truncate(5);
     let told = stage.advance(START + 101, START + 101);
     assert_eq!(told.len(), 1);
-    assert_eq!((told[0].severity.as_str(), told[0].state.as_str(), told[0].corrects.as_slice()), ("warning", "firing", &[2, 3, 4][..]));
+    assert_eq!(
+        (told[0].severity.as_str(), told[0].state.as_str(), told[0].corrects.as_slice()),
+        ("warning", "firing", &[2, 3, 4][..])
+    );
     stage.samples.clear();
     let told = stage.advance(START + 102, START + 102);
     assert_eq!((told[0].state.as_str(), told[0].corrects.as_slice(), told[0].sequence), ("withdrawn", &[1][..], 6));
@@ -344,10 +368,15 @@ fn a_budgets_day_is_that_of_its_time_zone() {
         spending(sunday + 25 * 60, "zest", 7 * ONE),
     ];
     stage.advance(sunday + 26 * 60, sunday + 26 * 60);
-    let mut spent: Vec<(i64, String)> = stage.told.iter().filter(|message| message.state == "resolved").map(|message| {
-        let budget = message.budget.as_ref().unwrap();
-        ((budget.period_end - budget.period_start) / 3_600_000, budget.spent.clone())
-    }).collect();
+    let mut spent: Vec<(i64, String)> = stage
+        .told
+        .iter()
+        .filter(|message| message.state == "resolved")
+        .map(|message| {
+            let budget = message.budget.as_ref().unwrap();
+            ((budget.period_end - budget.period_start) / 3_600_000, budget.spent.clone())
+        })
+        .collect();
     spent.sort();
     assert_eq!(spent, [(24, "100".to_owned()), (25, "50".to_owned())]);
     assert_eq!(stage.last.budgets[0].spent, "7");

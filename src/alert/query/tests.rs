@@ -45,7 +45,10 @@ above = 5
          p.minute >= toDateTime(6000, 'UTC')\nGROUP BY at, p.`app`, p.`model`, p.`status`\nORDER BY at, p.`app`, p.`model`, \
          p.`status`"
     );
-    assert!(questions[1].sql(&resolved.rollups[0], "h", 100).contains("toDateTime(5400, 'UTC')\nGROUP BY at\n"), "back to its step");
+    assert!(
+        questions[1].sql(&resolved.rollups[0], "h", 100).contains("toDateTime(5400, 'UTC')\nGROUP BY at\n"),
+        "back to its step"
+    );
     let answer = |json: &str| question.row(serde_json::from_str(json).unwrap());
     let row = answer(
         r#"{"at": 100, "dimensions": ["zest", "opus", "ok"], "numbers": ["18446744073709551615", "0.5", "2"],

@@ -29,11 +29,8 @@ const MIN_SAMPLES_BURN: u64 = 100;
 
 /// Pairs of windows of the SRE workbook (chapter 5, table 5-8): 2 % of a month's budget in an hour, 5 % in six hours, 10 %
 /// in three days; the short window is a twelfth of the long one.
-const TIERS: [(f64, i64, i64, Severity); 3] = [
-    (14.4, 60, 5, Severity::Page),
-    (6.0, 6 * 60, 30, Severity::Page),
-    (1.0, 3 * 24 * 60, 6 * 60, Severity::Ticket),
-];
+const TIERS: [(f64, i64, i64, Severity); 3] =
+    [(14.4, 60, 5, Severity::Page), (6.0, 6 * 60, 30, Severity::Page), (1.0, 3 * 24 * 60, 6 * 60, Severity::Ticket)];
 
 const SUMMARY: &str = "{rule}: {value} against {threshold} over {window}";
 
@@ -284,7 +281,9 @@ impl Asked<'_, '_> {
             self.faults.add(given.span().start, "resolve", what);
         }
         let is_share = matches!(self.subject.metric.quantity, Quantity::Counts { .. });
-        if let Some(level) = level.filter(|level| is_share && self.entry.change.is_none() && !(0.0..=1.0).contains(level)) {
+        if let Some(level) =
+            level.filter(|level| is_share && self.entry.change.is_none() && !(0.0..=1.0).contains(level))
+        {
             let what = format!("a share is never beyond {level}; give a number from 0 to 1, as 0.05 for 5 %");
             self.faults.add(given.span().start, key, what);
         }
@@ -294,7 +293,8 @@ impl Asked<'_, '_> {
         let resolve = resolved.unwrap_or(level);
         if change.is_some() {
             if side == Side::Below && level <= -1.0 {
-                let what = format!("nothing falls by more than all of it; {level} is never reached, give -0.5 for half");
+                let what =
+                    format!("nothing falls by more than all of it; {level} is never reached, give -0.5 for half");
                 self.faults.add(given.span().start, key, what);
             }
             let proof = Proof { min_samples: proof.min_samples.max(MIN_SAMPLES), ..proof };
@@ -356,7 +356,9 @@ impl Asked<'_, '_> {
             let rate = tier.rate.get();
             let severity = named_severity(&tier.severity);
             let checked = spans.and_then(|(long, short)| match severity {
-                _ if !(rate > 0.0 && rate.is_finite()) => Err(format!("a rate can't be {rate}; 1 uses up the budget just in time")),
+                _ if !(rate > 0.0 && rate.is_finite()) => {
+                    Err(format!("a rate can't be {rate}; 1 uses up the budget just in time"))
+                }
                 Ok(severity) => Ok((rate, long, short, severity)),
                 Err(what) => Err(what),
             });
@@ -365,7 +367,11 @@ impl Asked<'_, '_> {
         if burn.windows.is_none() {
             tiers.extend(TIERS);
         } else if burn.windows.as_ref().is_some_and(Vec::is_empty) {
-            self.faults.add(burn.objective.span().start, "burn_rate", "windows is empty; leave it out for the usual three");
+            self.faults.add(
+                burn.objective.span().start,
+                "burn_rate",
+                "windows is empty; leave it out for the usual three",
+            );
         }
         let Some(objective) = objective else { return Vec::new() };
         let mut tests: Tests = Vec::new();
@@ -377,7 +383,11 @@ impl Asked<'_, '_> {
             }
             let slower_than = slower_than.unwrap_or(0.0);
             let column = slower.is_some().then_some(0);
-            tests.push((suffix, Some(severity), Test::BurnRate { objective, rate, long, short, proof, column, slower_than }));
+            tests.push((
+                suffix,
+                Some(severity),
+                Test::BurnRate { objective, rate, long, short, proof, column, slower_than },
+            ));
         }
         tests
     }
@@ -407,9 +417,10 @@ impl Asked<'_, '_> {
         };
         let zone = given.time_zone.as_ref().map_or("UTC", |given| given.get_ref().as_str());
         let zone = self.faults.keep(at, "anomaly", time_zone(zone));
-        let resolve = self.entry.resolve.as_ref().map_or(deviations, |given| {
-            self.between("resolve", given, 0.0, deviations.unwrap_or(1e6) + f64::EPSILON)
-        });
+        let resolve =
+            self.entry.resolve.as_ref().map_or(deviations, |given| {
+                self.between("resolve", given, 0.0, deviations.unwrap_or(1e6) + f64::EPSILON)
+            });
         let window = window?;
         if STEPS[1..].iter().all(|step| window % step != 0) {
             let what = format!("it can't be {}; give a multiple of 5m, or weeks of it would be too much", span(window));
@@ -419,7 +430,16 @@ impl Asked<'_, '_> {
         let (deviations, resolve, tolerance) = (deviations?, resolve?, tolerance?);
         let min_weeks = min_weeks as usize;
         Some(Test::Anomaly {
-            side, deviations, resolve, tolerance, window, weeks, min_weeks, zone: zone?, min_samples, quantile,
+            side,
+            deviations,
+            resolve,
+            tolerance,
+            window,
+            weeks,
+            min_weeks,
+            zone: zone?,
+            min_samples,
+            quantile,
         })
     }
 }

@@ -44,10 +44,8 @@ impl<'a> Resolver<'a> {
             faults.add(entry.metric.span().start, "metric", what);
         }
         let unit = faults.keep(entry.period.span().start, "period", unit(entry.period.get_ref()));
-        let (zone, at) = entry
-            .time_zone
-            .as_ref()
-            .map_or(("UTC", 0), |given| (given.get_ref().as_str(), given.span().start));
+        let (zone, at) =
+            entry.time_zone.as_ref().map_or(("UTC", 0), |given| (given.get_ref().as_str(), given.span().start));
         let zone = faults.keep(at, "time_zone", time_zone(zone));
         let scale = scales(&metric.quantity, subject.rollup)[0];
         let amount = faults.keep(entry.amount.span().start, "amount", amount(entry.amount.get_ref(), scale));
@@ -72,7 +70,10 @@ impl<'a> Resolver<'a> {
         // The signal of the budget itself is that of its forecast, also where nobody wants to be told of that.
         let test = Test::Forecast { calendar: calendar.clone(), amount, window };
         let mut companion = subject.notice.clone();
-        companion.summary = parsed("{rule}: at the pace of the last {window}, {threshold} will be spent within the period", &subject.by);
+        companion.summary = parsed(
+            "{rule}: at the pace of the last {window}, {threshold} will be spent within the period",
+            &subject.by,
+        );
         let own = std::mem::replace(&mut subject.notice, companion);
         let rule = self.rule(&subject, Some("forecast".to_owned()), Severity::Ticket, FORECAST_HOLD, test);
         let signal = self.rules.rules[rule].signal;

@@ -64,39 +64,69 @@ fn errors_of_budgets_name_the_key_and_the_remedy() {
     let day = "period = \"day\"\namount = \"50.00\"\n";
     for (lines, error) in [
         ("period = \"hour\"\namount = \"50\"", "period: there is no period \"hour\"; use one of day, week, month"),
-        ("period = \"day\"\namount = \"50,00\"", "amount: \"50,00\" is no amount of at most 12 decimals; write it between quotes, as \"50.00\""),
+        (
+            "period = \"day\"\namount = \"50,00\"",
+            "amount: \"50,00\" is no amount of at most 12 decimals; write it between quotes, as \"50.00\"",
+        ),
         ("period = \"day\"\namount = \"0\"", "amount: it can't be \"0\"; give an amount above 0"),
         ("period = \"day\"\namount = \"-5\"", "amount: it can't be \"-5\"; give an amount above 0"),
-        (&format!("{day}time_zone = \"Berlin\""), "time_zone: there is no time zone \"Berlin\"; write an IANA name, as Europe/Berlin or UTC"),
-        (&format!("{day}levels = {{}}"), "levels: it is empty; leave it out for warning = 50, alert = 80, critical = 90, stop = 100"),
+        (
+            &format!("{day}time_zone = \"Berlin\""),
+            "time_zone: there is no time zone \"Berlin\"; write an IANA name, as Europe/Berlin or UTC",
+        ),
+        (
+            &format!("{day}levels = {{}}"),
+            "levels: it is empty; leave it out for warning = 50, alert = 80, critical = 90, stop = 100",
+        ),
         (&format!("{day}levels = {{ none = 0 }}"), "levels: none can't be 0 %; give a number from 1 to 10000"),
         (&format!("{day}levels = {{ a = 5, b = 5 }}"), "levels: a and b are one level; take one away"),
-        (&format!("{day}levels = {{ ok = 5 }}"), "levels: ok and closed say that there is no level; choose another name"),
-        (&format!("{day}forecast_window = \"1\""), "forecast_window: \"1\" is not a span; write whole minutes, hours, days or weeks: 5m, 1h, 3d, 2w"),
+        (
+            &format!("{day}levels = {{ ok = 5 }}"),
+            "levels: ok and closed say that there is no level; choose another name",
+        ),
+        (
+            &format!("{day}forecast_window = \"1\""),
+            "forecast_window: \"1\" is not a span; write whole minutes, hours, days or weeks: 5m, 1h, 3d, 2w",
+        ),
     ] {
         assert_eq!(budget(lines).lines().next(), Some(error), "{lines}");
     }
-    let share = parse("[[budget]]\nname = \"b\"\nmetric = \"error_rate\"\nperiod = \"day\"\namount = \"5\"").unwrap_err();
-    assert_eq!(share, "alerts.toml:3: budget b: metric: error_rate does not add up; a budget is for a cost, a sum or a count");
+    let share =
+        parse("[[budget]]\nname = \"b\"\nmetric = \"error_rate\"\nperiod = \"day\"\namount = \"5\"").unwrap_err();
+    assert_eq!(
+        share,
+        "alerts.toml:3: budget b: metric: error_rate does not add up; a budget is for a cost, a sum or a count"
+    );
 }
 
 #[test]
 fn errors_have_lines_and_come_all_at_once() {
     let good = "[[alert]]\nname = \"a\"\nmetric = \"calls\"\nwindow = \"5m\"\nabove = 5\n";
-    let bad = format!("{good}[[alert]]\nname = \"a\"\nmetric = \"calls\"\nwindow = \"5m\"\nabove = 5\nby = [\n  \"ap\",\n]\n[[alert]]\nname = \"é\"\nmetric = \"x\"");
+    let bad = format!(
+        "{good}[[alert]]\nname = \"a\"\nmetric = \"calls\"\nwindow = \"5m\"\nabove = 5\nby = [\n  \"ap\",\n]\n[[alert]]\nname = \"é\"\nmetric = \"x\""
+    );
     let errors = parse(&bad).unwrap_err();
     let starts: Vec<&str> = errors.lines().map(|line| line.split(';').next().unwrap()).collect();
-    assert_eq!(starts, [
-        "alerts.toml:7: alert a: name: a is taken already (alerts.toml:2)",
-        "alerts.toml:12: alert a: by: the rollup llm_call_1m has no dimension \"ap\"",
-        "alerts.toml:15: alert é: name: \"é\" can't be a name",
-        "alerts.toml:16: alert é: metric: there is no metric \"x\"",
-    ]);
+    assert_eq!(
+        starts,
+        [
+            "alerts.toml:7: alert a: name: a is taken already (alerts.toml:2)",
+            "alerts.toml:12: alert a: by: the rollup llm_call_1m has no dimension \"ap\"",
+            "alerts.toml:15: alert é: name: \"é\" can't be a name",
+            "alerts.toml:16: alert é: metric: there is no metric \"x\"",
+        ]
+    );
     for (text, error) in [
-        ("[[alert]]\nname = \"a\"\nmetric = \"calls\"\nwindwo = \"5m\"", "alerts.toml:4: not a pack: unknown key `windwo`; did you mean `window`?"),
+        (
+            "[[alert]]\nname = \"a\"\nmetric = \"calls\"\nwindwo = \"5m\"",
+            "alerts.toml:4: not a pack: unknown key `windwo`; did you mean `window`?",
+        ),
         ("[[alert]]\nname = \"a\"", "alerts.toml:1: not a pack: missing key `metric`"),
         ("[[alert]]\nname = \"a\"\nmetric = \"calls\"\nabove = \"5\"", "alerts.toml:4: not a pack: expected a number"),
-        ("[[budget]]\nname = \"b\"\nmetric = \"cost\"\nperiod = \"day\"\namount = 50", "alerts.toml:5: not a pack: invalid type"),
+        (
+            "[[budget]]\nname = \"b\"\nmetric = \"cost\"\nperiod = \"day\"\namount = 50",
+            "alerts.toml:5: not a pack: invalid type",
+        ),
     ] {
         let found = parse(text).unwrap_err();
         assert!(found.starts_with(error), "{found}");
@@ -105,13 +135,16 @@ fn errors_have_lines_and_come_all_at_once() {
 
 #[test]
 fn rules_that_look_at_the_same_share_it() {
-    let alert = |name: &str, more: &str| format!("[[alert]]\nname = \"{name}\"\nmetric = \"latency\"\nby = [\"app\"]\nquantile = 0.95\n{more}\n");
+    let alert = |name: &str, more: &str| {
+        format!("[[alert]]\nname = \"{name}\"\nmetric = \"latency\"\nby = [\"app\"]\nquantile = 0.95\n{more}\n")
+    };
     let text = [
         alert("a", "window = \"5m\"\nabove = 500\nresolve = 400"),
         alert("b", "window = \"1h\"\nabove = 500"),
         alert("c", "window = \"5m\"\nabove = 900"),
         alert("d", "window = \"5m\"\nabove = 900\nwhere = \"model = 'opus'\""),
-    ].concat();
+    ]
+    .concat();
     let (rules, resolved) = parse(&text).unwrap();
     assert_eq!(rules.signals.len(), 2);
     assert_eq!(rules.signals[0].levels.iter().map(|(_, level)| *level).collect::<Vec<_>>(), [500.0, 400.0, 900.0]);
@@ -140,13 +173,19 @@ fn shipped_packs_have_the_rules_that_users_ask_for() {
     let rules = super::resolve(&packs, &types, &resolved.rollups, &resolved.metrics);
     let rules = rules.unwrap_or_else(|errors| panic!("{errors:#?}"));
     let has = |kind: Kind| rules.rules.iter().any(|rule| rule.test.kind() == kind);
-    for kind in [Kind::Threshold, Kind::Change, Kind::BurnRate, Kind::NoData, Kind::Anomaly, Kind::Forecast, Kind::Unpriced] {
+    for kind in
+        [Kind::Threshold, Kind::Change, Kind::BurnRate, Kind::NoData, Kind::Anomaly, Kind::Forecast, Kind::Unpriced]
+    {
         assert!(has(kind), "{kind:?}");
     }
-    let levels: Vec<f64> = rules.rules.iter().filter_map(|rule| match &rule.test {
-        Test::Threshold { level, quantile: Some(_), .. } => Some(*level),
-        _ => None,
-    }).collect();
+    let levels: Vec<f64> = rules
+        .rules
+        .iter()
+        .filter_map(|rule| match &rule.test {
+            Test::Threshold { level, quantile: Some(_), .. } => Some(*level),
+            _ => None,
+        })
+        .collect();
     for wanted in [500.0, 2_000.0, 7_000.0, 15_000.0] {
         assert!(levels.contains(&wanted), "{wanted} ms");
     }

@@ -3,7 +3,8 @@
 use super::super::fixture::parse;
 use super::*;
 
-const RULES: &str = "[[alert]]\nname = \"failures\"\nmetric = \"error_rate\"\nby = [\"app\"]\nwindow = \"10m\"\nabove = 0.3";
+const RULES: &str =
+    "[[alert]]\nname = \"failures\"\nmetric = \"error_rate\"\nby = [\"app\"]\nwindow = \"10m\"\nabove = 0.3";
 
 fn run(test: &str) -> Result<Vec<Tried>, String> {
     let (rules, resolved) = parse(RULES).unwrap();
@@ -11,7 +12,9 @@ fn run(test: &str) -> Result<Vec<Tried>, String> {
 }
 
 fn test(more: &str) -> String {
-    format!("[[test]]\nname = \"t\"\nstart = \"2026-11-02T08:00:00Z\"\nlength = \"30m\"\nrules = [\"failures\"]\n{more}")
+    format!(
+        "[[test]]\nname = \"t\"\nstart = \"2026-11-02T08:00:00Z\"\nlength = \"30m\"\nrules = [\"failures\"]\n{more}"
+    )
 }
 
 const EVENTS: &str = r#"
@@ -31,24 +34,53 @@ fn what_is_told_is_what_is_expected() {
     ));
     let tried = &run(&passes).unwrap()[0];
     assert_eq!(tried.failures, Vec::<String>::new(), "{:?}", tried.messages);
-    let fails = test(&format!("{EVENTS}expect = [{{ at = \"13m\", rule = \"failures\", of = {{ app = \"zest\" }}, state = \"firing\" }}]"));
+    let fails = test(&format!(
+        "{EVENTS}expect = [{{ at = \"13m\", rule = \"failures\", of = {{ app = \"zest\" }}, state = \"firing\" }}]"
+    ));
     let failures = &run(&fails).unwrap()[0].failures;
     assert_eq!(failures[0], "expected at 13m: failures {\"app\": \"zest\"} firing; it was not told");
-    assert!(failures[1].starts_with("not expected at 14m: failures {\"app\": \"zest\"} firing (ticket): failures: "), "{failures:?}");
+    assert!(
+        failures[1].starts_with("not expected at 14m: failures {\"app\": \"zest\"} firing (ticket): failures: "),
+        "{failures:?}"
+    );
 }
 
 #[test]
 fn wrong_files_are_told_with_test_and_key() {
     for (text, error) in [
         ("", "t.toml:1: not a file of tests: missing field `test`"),
-        (&test("events = []").replace("failures", "failure"), "t.toml: test \"t\": rules: there is no alert or budget \"failure\"; did you mean failures? use one of failures"),
-        (&test("events = []").replace("2026-11-02T08:00:00Z", "8:00"), "t.toml: test \"t\": start: \"8:00\" is no time; write 2026-11-02T08:00:00Z"),
-        (&test("events = [{ rollup = \"llm\", count = \"1\" }]"), "t.toml: test \"t\": events: there is no rollup \"llm\"; use one of llm_call_1m"),
-        (&test("events = [{ rollup = \"llm_call_1m\", of = { ap = \"x\" }, count = \"1\" }]"), "t.toml: test \"t\": events: the rollup llm_call_1m has no dimension \"ap\"; "),
-        (&test("events = [{ rollup = \"llm_call_1m\", count = \"1x\" }]"), "t.toml: test \"t\": count: \"1x\" is no number of minutes; write 5, 5x10 or _x10"),
-        (&test("events = [{ rollup = \"llm_call_1m\", count = \"-1\" }]"), "t.toml: test \"t\": count: -1 events can't be"),
-        (&test("events = [{ rollup = \"llm_call_1m\", count = \"1\", sum = { cost = \"1\" } }]"), "t.toml: test \"t\": events: the rollup llm_call_1m has no measure \"cost\"; "),
-        (&test("events = [{ rollup = \"llm_call_1m\", count = \"1\", arrives = \"x\" }]"), "t.toml: test \"t\": arrives: \"x\" is not a span"),
+        (
+            &test("events = []").replace("failures", "failure"),
+            "t.toml: test \"t\": rules: there is no alert or budget \"failure\"; did you mean failures? use one of failures",
+        ),
+        (
+            &test("events = []").replace("2026-11-02T08:00:00Z", "8:00"),
+            "t.toml: test \"t\": start: \"8:00\" is no time; write 2026-11-02T08:00:00Z",
+        ),
+        (
+            &test("events = [{ rollup = \"llm\", count = \"1\" }]"),
+            "t.toml: test \"t\": events: there is no rollup \"llm\"; use one of llm_call_1m",
+        ),
+        (
+            &test("events = [{ rollup = \"llm_call_1m\", of = { ap = \"x\" }, count = \"1\" }]"),
+            "t.toml: test \"t\": events: the rollup llm_call_1m has no dimension \"ap\"; ",
+        ),
+        (
+            &test("events = [{ rollup = \"llm_call_1m\", count = \"1x\" }]"),
+            "t.toml: test \"t\": count: \"1x\" is no number of minutes; write 5, 5x10 or _x10",
+        ),
+        (
+            &test("events = [{ rollup = \"llm_call_1m\", count = \"-1\" }]"),
+            "t.toml: test \"t\": count: -1 events can't be",
+        ),
+        (
+            &test("events = [{ rollup = \"llm_call_1m\", count = \"1\", sum = { cost = \"1\" } }]"),
+            "t.toml: test \"t\": events: the rollup llm_call_1m has no measure \"cost\"; ",
+        ),
+        (
+            &test("events = [{ rollup = \"llm_call_1m\", count = \"1\", arrives = \"x\" }]"),
+            "t.toml: test \"t\": arrives: \"x\" is not a span",
+        ),
     ] {
         let found = run(text).unwrap_err();
         assert!(found.starts_with(error), "{found}");

@@ -16,15 +16,15 @@ resolve = 0.05
 #[test]
 fn a_share_has_to_be_proved() {
     for (errors, calls_in_all, min_samples, fires) in [
-        (1, 2, 0, false),    // lower bound 0.0945
-        (2, 2, 0, true),     // 0.342
-        (2, 2, 10, false),   // too few
-        (3, 12, 10, false),  // 0.0889
-        (4, 12, 10, true),   // 0.138
-        (11, 100, 10, false), // 0.0625
-        (18, 100, 10, true), // 0.1170
+        (1, 2, 0, false),           // lower bound 0.0945
+        (2, 2, 0, true),            // 0.342
+        (2, 2, 10, false),          // too few
+        (3, 12, 10, false),         // 0.0889
+        (4, 12, 10, true),          // 0.138
+        (11, 100, 10, false),       // 0.0625
+        (18, 100, 10, true),        // 0.1170
         (1_050, 10_000, 10, false), // 0.0991
-        (1_070, 10_000, 10, true), // 0.1011
+        (1_070, 10_000, 10, true),  // 0.1011
     ] {
         let mut stage = Stage::new(&format!("{RATE}min_samples = {min_samples}"), START);
         stage.samples = vec![
@@ -49,12 +49,18 @@ fn hysteresis_and_the_end_of_traffic() {
     let mut stage = Stage::new(RATE, START);
     // Half fail for five minutes, then 7 % of 2,000, then 1 %, then nothing at all.
     stage.samples.extend((0..5).flat_map(|at| {
-        [calls(START + at, "zest", "error", 50), calls(START + at, "zest", "timeout", 0), calls(START + at, "zest", "ok", 50)]
+        [
+            calls(START + at, "zest", "error", 50),
+            calls(START + at, "zest", "timeout", 0),
+            calls(START + at, "zest", "ok", 50),
+        ]
     }));
-    stage.samples.extend((5..30).flat_map(|at| {
-        [calls(START + at, "zest", "error", 140), calls(START + at, "zest", "ok", 1_860)]
-    }));
-    stage.samples.extend((30..40).flat_map(|at| [calls(START + at, "zest", "error", 20), calls(START + at, "zest", "ok", 1_980)]));
+    stage.samples.extend(
+        (5..30).flat_map(|at| [calls(START + at, "zest", "error", 140), calls(START + at, "zest", "ok", 1_860)]),
+    );
+    stage.samples.extend(
+        (30..40).flat_map(|at| [calls(START + at, "zest", "error", 20), calls(START + at, "zest", "ok", 1_980)]),
+    );
     let told = stage.run(START + 60);
     // From minute 30 on a minute of 7 % leaves the window for one of 1 %: (140 (10 − n) + 20 n) / 20,000 ≤ 0.05, n ≥ 3.33.
     assert_eq!(brief(&told), [(1, "failures zest firing".into()), (34, "failures zest resolved".into())]);
@@ -73,14 +79,19 @@ fn a_quantile_is_above_a_level_if_enough_values_are() {
             "[[alert]]\nname = \"slow\"\nmetric = \"latency\"\nby = [\"app\"]\nquantile = 0.95\nwindow = \"5m\"\n{extra}"
         )
     };
-    for (slow, fast, above, fires) in [(5, 95, true, false), (12, 88, true, true), (60, 940, true, false), (70, 930, true, true)] {
+    for (slow, fast, above, fires) in
+        [(5, 95, true, false), (12, 88, true, true), (60, 940, true, false), (70, 930, true, true)]
+    {
         let mut stage = Stage::new(&text("above = 500"), START);
         stage.samples = vec![taking(START, "zest", 800.0, slow), taking(START, "zest", 500.0, fast)];
         let told = stage.run(START + 1);
         assert_eq!(!told.is_empty(), fires, "{slow} of {} above {above}", slow + fast);
         if let [message] = &told[..] {
             assert_eq!((message.value, message.threshold), (Some(800.0), 500.0), "p95 itself");
-            assert_eq!((message.readings[0].numerator, message.readings[0].denominator), (slow as f64, (slow + fast) as f64));
+            assert_eq!(
+                (message.readings[0].numerator, message.readings[0].denominator),
+                (slow as f64, (slow + fast) as f64)
+            );
         }
     }
     // Without a bound the definition itself: p95 is the least value that 95 % do not exceed.
@@ -129,7 +140,8 @@ fn counts_sums_means_and_ratios_of_sums() {
 
 #[test]
 fn a_count_that_falls_to_nothing_is_below_a_level() {
-    let text = "[[alert]]\nname = \"few\"\nmetric = \"calls\"\nby = [\"app\"]\nwindow = \"5m\"\nbelow = 10\nremember = \"1h\"";
+    let text =
+        "[[alert]]\nname = \"few\"\nmetric = \"calls\"\nby = [\"app\"]\nwindow = \"5m\"\nbelow = 10\nremember = \"1h\"";
     let mut stage = Stage::new(text, START + 5);
     stage.samples.extend((0..20).map(|at| calls(START + at, "zest", "ok", 5)));
     let told = stage.run(START + 120);
@@ -170,7 +182,9 @@ fn silence_fires_only_for_what_was_there() {
 #[test]
 fn change_is_relative_to_an_earlier_window() {
     let text = |more: &str| {
-        format!("[[alert]]\nname = \"spike\"\nmetric = \"calls\"\nby = [\"app\"]\nwindow = \"5m\"\nchange = \"1h\"\n{more}")
+        format!(
+            "[[alert]]\nname = \"spike\"\nmetric = \"calls\"\nby = [\"app\"]\nwindow = \"5m\"\nchange = \"1h\"\n{more}"
+        )
     };
     for (now, before, condition, fires) in [
         (151, 100, "above = 0.5", true),
@@ -261,10 +275,12 @@ fn burn_rates_of_the_sre_workbook() {
         // Quiet days, then the outage until all have fired, then quiet again.
         stage.samples = (-4_400..0).map(|at| calls(START + at, "zest", "ok", u64::from(per_minute as u32))).collect();
         let outage = 1_000;
-        stage.samples.extend((0..outage).flat_map(|at| {
-            [calls(START + at, "zest", "error", bad), calls(START + at, "zest", "ok", good)]
-        }));
-        stage.samples.extend((outage..outage + 400).map(|at| calls(START + at, "zest", "ok", u64::from(per_minute as u32))));
+        stage.samples.extend(
+            (0..outage).flat_map(|at| [calls(START + at, "zest", "error", bad), calls(START + at, "zest", "ok", good)]),
+        );
+        stage
+            .samples
+            .extend((outage..outage + 400).map(|at| calls(START + at, "zest", "ok", u64::from(per_minute as u32))));
         let told = brief(&stage.advance(START + outage + 400, START + outage + 400));
         for (name, rate, long, short) in tiers {
             let needed = rate * 0.001 / share;
