@@ -440,4 +440,6 @@ impl Fold<'_> {
 }
 
 #[cfg(test)]
+mod speed;
+#[cfg(test)]
 mod tests;

@@ -172,7 +172,7 @@ fn timeless(messages: &[Message]) -> Vec<Message> {
 const END: i64 = 100;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(ProptestConfig::with_cases(30))]
 
     /// Without late events it makes no difference how many minutes are judged at once.
     #[test]
