@@ -25,6 +25,8 @@ use crate::rollup::Quantity;
 pub(super) struct Desk {
     /// For each budget, by series and begin of the period.
     accounts: Vec<HashMap<(u32, Minute), Account>>,
+    /// From when on each budget is looked at: periods that ended before are nobody's news.
+    pub(super) begun: Vec<Minute>,
 }
 
 /// What was told of a budget's period.
@@ -47,17 +49,16 @@ struct Standing<'a> {
 }
 
 impl Desk {
-    pub(super) fn new(budgets: &[Budget]) -> Desk {
-        Desk { accounts: budgets.iter().map(|_| HashMap::new()).collect() }
+    pub(super) fn new(begun: Vec<Minute>) -> Desk {
+        Desk { accounts: begun.iter().map(|_| HashMap::new()).collect(), begun }
     }
 
-    /// Takes in a message that was sent before; false: it is not about a budget's levels.
+    /// Takes in a message that was sent before; false: it is not about the levels of a budget that is there.
     pub(super) fn restore(&mut self, message: &Message, rules: &Rules, books: &mut [Book]) -> bool {
         let Some(told) = message.budget.as_ref().filter(|_| message.kind == Kind::Budget.name()) else { return false };
         let Some(publication) = message.publication() else { return true };
         let Some(position) = rules.budgets.iter().position(|budget| budget.notice.name == message.rule) else {
-            // A budget that is gone has nothing to take back: it was spent.
-            return true;
+            return false;
         };
         let budget = &rules.budgets[position];
         let signal = &rules.signals[budget.signal];
@@ -88,9 +89,9 @@ impl Desk {
         round: &mut Round,
     ) {
         let now = minute(completeness.now_ms).max(through);
-        for (budget, accounts) in rules.budgets.iter().zip(&mut self.accounts) {
+        for ((budget, accounts), begun) in rules.budgets.iter().zip(&mut self.accounts).zip(&self.begun) {
             let (signal, book) = (&rules.signals[budget.signal], &books[budget.signal]);
-            let mut periods = vec![budget.calendar.containing(judged - horizon)];
+            let mut periods = vec![budget.calendar.containing((judged - horizon).max(*begun))];
             while let Some(next) = periods.last().filter(|last| last.end <= now).map(|last| last.end) {
                 periods.push(budget.calendar.containing(next));
             }

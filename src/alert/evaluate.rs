@@ -8,8 +8,11 @@
 //! advance(through)                              all complete minutes are judged; messages
 //! ```
 
+mod fold;
+
 use std::collections::BTreeMap;
 
+use fold::Fold;
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 use serde::{Deserialize, Serialize};
@@ -17,13 +20,12 @@ use serde::{Deserialize, Serialize};
 use super::book::Book;
 use super::desk::Desk;
 use super::history::{Before, History, Publication, State};
-use super::message::{BudgetState, Completeness, Envelope, Message, millis};
-use super::period::{Minute, span};
+use super::message::{BudgetState, Completeness, Message, millis};
+use super::period::Minute;
 use super::query::{Question, Row};
-use super::rule::{Rule, Rules, aligned};
-use super::state::{Phase, Transition};
-use super::template::number;
-use super::verdict::{Moment, Outcome, Verdict, judge};
+use super::rule::{Notice, Rules, aligned};
+use super::state::Phase;
+use super::verdict::{Moment, Verdict, judge};
 use crate::rollup::Rollup;
 
 /// Judges rules. Give it rows with [`Evaluator::take`], then let it judge with [`Evaluator::advance`].
@@ -62,7 +64,7 @@ struct Alert {
 pub struct Checkpoint {
     /// All before this minute was judged.
     pub judged: Minute,
-    /// Of each rule by its name: its hash, and from when on it is judged.
+    /// Of each rule and budget by its name: its hash, and from when on it is judged.
     pub begun: BTreeMap<String, (String, Minute)>,
 }
 
@@ -106,15 +108,15 @@ impl Evaluator {
         let books = rules.signals.iter().enumerate();
         let books = books.filter_map(|(position, signal)| Some(Book::new(signal, asked(position)?))).collect();
         let judged = checkpoint.map_or(through, |checkpoint| checkpoint.judged);
-        let begun = |rule: &Rule| {
-            let known = checkpoint.and_then(|checkpoint| checkpoint.begun.get(&rule.notice.name));
-            known.filter(|(hash, _)| *hash == rule.notice.hash).map_or(judged, |(_, begun)| *begun)
+        let begun = |notice: &Notice| {
+            let known = checkpoint.and_then(|checkpoint| checkpoint.begun.get(&notice.name));
+            known.filter(|(hash, _)| *hash == notice.hash).map_or(judged, |(_, begun)| *begun)
         };
         Evaluator {
-            begun: rules.rules.iter().map(begun).collect(),
+            begun: rules.rules.iter().map(|rule| begun(&rule.notice)).collect(),
             alerts: rules.rules.iter().map(|_| HashMap::default()).collect(),
             rested: rules.rules.iter().map(|_| HashMap::default()).collect(),
-            desk: Desk::new(&rules.budgets),
+            desk: Desk::new(rules.budgets.iter().map(|budget| begun(&budget.notice)).collect()),
             questions,
             books,
             rules,
@@ -227,8 +229,9 @@ impl Evaluator {
 
     /// How far rules were judged. To be kept once the messages of the round are sent.
     pub fn checkpoint(&self) -> Checkpoint {
-        let begun = self.rules.rules.iter().zip(&self.begun);
-        let begun = begun.map(|(rule, begun)| (rule.notice.name.clone(), (rule.notice.hash.clone(), *begun)));
+        let rules = self.rules.rules.iter().map(|rule| &rule.notice).zip(&self.begun);
+        let budgets = self.rules.budgets.iter().map(|budget| &budget.notice).zip(&self.desk.begun);
+        let begun = rules.chain(budgets).map(|(notice, begun)| (notice.name.clone(), (notice.hash.clone(), *begun)));
         Checkpoint { judged: self.judged, begun: begun.collect() }
     }
 
@@ -255,7 +258,7 @@ impl Evaluator {
         let (signal, book) = (&self.rules.signals[rule.signal], &self.books[rule.signal]);
         let (alerts, rested) = (&mut self.alerts[position], &mut self.rested[position]);
         let oldest = self.begun[position].max(self.judged - self.horizon);
-        let mut fold = Fold { rule, signal, book, moments: BTreeMap::new() };
+        let mut fold = Fold::new(rule, signal, book);
         let mut found: Vec<(u32, Vec<Publication>)> = Vec::new();
         for slot in 0..book.series.len().min(rule.notice.max_series) as u32 {
             let news = if self.is_new { Some(Minute::MIN) } else { book.news[slot as usize] };
@@ -266,7 +269,7 @@ impl Evaluator {
             }
             let known = alerts.get(&slot);
             let phase = match (known, again) {
-                (known, Some(after)) => fold.phase_at(slot, after, known),
+                (known, Some(after)) => fold.phase_at(slot, after, known.map(|alert| &alert.history)),
                 (Some(alert), None) => alert.phase,
                 (None, None) => Phase::Idle,
             };
@@ -297,7 +300,7 @@ impl Evaluator {
     fn overflows(&self) -> Vec<Overflow> {
         let rules = self.rules.rules.iter().map(|rule| (&rule.notice, rule.signal));
         let budgets = self.rules.budgets.iter().map(|budget| (&budget.notice, budget.signal));
-        let overflow = |(notice, signal): (&super::rule::Notice, usize)| {
+        let overflow = |(notice, signal): (&Notice, usize)| {
             let (signal, book) = (&self.rules.signals[signal], &self.books[signal]);
             let unwatched = book.names.get(notice.max_series..).unwrap_or_default();
             let (left_out, example) = &book.left_out;
@@ -356,86 +359,6 @@ fn ended(last: Message, at: Minute, completeness: Completeness) -> Message {
         lag_ms: (completeness.now_ms - completeness.through_ms).max(0),
         late: completeness.late,
         ..last
-    }
-}
-
-/// A rule on its way over moments.
-struct Fold<'a> {
-    rule: &'a Rule,
-    signal: &'a super::signal::Signal,
-    book: &'a Book,
-    moments: BTreeMap<Minute, Moment>,
-}
-
-impl Fold<'_> {
-    fn verdict(&mut self, slot: u32, at: Minute, full: bool) -> Verdict {
-        let rule = self.rule;
-        let moment = self.moments.entry(at).or_insert_with(|| Moment::new(rule, at));
-        judge(rule, self.signal, &self.book.series[slot as usize], moment, full)
-    }
-
-    /// Where an alert stood after a moment, from what was told of it and, for what was pending, from the rows.
-    fn phase_at(&mut self, slot: u32, after: Minute, known: Option<&Alert>) -> Phase {
-        let (phase, changed) = known
-            .map_or((Phase::Idle, None), |alert| (alert.history.phase_at(after), alert.history.changed_before(after)));
-        if phase != Phase::Idle || self.rule.hold == 0 {
-            return phase;
-        }
-        let (mut at, mut phase) = (aligned(after, self.rule.step), Phase::Idle);
-        let earliest = changed.map_or(after - self.rule.hold, |changed| (changed + 1).max(after - self.rule.hold));
-        while at >= earliest && self.verdict(slot, at, false).outcome == Outcome::Breach {
-            phase = Phase::Pending { since: at };
-            at -= self.rule.step;
-        }
-        phase
-    }
-
-    /// Folds the moments after one up to another.
-    fn run(&mut self, slot: u32, mut phase: Phase, after: Minute, through: Minute) -> (Phase, Vec<Transition>) {
-        let mut transitions = Vec::new();
-        let mut at = aligned(after, self.rule.step) + self.rule.step;
-        while at <= through {
-            let outcome = self.verdict(slot, at, false).outcome;
-            let (next, transition) = phase.step(at, outcome, self.rule.hold);
-            phase = next;
-            transitions.extend(transition);
-            at += self.rule.step;
-        }
-        (phase, transitions)
-    }
-
-    fn message(&mut self, slot: u32, publication: &Publication, completeness: Completeness) -> Message {
-        let verdict = self.verdict(slot, publication.at, true);
-        let dimensions = self.book.dimensions(slot, self.signal);
-        let envelope = Envelope {
-            notice: &self.rule.notice,
-            kind: self.rule.test.kind(),
-            severity: self.rule.severity.name(),
-            dimensions,
-            period: None,
-            completeness,
-        };
-        let message = envelope.message(publication);
-        let samples = verdict.readings.iter().flatten().next().map(|reading| reading.samples);
-        let summary = self.rule.notice.summary.render(|place| match place {
-            "rule" => Some(message.rule.clone()),
-            "state" => Some(message.state.clone()),
-            "value" => verdict.value.map(number),
-            "threshold" => Some(number(verdict.threshold)),
-            "samples" => samples.map(|samples| samples.to_string()),
-            "window" => Some(span(self.rule.test.window())),
-            "level" => Some(message.severity.clone()),
-            dimension => message.dimensions.get(dimension).cloned(),
-        });
-        Message {
-            summary,
-            value: verdict.value,
-            threshold: verdict.threshold,
-            readings: verdict.readings.iter().flatten().map(Into::into).collect(),
-            baseline: verdict.baseline.as_ref().map(Into::into),
-            forecast: verdict.exhausted.map(millis),
-            ..message
-        }
     }
 }
 

@@ -6,6 +6,7 @@ use super::super::decimal::ONE;
 use super::super::fixture::{START, Stage, brief, calls, parse, spending};
 use super::super::message::{ALERT_SCHEMA, BUDGET_STATE_SCHEMA};
 use super::super::trial::Sample;
+use super::super::verdict::Outcome;
 use super::*;
 
 const RULES: &str = r#"
@@ -353,6 +354,21 @@ fn who_takes_over_a_budget_tells_no_level_twice() {
     stage.samples.clear();
     let told = stage.advance(START + 102, START + 102);
     assert_eq!((told[0].state.as_str(), told[0].corrects.as_slice(), told[0].sequence), ("withdrawn", &[1][..], 6));
+}
+
+#[test]
+fn a_budget_begins_with_the_period_that_it_is_first_seen_in() {
+    let mut stage = Stage::new(BUDGET, START + 600);
+    stage.samples = vec![spending(START - 5, "zest", 99 * ONE), spending(START + 5, "zest", 30 * ONE)];
+    let told = stage.advance(START + 601, START + 601);
+    assert_eq!(brief(&told), [(10, "spend zest firing warning".into())], "yesterday is nobody's news");
+    // The budget is taken away: what was told of it is over.
+    let (rules, resolved) = parse("").unwrap();
+    let checkpoint = stage.evaluator.checkpoint();
+    let mut other = Evaluator::new(rules, &resolved.rollups, 60, START + 601, Some(&checkpoint));
+    other.restore(&stage.told);
+    let told = other.advance(START + 602, Completeness::default()).messages;
+    assert_eq!(brief(&told), [(602, "spend zest resolved warning".into())]);
 }
 
 #[test]
