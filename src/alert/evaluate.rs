@@ -214,9 +214,11 @@ impl Evaluator {
         for orphan in std::mem::take(&mut self.orphans).into_values() {
             round.messages.push(ended(orphan, through, completeness));
         }
-        for rule in 0..self.rules.rules.len() {
-            self.judge_rule(rule, through, completeness, &mut round.messages);
+        let mut told = vec![Vec::new(); self.rules.rules.len()];
+        for signal in 0..self.rules.signals.len() {
+            self.judge_signal(signal, through, completeness, &mut told);
         }
+        round.messages.extend(told.into_iter().flatten());
         let judged = self.judged;
         let desk = &mut self.desk;
         desk.advance(&self.rules, &self.books, (judged, through, self.horizon), completeness, &mut round);
@@ -247,53 +249,63 @@ impl Evaluator {
         Some(judge(rule, signal, &book.series[slot as usize], &moment, true))
     }
 
-    fn judge_rule(
+    /// Judges all rules of a signal, series by series, so that what is known of a series is fetched from memory once for
+    /// all of them. Messages go to those of their rule.
+    fn judge_signal(
         &mut self,
-        position: usize,
+        signal: usize,
         through: Minute,
         completeness: Completeness,
-        messages: &mut Vec<Message>,
+        messages: &mut [Vec<Message>],
     ) {
-        let rule = &self.rules.rules[position];
-        let (signal, book) = (&self.rules.signals[rule.signal], &self.books[rule.signal]);
-        let (alerts, rested) = (&mut self.alerts[position], &mut self.rested[position]);
-        let oldest = self.begun[position].max(self.judged - self.horizon);
-        let mut fold = Fold::new(rule, signal, book);
-        let mut found: Vec<(u32, Vec<Publication>)> = Vec::new();
-        for slot in 0..book.series.len().min(rule.notice.max_series) as u32 {
+        let book = &self.books[signal];
+        let rules = self.rules.rules.iter().enumerate().filter(|(_, rule)| rule.signal == signal);
+        let mut folds: Vec<(usize, Fold<'_>, Vec<(u32, Vec<Publication>)>)> = rules
+            .map(|(position, rule)| (position, Fold::new(rule, &self.rules.signals[signal], book), Vec::new()))
+            .collect();
+        for slot in 0..book.series.len() as u32 {
             let news = if self.is_new { Some(Minute::MIN) } else { book.news[slot as usize] };
-            let again = news.filter(|news| *news < self.judged).map(|news| news.max(oldest));
-            let after = again.unwrap_or(self.judged);
-            if through <= after {
-                continue;
-            }
-            let known = alerts.get(&slot);
-            let phase = match (known, again) {
-                (known, Some(after)) => fold.phase_at(slot, after, known.map(|alert| &alert.history)),
-                (Some(alert), None) => alert.phase,
-                (None, None) => Phase::Idle,
-            };
-            let (phase, transitions) = fold.run(slot, phase, after, through);
-            if known.is_none() && phase == Phase::Idle && transitions.is_empty() {
-                continue;
-            }
-            let alert = alerts.entry(slot).or_insert_with(|| {
-                let history = rested.remove(&book.names[slot as usize]).unwrap_or_default();
-                Alert { phase, history }
-            });
-            alert.phase = phase;
-            let publications = alert.history.reconcile(after, self.judged, &transitions);
-            alert.history.forget(through - self.horizon);
-            if phase == Phase::Idle && alert.history.last() == 0 {
-                alerts.remove(&slot);
-            }
-            if !publications.is_empty() {
-                found.push((slot, publications));
+            let news = news.filter(|news| *news < self.judged);
+            for (position, fold, found) in &mut folds {
+                let rule = &self.rules.rules[*position];
+                let oldest = self.begun[*position].max(self.judged - self.horizon);
+                let again = news.map(|news| news.max(oldest));
+                let after = again.unwrap_or(self.judged);
+                if through <= after || slot as usize >= rule.notice.max_series {
+                    continue;
+                }
+                let (alerts, rested) = (&mut self.alerts[*position], &mut self.rested[*position]);
+                let known = alerts.get(&slot);
+                let phase = match (known, again) {
+                    (known, Some(after)) => fold.phase_at(slot, after, known.map(|alert| &alert.history)),
+                    (Some(alert), None) => alert.phase,
+                    (None, None) => Phase::Idle,
+                };
+                let (phase, transitions) = fold.run(slot, phase, after, through);
+                if known.is_none() && phase == Phase::Idle && transitions.is_empty() {
+                    continue;
+                }
+                let alert = alerts.entry(slot).or_insert_with(|| {
+                    let history = rested.remove(&book.names[slot as usize]).unwrap_or_default();
+                    Alert { phase, history }
+                });
+                alert.phase = phase;
+                let publications = alert.history.reconcile(after, self.judged, &transitions);
+                alert.history.forget(through - self.horizon);
+                if phase == Phase::Idle && alert.history.last() == 0 {
+                    alerts.remove(&slot);
+                }
+                if !publications.is_empty() {
+                    found.push((slot, publications));
+                }
             }
         }
-        found.sort_by(|(one, _), (other, _)| book.names[*one as usize].cmp(&book.names[*other as usize]));
-        for (slot, publications) in found {
-            messages.extend(publications.iter().map(|publication| fold.message(slot, publication, completeness)));
+        for (position, mut fold, mut found) in folds {
+            found.sort_by(|(one, _), (other, _)| book.names[*one as usize].cmp(&book.names[*other as usize]));
+            for (slot, publications) in found {
+                let told = publications.iter().map(|publication| fold.message(slot, publication, completeness));
+                messages[position].extend(told);
+            }
         }
     }
 
