@@ -59,6 +59,9 @@ struct Alert {
     history: History,
 }
 
+/// What has to be told of a rule's series, by their numbers.
+type Found = Vec<(u32, Vec<Publication>)>;
+
 /// How far rules were judged; with the messages since, all that a successor needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
@@ -260,7 +263,7 @@ impl Evaluator {
     ) {
         let book = &self.books[signal];
         let rules = self.rules.rules.iter().enumerate().filter(|(_, rule)| rule.signal == signal);
-        let mut folds: Vec<(usize, Fold<'_>, Vec<(u32, Vec<Publication>)>)> = rules
+        let mut folds: Vec<(usize, Fold<'_>, Found)> = rules
             .map(|(position, rule)| (position, Fold::new(rule, &self.rules.signals[signal], book), Vec::new()))
             .collect();
         for slot in 0..book.series.len() as u32 {
