@@ -31,6 +31,7 @@
 //! | [`event`] | annotated Avro schema → event type; framing on the wire |
 //! | [`columns`] | Avro bytes → ClickHouse columns, and the Native block |
 //! | [`rollup`] | packs, histograms, prices; columns → per-minute aggregates |
+//! | [`alert`] | rules and budgets over metrics: judged on complete minutes, told with their evidence |
 //! | [`plan`] | the three above, compiled: what every message is put through |
 //! | [`writers`] | what is known of the schemas that messages were written with |
 //! | [`batch`] | a range of offsets and its blocks; the ledger's row |
@@ -50,6 +51,7 @@
 //! From [`event`] to [`worker`] nothing knows a socket, a clock or a thread: time and I/O come in as arguments, so that a
 //! simulation can run this code through failures by the million.
 
+pub mod alert;
 pub mod allocator;
 pub mod batch;
 pub mod clickhouse;

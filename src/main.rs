@@ -6,7 +6,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand, ValueEnum};
-use highwater::command::{UsageError, audit, check, dead_letters, generate, migrate, replay, rewind, run, schema};
+use highwater::command::{
+    UsageError, alerts, audit, check, dead_letters, generate, migrate, replay, rewind, run, schema,
+};
 use highwater::config::{self, ConfigError};
 use highwater::telemetry;
 
@@ -59,6 +61,9 @@ enum Command {
         after_help = "Examples:\n  highwater check\n  highwater check --offline     # before a deployment, in CI"
     )]
     Check(check::Args),
+    /// Look at alerts and budgets of packs
+    #[command(subcommand)]
+    Alerts(Alerts),
     /// Look at schemas of events, for a service's own CI
     #[command(subcommand)]
     Schema(Schema),
@@ -110,6 +115,15 @@ enum Command {
     /// Print highwater.toml, docs/configuration.md or docs/metrics-of-highwater.md, as made of the declarations in the code
     #[command(hide = true)]
     Reference { what: Reference },
+}
+
+#[derive(Subcommand)]
+enum Alerts {
+    /// Try the rules on numbers that a file gives, and see that they tell what it expects
+    ///
+    /// Needs no server. Exit code 1 says that something else was told.
+    #[command(after_help = "Example:\n  highwater alerts test packs/tests/llm.toml")]
+    Test(alerts::Args),
 }
 
 #[derive(Subcommand)]
@@ -174,6 +188,7 @@ fn execute(cli: &Cli) -> Result<bool> {
         }
         let settings = survey.sound()?;
         match &cli.command {
+            Command::Alerts(Alerts::Test(args)) => return alerts::run(&settings, args, std::io::stdout()),
             Command::Schema(Schema::Check(args)) => return schema::run(&settings, args, std::io::stdout()).await,
             Command::Run => run::run(&settings).await?,
             Command::Migrate(args) => migrate::run(&settings, args).await?,

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use crate::alert::{self, Rules};
 use crate::batch::Reason;
 use crate::columns::Decoder;
 use crate::event::{EventType, RESERVED_TABLES, SchemaError};
@@ -109,6 +110,8 @@ pub struct Plan {
     pub rollups: Vec<Rollup>,
     /// Metrics over them: views, which decide nothing of what is written.
     pub metrics: Vec<Metric>,
+    /// Alerts and budgets over them, which decide nothing of it either.
+    pub alerts: Rules,
     /// All tables that batches write to.
     pub tables: Vec<Table>,
     /// The table of each of `rollups`.
@@ -190,15 +193,16 @@ impl Plan {
             errors.extend(more);
             return Err(errors);
         }
-        let resolved = rollup::resolve(&packs, &events)
-            .map_err(|errors| errors.into_iter().map(PlanError::Pack).collect::<Vec<_>>())?;
+        let told = |errors: Vec<PackError>| errors.into_iter().map(PlanError::Pack).collect::<Vec<_>>();
+        let resolved = rollup::resolve(&packs, &events).map_err(told)?;
+        let alerts = alert::resolve(&packs, &events, &resolved.rollups, &resolved.metrics).map_err(told)?;
         let prices = prices.into_iter().next().unwrap_or_default();
-        Plan::assemble(events, resolved, &prices, limits, sources)
+        Plan::assemble(events, (resolved, alerts), &prices, limits, sources)
     }
 
     fn assemble(
         events: Vec<EventType>,
-        Resolved { rollups, metrics }: Resolved,
+        (Resolved { rollups, metrics }, alerts): (Resolved, Rules),
         prices: &PriceList,
         limits: Limits,
         sources: &Sources,
@@ -237,7 +241,19 @@ impl Plan {
         let by_fingerprint =
             types.iter().enumerate().map(|(index, planned)| (planned.event.fingerprint, index)).collect();
         let (hash, sources) = (hash(sources, &limits), sources.clone());
-        Ok(Plan { types, rollups, metrics, tables, rollup_tables, dead_letters, limits, hash, sources, by_fingerprint })
+        Ok(Plan {
+            types,
+            rollups,
+            metrics,
+            alerts,
+            tables,
+            rollup_tables,
+            dead_letters,
+            limits,
+            hash,
+            sources,
+            by_fingerprint,
+        })
     }
 
     /// The event type of a schema fingerprint.

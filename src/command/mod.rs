@@ -1,5 +1,6 @@
 //! One file per subcommand. Each takes checked settings and its own arguments, and says what it found.
 
+pub mod alerts;
 pub mod audit;
 pub mod check;
 mod datum;

@@ -66,6 +66,19 @@ impl Condition {
         }
     }
 
+    /// Whether it holds where `value` answers the value of a dimension.
+    pub fn holds<'a>(&self, value: &dyn Fn(&str) -> &'a str) -> bool {
+        match self {
+            Condition::In { dimension, values } => {
+                let found = value(dimension);
+                values.iter().any(|value| value == found)
+            }
+            Condition::Not(inner) => !inner.holds(value),
+            Condition::And(all) => all.iter().all(|one| one.holds(value)),
+            Condition::Or(all) => all.iter().any(|one| one.holds(value)),
+        }
+    }
+
     /// The dimensions that it looks at.
     pub fn dimensions(&self) -> Vec<&str> {
         match self {

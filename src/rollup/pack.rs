@@ -18,22 +18,31 @@
 //! where = "environment = 'production'"        # which series; see `Condition`
 //! ratio = "status in ('error', 'timeout')"    # and one of count, sum, mean, cost, ratio, quantiles
 //! ```
+//!
+//! And `[[alert]]` and `[[budget]]`, which say when a metric is to be told of: [`alerts`].
+
+pub(crate) mod alerts;
 
 use serde::Deserialize;
 use toml::Spanned;
 
 use crate::config::nearest;
+use alerts::{AlertEntry, BudgetEntry};
 
 /// A pack's file, read but not yet held against event types.
 #[derive(Debug, Clone)]
 pub struct Pack {
     /// Its name for error messages.
-    pub(super) file: String,
+    pub(crate) file: String,
     text: String,
     /// Its rollups, in its order.
     pub(super) rollups: Vec<RollupEntry>,
     /// Its metrics, in its order.
     pub(super) metrics: Vec<MetricEntry>,
+    /// Its alerts, in its order.
+    pub(crate) alerts: Vec<AlertEntry>,
+    /// Its budgets, in its order.
+    pub(crate) budgets: Vec<BudgetEntry>,
 }
 
 /// One `[[rollup]]`.
@@ -94,6 +103,10 @@ struct File {
     rollup: Vec<RollupEntry>,
     #[serde(default)]
     metric: Vec<MetricEntry>,
+    #[serde(default)]
+    alert: Vec<AlertEntry>,
+    #[serde(default)]
+    budget: Vec<BudgetEntry>,
 }
 
 /// Why a pack can't be used.
@@ -109,14 +122,14 @@ pub enum PackError {
         /// What is wrong there.
         what: String,
     },
-    /// A rollup or a metric that can't be made.
+    /// A rollup, metric, alert or budget that can't be made.
     #[error("{file}:{line}: {kind} {name}: {key}: {what}")]
     Entry {
         /// The file.
         file: String,
         /// Its line, from 1.
         line: usize,
-        /// `rollup` or `metric`.
+        /// `rollup`, `metric`, `alert` or `budget`.
         kind: &'static str,
         /// Its name.
         name: String,
@@ -146,9 +159,14 @@ impl Pack {
     /// It is not TOML, a key is unknown, missing or of another type; with the line, and the key that was meant.
     pub fn parse(file: &str, text: &str) -> Result<Pack, PackError> {
         match toml::from_str::<File>(text) {
-            Ok(pack) => {
-                Ok(Pack { file: file.to_owned(), text: text.to_owned(), rollups: pack.rollup, metrics: pack.metric })
-            }
+            Ok(pack) => Ok(Pack {
+                file: file.to_owned(),
+                text: text.to_owned(),
+                rollups: pack.rollup,
+                metrics: pack.metric,
+                alerts: pack.alert,
+                budgets: pack.budget,
+            }),
             Err(error) => {
                 let line = line(text, error.span().map_or(0, |span| span.start));
                 Err(PackError::Syntax { file: file.to_owned(), line, what: explained(error.message()) })
@@ -156,8 +174,13 @@ impl Pack {
         }
     }
 
+    /// Its text.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// The line, from 1, of a position in its text.
-    pub(super) fn line(&self, at: usize) -> usize {
+    pub(crate) fn line(&self, at: usize) -> usize {
         line(&self.text, at)
     }
 }

@@ -294,7 +294,7 @@ fn number(field: Option<&Field>) -> Option<Number> {
 }
 
 /// "did you mean a? use one of a, b, c", or what to say where there is none.
-fn one_of(meant: &str, names: &[&str], none: &str) -> String {
+pub(crate) fn one_of(meant: &str, names: &[&str], none: &str) -> String {
     if names.is_empty() {
         return none.to_owned();
     }

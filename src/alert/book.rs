@@ -1,0 +1,176 @@
+//! All series of a signal.
+
+use std::collections::{BTreeMap, HashSet};
+
+use hashbrown::HashMap;
+use rustc_hash::FxBuildHasher;
+
+use super::period::Minute;
+use super::query::{Picks, Question, Row};
+use super::rule::aligned;
+use super::series::{Cell, Series};
+use super::signal::{Fit, Signal};
+
+/// All series of a signal, numbered in the order they came.
+#[derive(Debug)]
+pub(super) struct Book {
+    /// Where in the question's rows it finds what it adds up.
+    picks: Picks,
+    /// Positions of its dimensions in the question's.
+    by: Vec<usize>,
+    slots: HashMap<Vec<String>, u32, FxBuildHasher>,
+    /// Values of the signal's dimensions, of each series.
+    pub(super) names: Vec<Vec<String>>,
+    /// What is known of each series.
+    pub(super) series: Vec<Series>,
+    /// The first minute of what is news in each series since it was judged.
+    pub(super) news: Vec<Option<Minute>>,
+    /// Numbers of series that were forgotten.
+    free: Vec<u32>,
+    /// What each series of the rollup is to it; `None`: nothing.
+    links: HashMap<Vec<String>, Option<(u32, Fit)>, FxBuildHasher>,
+    /// Series that were left out of the last rows, and one of them.
+    pub(super) left_out: (usize, Option<Vec<String>>),
+}
+
+impl Book {
+    pub(super) fn new(signal: &Signal, question: &Question) -> Book {
+        let position = |name: &String| question.dimensions.iter().position(|known| known == name);
+        let mut book = Book {
+            picks: question.picks(signal),
+            by: signal.by.iter().filter_map(position).collect(),
+            slots: HashMap::default(),
+            names: Vec::new(),
+            series: Vec::new(),
+            news: Vec::new(),
+            free: Vec::new(),
+            links: HashMap::default(),
+            left_out: (0, None),
+        };
+        if signal.by.is_empty() {
+            // The only series there is is there without rows too: so that their lack is seen.
+            book.slot(&[], signal);
+        }
+        book
+    }
+
+    /// The number of a series, made where it is new; `None`: there are too many.
+    pub(super) fn slot(&mut self, name: &[String], signal: &Signal) -> Option<u32> {
+        if let Some(slot) = self.slots.get(name) {
+            return Some(*slot);
+        }
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None if self.series.len() >= signal.max_series => return None,
+            None => {
+                self.names.push(Vec::new());
+                self.series.push(Series::default());
+                self.news.push(None);
+                self.series.len() as u32 - 1
+            }
+        };
+        self.names[slot as usize] = name.to_vec();
+        self.series[slot as usize] = Series::new(signal.columns());
+        self.slots.insert(name.to_vec(), slot);
+        Some(slot)
+    }
+
+    /// Whether a number stands for a series.
+    pub(super) fn is_used(&self, slot: u32) -> bool {
+        self.slots.get(&self.names[slot as usize]) == Some(&slot)
+    }
+
+    /// Takes over that all of the rollup from a minute on is as these rows say.
+    pub(super) fn replace_from(&mut self, from: Minute, signal: &Signal, question: &Question, rows: &[Row]) {
+        let mut cells: HashMap<(u32, Minute), Cell, FxBuildHasher> = HashMap::default();
+        let mut left_out: HashSet<Vec<String>> = HashSet::new();
+        for row in rows {
+            let Some((slot, fit)) = self.link(row, signal, question, &mut left_out) else { continue };
+            let share = signal.share(fit, row, &self.picks);
+            let at = aligned(row.at, signal.step);
+            let cell = cells.entry((slot, at)).or_insert_with(|| Cell {
+                at,
+                counters: vec![0; signal.columns()],
+                histogram: Vec::new(),
+            });
+            for (sum, counter) in cell.counters.iter_mut().zip(&share.counters) {
+                *sum = sum.saturating_add(*counter);
+            }
+            if cell.histogram.is_empty() {
+                cell.histogram = share.histogram;
+            } else {
+                cell.histogram = super::stat::merged([&cell.histogram, &share.histogram].into_iter());
+            }
+        }
+        self.left_out = (left_out.len(), left_out.into_iter().min());
+        let mut cells: Vec<((u32, Minute), Cell)> = cells.into_iter().collect();
+        cells.sort_unstable_by_key(|(key, _)| *key);
+        let mut next = cells.into_iter().peekable();
+        for slot in 0..self.series.len() {
+            let mut own: Vec<Cell> = Vec::new();
+            while let Some((_, cell)) = next.next_if(|((of, _), _)| *of as usize == slot) {
+                own.push(cell);
+            }
+            if let Some(news) = self.series[slot].replace_from(from, &own) {
+                self.news[slot] = Some(self.news[slot].map_or(news, |known| known.min(news)));
+            }
+        }
+    }
+
+    /// What a row's series is to the signal.
+    fn link(
+        &mut self,
+        row: &Row,
+        signal: &Signal,
+        question: &Question,
+        left_out: &mut HashSet<Vec<String>>,
+    ) -> Option<(u32, Fit)> {
+        if let Some(link) = self.links.get(&row.dimensions) {
+            return *link;
+        }
+        let value = |name: &str| {
+            let position = question.dimensions.iter().position(|known| known == name);
+            position.map_or("", |position| row.dimensions[position].as_str())
+        };
+        let link = match signal.fit(&value) {
+            None => None,
+            Some(fit) => {
+                let name: Vec<String> = self.by.iter().map(|position| row.dimensions[*position].clone()).collect();
+                let Some(slot) = self.slot(&name, signal) else {
+                    // Not kept: there may be room for it next time.
+                    left_out.insert(name);
+                    return None;
+                };
+                Some((slot, fit))
+            }
+        };
+        self.links.insert(row.dimensions.clone(), link);
+        link
+    }
+
+    /// Forgets rows before a minute, and series without rows that nobody is told of.
+    pub(super) fn forget(&mut self, before: Minute, signal: &Signal, is_told: impl Fn(u32) -> bool) {
+        let mut changed = false;
+        for slot in 0..self.series.len() {
+            self.series[slot].forget(before);
+            let number = slot as u32;
+            // Rows are forgotten in bulk, so a series may have some that nobody looks at.
+            let is_past = self.series[slot].first_from(before).is_none();
+            if is_past && !signal.by.is_empty() && self.is_used(number) && !is_told(number) {
+                self.slots.remove(&self.names[slot]);
+                self.series[slot] = Series::new(signal.columns());
+                self.news[slot] = None;
+                self.free.push(number);
+                changed = true;
+            }
+        }
+        if changed {
+            self.links.clear();
+        }
+    }
+
+    /// The dimensions of a series.
+    pub(super) fn dimensions(&self, slot: u32, signal: &Signal) -> BTreeMap<String, String> {
+        signal.by.iter().cloned().zip(self.names[slot as usize].iter().cloned()).collect()
+    }
+}

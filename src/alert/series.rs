@@ -1,0 +1,222 @@
+//! What is known of one series: running sums, step by step.
+
+use super::period::Minute;
+use super::stat::{Histogram, merged};
+
+/// The rows of a series of a signal, ascending, as running sums: a window is the difference of two.
+#[derive(Debug, Clone, Default)]
+pub struct Series {
+    /// First minute of each row.
+    at: Vec<Minute>,
+    /// Running sums, those of a row side by side.
+    sums: Vec<i128>,
+    /// The sums before the first row.
+    base: Vec<i128>,
+    /// Of quantiles: the distribution of each row.
+    histograms: Vec<Histogram>,
+}
+
+/// A row: its first minute, what adds up, and of quantiles its distribution.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Cell {
+    pub(super) at: Minute,
+    pub(super) counters: Vec<i128>,
+    pub(super) histogram: Histogram,
+}
+
+impl Series {
+    /// No rows, of so many columns.
+    pub(super) fn new(columns: usize) -> Series {
+        Series { base: vec![0; columns], ..Series::default() }
+    }
+
+    /// How many of its rows begin before a minute.
+    fn before(&self, minute: Minute) -> usize {
+        match self.at.last() {
+            None => 0,
+            // Mostly the latest is asked for.
+            Some(last) if *last < minute => self.at.len(),
+            Some(_) => self.at.partition_point(|at| *at < minute),
+        }
+    }
+
+    fn sums_of(&self, rows: usize) -> &[i128] {
+        let columns = self.base.len();
+        if rows == 0 { &self.base } else { &self.sums[(rows - 1) * columns..rows * columns] }
+    }
+
+    /// The rows from a minute to before another.
+    pub(super) fn window(&self, from: Minute, to: Minute) -> Window<'_> {
+        let (first, end) = (self.before(from), self.before(to));
+        Window { series: self, first, end: end.max(first) }
+    }
+
+    /// Whether it has rows from a minute to before another.
+    pub(super) fn has_rows(&self, from: Minute, to: Minute) -> bool {
+        self.before(from) < self.before(to)
+    }
+
+    /// Its first row's minute, among those from a minute on.
+    pub(super) fn first_from(&self, from: Minute) -> Option<Minute> {
+        self.at.get(self.before(from)).copied()
+    }
+
+    /// The first minute from `from` to before `to` at whose end a column's sum since `from` has come to `amount`, and
+    /// how many minutes a row has: the end of that row.
+    pub(super) fn reaches(&self, from: Minute, to: Minute, column: usize, amount: i128) -> Option<Minute> {
+        let (first, end) = (self.before(from), self.before(to));
+        let before = self.sums_of(first)[column];
+        (first..end).find(|row| self.sums_of(row + 1)[column] - before >= amount).map(|row| self.at[row])
+    }
+
+    /// Takes over that all from a minute on is as these rows say. Answers the first minute at which that is news.
+    pub(super) fn replace_from(&mut self, from: Minute, cells: &[Cell]) -> Option<Minute> {
+        let first = self.before(from);
+        let is_same = |(row, cell): (usize, &Cell)| {
+            let (before, after) = (self.sums_of(row), self.sums_of(row + 1));
+            let equal = |(column, value): (usize, &i128)| after[column] - before[column] == *value;
+            let alike = self.histograms.get(row).is_none_or(|histogram| *histogram == cell.histogram);
+            self.at[row] == cell.at && cell.counters.iter().enumerate().all(equal) && alike
+        };
+        let known = (first..self.at.len()).zip(cells);
+        let same = known.take_while(|(row, cell)| is_same((*row, cell))).count();
+        let (gone, new) = (self.at.get(first + same).copied(), cells.get(same).map(|cell| cell.at));
+        let news = gone.into_iter().chain(new).min();
+        self.truncate(first + same);
+        cells[same..].iter().for_each(|cell| self.push(cell));
+        news
+    }
+
+    fn truncate(&mut self, rows: usize) {
+        self.at.truncate(rows);
+        self.sums.truncate(rows * self.base.len());
+        self.histograms.truncate(rows);
+    }
+
+    fn push(&mut self, cell: &Cell) {
+        let rows = self.at.len();
+        let sums: Vec<i128> =
+            self.sums_of(rows).iter().zip(&cell.counters).map(|(sum, counter)| sum.saturating_add(*counter)).collect();
+        self.sums.extend(sums);
+        self.at.push(cell.at);
+        if !cell.histogram.is_empty() || !self.histograms.is_empty() {
+            // Rows without a value have no distribution, but their place.
+            self.histograms.resize(rows, Histogram::new());
+            self.histograms.push(cell.histogram.clone());
+        }
+    }
+
+    /// Forgets rows that begin before a minute, once there are enough of them to be worth the move.
+    pub(super) fn forget(&mut self, before: Minute) {
+        let rows = self.before(before);
+        if rows * 4 < self.at.len() || rows == 0 {
+            return;
+        }
+        self.base = self.sums_of(rows).to_vec();
+        self.at.drain(..rows);
+        self.sums.drain(..rows * self.base.len());
+        self.histograms.drain(..rows.min(self.histograms.len()));
+    }
+}
+
+/// Some rows of a series.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Window<'a> {
+    series: &'a Series,
+    first: usize,
+    end: usize,
+}
+
+impl Window<'_> {
+    /// Whether it has no rows.
+    pub(super) fn is_empty(&self) -> bool {
+        self.first == self.end
+    }
+
+    /// The sum of a column.
+    pub(super) fn sum(&self, column: usize) -> i128 {
+        self.series.sums_of(self.end)[column] - self.series.sums_of(self.first)[column]
+    }
+
+    /// The distribution of all its values.
+    pub(super) fn histogram(&self) -> Histogram {
+        let rows = self.first..self.end.min(self.series.histograms.len());
+        merged(self.series.histograms.get(rows).unwrap_or_default().iter())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn cell(at: Minute, counters: &[i128]) -> Cell {
+        Cell { at, counters: counters.to_vec(), histogram: Histogram::new() }
+    }
+
+    #[test]
+    fn windows_are_what_adding_up_says() {
+        let mut rng = fastrand::Rng::with_seed(3);
+        let mut series = Series::new(2);
+        let mut truth: Vec<Cell> = Vec::new();
+        for round in 0..200 {
+            let from = rng.i64(0..60);
+            truth.retain(|cell| cell.at < from);
+            for at in from..from + rng.i64(0..40) {
+                if rng.bool() {
+                    truth.push(cell(at, &[rng.i128(0..9), rng.i128(-5..9)]));
+                }
+            }
+            let new: Vec<Cell> = truth.iter().filter(|cell| cell.at >= from).cloned().collect();
+            series.replace_from(from, &new);
+            if round % 7 == 0 {
+                let limit = rng.i64(0..30);
+                series.forget(limit);
+                truth.retain(|cell| series.first_from(i64::MIN).is_some_and(|first| cell.at >= first));
+            }
+            for _ in 0..20 {
+                let (one, other) = (rng.i64(0..110), rng.i64(0..110));
+                let (from, to) = (one.min(other), one.max(other));
+                let rows: Vec<&Cell> = truth.iter().filter(|cell| (from..to).contains(&cell.at)).collect();
+                let window = series.window(from, to);
+                for column in 0..2 {
+                    assert_eq!(window.sum(column), rows.iter().map(|cell| cell.counters[column]).sum::<i128>());
+                }
+                assert_eq!(window.is_empty(), rows.is_empty());
+                assert_eq!(series.has_rows(from, to), !rows.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn says_from_where_on_rows_are_news() {
+        let mut series = Series::new(1);
+        let rows = [cell(10, &[1]), cell(11, &[2]), cell(13, &[3])];
+        assert_eq!(series.replace_from(0, &rows), Some(10));
+        assert_eq!(series.replace_from(0, &rows), None);
+        assert_eq!(series.replace_from(11, &rows[1..]), None);
+        let late = [cell(10, &[1]), cell(11, &[2]), cell(12, &[7]), cell(13, &[3])];
+        assert_eq!(series.replace_from(10, &late), Some(12), "a row between others");
+        assert_eq!(
+            series.replace_from(10, &[cell(10, &[1]), cell(11, &[3])]),
+            Some(11),
+            "more in a row, and others gone"
+        );
+        assert_eq!(series.replace_from(11, &[]), Some(11), "gone");
+        assert_eq!(series.replace_from(11, &[cell(20, &[1])]), Some(20));
+        assert_eq!(series.window(0, 100).sum(0), 2);
+        assert_eq!(series.reaches(0, 100, 0, 2), Some(20));
+        assert_eq!(series.reaches(0, 20, 0, 2), None);
+    }
+
+    #[test]
+    fn distributions_add_up() {
+        let mut series = Series::new(1);
+        let of = |at, histogram: &[(f64, u64)]| Cell { at, counters: vec![1], histogram: histogram.to_vec() };
+        series.replace_from(0, &[of(1, &[]), of(2, &[(5.0, 1)]), of(3, &[(1.0, 2), (5.0, 3)])]);
+        assert_eq!(series.window(0, 9).histogram(), [(1.0, 2), (5.0, 4)]);
+        assert_eq!(series.window(0, 3).histogram(), [(5.0, 1)]);
+        assert_eq!(series.window(0, 2).histogram(), []);
+        assert_eq!(series.replace_from(3, &[of(3, &[(1.0, 3), (5.0, 2)])]), Some(3), "same counters, other values");
+    }
+}
