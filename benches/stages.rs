@@ -132,7 +132,7 @@ fn decode(plan: &Plan, messages: &[Vec<u8>], columns: &mut Columns) {
 fn batch(plan: &Plan, messages: &[Vec<u8>]) -> Batch {
     let writers = Writers::default();
     let (mut window, mut progress) = (Window::new(plan.limits.horizon), Progress::default());
-    let mut batch = Batch::new(Source { epoch: 1, topic: "events".into(), partition: 0 }, 0, false);
+    let mut batch = Batch::new(Source { epoch: 1, redrive: None, topic: "events".into(), partition: 0 }, 0, false);
     for (at, message) in messages.iter().enumerate() {
         let record = Record {
             topic: "events",
