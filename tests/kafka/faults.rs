@@ -52,7 +52,7 @@ fn a_broker_that_is_killed_is_mentioned_once_and_awaited() {
         let group = format!("{protocol:?}");
         let mut log = consumer(&brokers, "killed", &group, protocol);
         let names = join(&mut log, 4);
-        let ends: Vec<_> = log.bounds(&names).into_iter().map(Result::unwrap).collect();
+        let ends = bounds(&mut log, &names);
         for name in &names {
             start(&mut log, name, 50);
         }
@@ -95,7 +95,7 @@ fn a_broker_that_is_killed_is_mentioned_once_and_awaited() {
         // The records may all come before the next look at the brokers.
         let (mut said, begun) = (lines.take(), Instant::now());
         let back = |said: &[String]| said.iter().filter(|line| line.contains("is back after")).count();
-        while back(&said) == 0 && begun.elapsed() < Duration::from_secs(5) {
+        while back(&said) == 0 && begun.elapsed() < PATIENCE {
             poll(&mut log);
             said.extend(lines.take());
         }

@@ -39,7 +39,7 @@ fn a_commit_is_seen_by_others_and_by_the_next_owner() {
         assert!(begun.elapsed() < PATIENCE);
         poll(&mut log);
     }
-    let bounds: Vec<_> = log.bounds(&names).into_iter().map(Result::unwrap).collect();
+    let bounds = bounds(&mut log, &names);
     assert_eq!((bounds[0].committed, bounds[1].committed), (Some(30), None));
     log.close();
     assert_eq!(committed(&brokers, "commit", "commit", 0), Some(30));

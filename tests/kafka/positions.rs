@@ -122,7 +122,7 @@ fn aborted_transactions_are_skipped_and_the_end_counts_their_markers() {
 
     let mut log = consumer(&brokers, "transactions", "transactions", GroupProtocol::Classic);
     let names = join(&mut log, 1);
-    let bounds = *log.bounds(&names)[0].as_ref().unwrap();
+    let bounds = bounds(&mut log, &names)[0];
     assert_eq!((bounds.start, bounds.committed), (0, None));
     start(&mut log, &names[0], 4);
     let told = poll_until(&mut log, |told| ended(told, 0).is_some());
@@ -186,7 +186,7 @@ fn a_position_outside_the_log_is_told_and_can_be_corrected() {
     let mut log = consumer(&brokers, "range", "range", GroupProtocol::Classic);
     let mut names = join(&mut log, 4);
     names.sort();
-    let bounds: Vec<_> = log.bounds(&names).into_iter().map(Result::unwrap).collect();
+    let bounds = bounds(&mut log, &names);
     assert_eq!(bounds.iter().map(|bounds| bounds.start).collect::<Vec<_>>(), [0, 40, 0, 0]);
     assert!(bounds.iter().all(|bounds| bounds.end == 100));
     // Too early, too late, and two that are right; one of them at the very end.

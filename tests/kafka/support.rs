@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use devstack::Kafka;
 use highwater::kafka::producer::{Outgoing, create_topic};
 use highwater::kafka::{ConsumerSettings, GroupProtocol, KafkaLog, Producer};
-use highwater::ports::{Log, LogEvent, TopicPartition};
+use highwater::ports::{Bounds, Log, LogError, LogEvent, TopicPartition};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -26,9 +26,20 @@ pub(crate) fn cluster_id() -> String {
     kafka().cluster_id().to_owned()
 }
 
+/// The bounds of partitions, asked again where a busy broker did not answer in time.
+pub(crate) fn bounds(log: &mut KafkaLog, names: &[TopicPartition]) -> Vec<Bounds> {
+    let begun = Instant::now();
+    loop {
+        match log.bounds(names).into_iter().collect::<Result<Vec<_>, _>>() {
+            Ok(bounds) => return bounds,
+            Err(error) => assert!(matches!(error, LogError::Passing(_)) && begun.elapsed() < PATIENCE, "{error}"),
+        }
+    }
+}
+
 /// One past the last offset of one partition.
 pub(crate) fn log_end(log: &mut KafkaLog, names: &[TopicPartition]) -> u64 {
-    log.bounds(names)[0].as_ref().unwrap().end
+    bounds(log, names)[0].end
 }
 
 pub(crate) fn none() -> BTreeMap<String, String> {
