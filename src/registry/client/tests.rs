@@ -300,3 +300,41 @@ async fn neither_many_references_nor_long_ones_are_followed_to_their_end() {
     // The schema itself, and the three that are too long together.
     assert_eq!(asked.len(), 4);
 }
+
+/// What only refers costs memory as schemas do: names count, what is repeated is not kept, and what is too much is refused
+/// before anything of it is asked for.
+#[tokio::test]
+async fn references_themselves_are_bounded() {
+    let refused = async |pages: Vec<(String, String)>, questions: usize| {
+        let (said, asked) = of_pages(pages).await;
+        let Ok(Registered::Unusable(why)) = said else { panic!("{said:?}") };
+        assert!(why.contains("others") && why.len() < 500, "{why}");
+        assert_eq!(asked.len(), questions, "{why}");
+    };
+    let root = |references: &[(&str, &str, i64)]| ("/schemas/ids/7".to_owned(), page(HOLDER, references));
+    let one = root(&[("A", "a", 1)]);
+    let most = i64::try_from(references::MOST).unwrap();
+    // More than may be, at once: other ones, and one again and again.
+    let many: Vec<(&str, &str, i64)> = (1..=most + 1).map(|at| ("A", "a", at)).collect();
+    refused(vec![root(&many)], 1).await;
+    refused(vec![root(&vec![("A", "a", 1); references::MOST + 1])], 1).await;
+    refused(vec![one.clone(), (version("a", 1), page("\"int\"", &many[1..]))], 2).await;
+    // Long names, and long subjects, each within what an answer may have.
+    let long = "x".repeat(LONGEST / 3);
+    for reference in [("A", long.as_str(), 2), (&long, "a", 2)] {
+        let pages = vec![one.clone(), (version("a", 1), page("\"int\"", &[reference; 2]))];
+        let pages = [pages, vec![(version("a", 2), page("\"int\"", &[reference]))]].concat();
+        refused(pages, if reference.1 == "a" { 3 } else { 2 }).await;
+    }
+}
+
+#[tokio::test]
+async fn as_many_references_as_may_be_are_followed_each_once() {
+    let most = i64::try_from(references::MOST).unwrap();
+    let all: Vec<(&str, &str, i64)> = (1..=most).map(|at| ("A", "a", at)).collect();
+    let mut pages = vec![("/schemas/ids/7".to_owned(), page("\"int\"", &all))];
+    pages.extend((1..=most).map(|at| (version("a", at), page("\"int\"", &all))));
+    let (said, asked) = of_pages(pages).await;
+    assert_eq!(said, Ok(Registered::Avro("\"int\"".to_owned())));
+    assert_eq!(asked.len(), references::MOST + 1);
+}
