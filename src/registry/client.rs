@@ -26,6 +26,9 @@ const SUBJECT_NOT_FOUND: u32 = 40_401;
 const VERSION_NOT_FOUND: u32 = 40_402;
 /// Longest answer that is taken, bytes; a schema and all that it refers to, names included, are no longer either.
 const LONGEST: usize = 16 << 20;
+/// Longest name of a type or a subject that is referred to, bytes. One beyond what an address may have could never be asked
+/// for.
+const LONGEST_NAME: usize = 4 << 10;
 /// How much of an unexpected answer is told, bytes.
 const TOLD: usize = 300;
 
@@ -116,13 +119,19 @@ impl Client {
 
     /// What a reference leads to, or why no event can be read with a schema that has it.
     async fn referenced(&self, reference: &Reference) -> Result<Result<SchemaAnswer, String>, RegistryError> {
+        let Reference { subject, version, name } = reference;
+        let length = name.len().max(subject.len());
+        if length > LONGEST_NAME {
+            return Ok(Err(format!(
+                "it refers to a name of {length} bytes, which is longer than {LONGEST_NAME}; register it under a shorter one"
+            )));
+        }
         // What «the latest» is today says nothing of the day on which a message was written.
         if reference.version < 1 {
             return Ok(Err(format!(
                 "it refers to {reference}, which is none in particular; register it with the version that is meant"
             )));
         }
-        let Reference { subject, version, .. } = reference;
         // What was deleted since is still what messages were written with.
         let path = format!("/subjects/{}/versions/{version}?deleted=true", percent(subject));
         let answer = self.ask(&path, &[SUBJECT_NOT_FOUND, VERSION_NOT_FOUND, SCHEMA_NOT_FOUND]).await?;

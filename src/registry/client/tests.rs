@@ -319,12 +319,23 @@ async fn references_themselves_are_bounded() {
     refused(vec![root(&many)], 1).await;
     refused(vec![root(&vec![("A", "a", 1); references::MOST + 1])], 1).await;
     refused(vec![one.clone(), (version("a", 1), page("\"int\"", &many[1..]))], 2).await;
-    // Long names, and long subjects, each within what an answer may have.
-    let long = "x".repeat(LONGEST / 3);
-    for reference in [("A", long.as_str(), 2), (&long, "a", 2)] {
-        let pages = vec![one.clone(), (version("a", 1), page("\"int\"", &[reference; 2]))];
-        let pages = [pages, vec![(version("a", 2), page("\"int\"", &[reference]))]].concat();
-        refused(pages, if reference.1 == "a" { 3 } else { 2 }).await;
+    // Long names, a few in each of many answers, the same ones again and again.
+    let long = "x".repeat(LONGEST_NAME);
+    let each = references::MOST * LONGEST_NAME;
+    let mut pages = vec![one];
+    let again = |at: i64| vec![(long.as_str(), "a", at); references::MOST];
+    pages.extend((1..most).map(|at| (version("a", at), page("\"int\"", &again(at + 1)))));
+    refused(pages, LONGEST / each + 1).await;
+}
+
+#[tokio::test]
+async fn a_name_that_can_not_be_asked_for_is_told_for_good_and_in_few_words() {
+    let long = "x".repeat(70_000);
+    for reference in [("A", long.as_str(), 2), (&long, "a", 2), ("A", &long, -1)] {
+        let (said, asked) = of_pages(vec![("/schemas/ids/7".to_owned(), page(HOLDER, &[reference]))]).await;
+        let Ok(Registered::Unusable(why)) = said else { panic!("asked again for ever") };
+        assert!(why.contains("70000 bytes") && why.len() < 500, "{}", why.len());
+        assert_eq!(asked.len(), 1);
     }
 }
 
