@@ -1,4 +1,4 @@
-//! What the server lets our user do, against what a worker needs, and the statement that grants it.
+//! What the server lets our user do, against what a command needs, and the statement that grants it.
 
 use serde::Deserialize;
 
@@ -13,7 +13,7 @@ const SYNTAX_ERROR: u32 = 62;
 /// What `highwater run` needs of the database.
 const NEEDED: [&str; 2] = ["SELECT", "INSERT"];
 
-/// Whether our user may do what a worker does.
+/// Whether our user may do what is needed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Grants {
     /// He may.
@@ -24,20 +24,32 @@ pub enum Grants {
     Unknown,
 }
 
-/// Asks for the permissions on the catalog's tables; they may be granted for the database or table by table.
+/// A privilege, and the tables that it is needed of.
+pub type Needed<'a> = (&'static str, Vec<&'a str>);
+
+/// Asks for what a worker needs of the catalog's tables.
 ///
 /// # Errors
 /// The server's error, or that it did not answer.
 pub async fn look(client: &Client, catalog: &Catalog) -> Result<Grants, QueryError> {
+    let tables: Vec<&str> = catalog.tables.iter().map(|table| table.name.as_str()).collect();
+    look_for(client, &NEEDED.map(|privilege| (privilege, tables.clone()))).await
+}
+
+/// Asks for permissions; they may be granted for the database or table by table.
+///
+/// # Errors
+/// The server's error, or that it did not answer.
+pub async fn look_for(client: &Client, needed: &[Needed<'_>]) -> Result<Grants, QueryError> {
     let (user, database) = (&client.endpoint().user, ident(client.database()));
     let mut lacking = Vec::new();
-    for privilege in NEEDED {
+    for (privilege, tables) in needed {
         match is_granted(client, privilege, &format!("{database}.*")).await {
             Ok(true) => {}
             Ok(false) => {
-                for wanted in &catalog.tables {
-                    if !is_granted(client, privilege, &client.table(&wanted.name)).await? {
-                        lacking.push(privilege);
+                for table in tables {
+                    if !is_granted(client, privilege, &client.table(table)).await? {
+                        lacking.push(*privilege);
                         break;
                     }
                 }

@@ -121,16 +121,24 @@ pub async fn last(client: &Client) -> Result<u32, QueryError> {
 /// # Errors
 /// The server's error, or that it did not answer.
 pub async fn unfinished(client: &Client) -> Result<Option<Run>, QueryError> {
+    Ok(all_unfinished(client).await?.into_iter().next())
+}
+
+/// All such runs.
+///
+/// # Errors
+/// The server's error, or that it did not answer.
+pub async fn all_unfinished(client: &Client) -> Result<Vec<Run>, QueryError> {
     let sql = format!(
         "SELECT run, epoch, topic, any(p) AS plan FROM (SELECT run, epoch, toString(topic) AS topic, partition, \
          toString(any(plan)) AS p, max(offset) + 1 AS upto FROM {} WHERE NOT duplicate AND NOT taken_back GROUP BY run, epoch, topic, \
          partition) AS r LEFT JOIN (SELECT toString(source) AS source, max(`to`) AS end FROM {} GROUP BY source) AS l \
-         ON {} = l.source WHERE l.end < r.upto GROUP BY run, epoch, topic ORDER BY run LIMIT 1",
+         ON {} = l.source WHERE l.end < r.upto GROUP BY run, epoch, topic ORDER BY run",
         client.table(REDRIVES),
         client.table(LEDGER),
         source_of("r.")
     );
-    Ok(client.rows(&sql).await?.into_iter().next())
+    client.rows(&sql).await
 }
 
 /// A run by its number.

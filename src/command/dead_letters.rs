@@ -6,6 +6,7 @@
 //! | `letters` | the table `dead_letters`, page by page |
 //! | `reader` | what a letter is by the present schemas, prices and registry |
 //! | `list`, `show` | what there is, and one of them whole |
+//! | `printable` | what they print of it, harmless to a terminal |
 //! | `lister` | what the next run of a redrive comprises |
 //! | `log` | the letters of a run as the log that a worker reads |
 //! | `redrive` | one run after another |
@@ -23,6 +24,7 @@ mod letters;
 mod list;
 mod lister;
 mod log;
+mod printable;
 mod reader;
 mod redrive;
 mod show;

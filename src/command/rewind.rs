@@ -19,12 +19,12 @@ use serde::Deserialize;
 
 use crate::batch::Source;
 use crate::clickhouse::sql::{literal, literals};
-use crate::clickhouse::tables::{AUDITS, LEDGER, SOURCES};
-use crate::clickhouse::{Catalog, Client, last_epoch, schema};
+use crate::clickhouse::tables::{AUDITS, LEDGER, REDRIVES, SOURCES, WATERMARKS};
+use crate::clickhouse::{Catalog, Client, Grants, grants, last_epoch, schema};
 use crate::command::{UsageError, load};
 use crate::config::Settings;
 use crate::kafka::Observer;
-use crate::plan::Plan;
+use crate::plan::{Plan, TableKind};
 use crate::ports::{Bounds, TopicPartition};
 
 use cut::{Cut, TakeBack};
@@ -258,6 +258,7 @@ impl Rewind<'_> {
 
     /// Says what will be done, and that it can be.
     async fn explain(&self) -> Result<()> {
+        self.check_grants().await?;
         for target in &self.targets {
             println!("{}/{}: from offset {} back to {}", self.log.topic, target.partition, target.end, target.at);
         }
@@ -284,12 +285,45 @@ impl Rewind<'_> {
         Ok(())
     }
 
+    /// Says what our user may not do of it, before anything is done: a rewind that ends halfway has taken rows back.
+    async fn check_grants(&self) -> Result<()> {
+        let (mut deleted, mut parts, mut asides) = (vec![AUDITS, LEDGER], Vec::new(), Vec::new());
+        for table in &self.plan.tables {
+            match table.kind {
+                TableKind::Rollup(_) => {
+                    parts.push(table.name.as_str());
+                    asides.push(cut::aside(table));
+                }
+                TableKind::Raw(_) | TableKind::DeadLetters => deleted.push(&table.name),
+            }
+        }
+        let asides: Vec<&str> = asides.iter().map(String::as_str).collect();
+        let written = [&[LEDGER, SOURCES, WATERMARKS], &parts[..], &asides[..]].concat();
+        let views: Vec<&str> = self.plan.rollups.iter().map(|rollup| rollup.name.as_str()).collect();
+        let read = [&deleted[..], &[SOURCES, REDRIVES], &parts[..], &asides[..], &views[..]].concat();
+        // To replace or drop a month of a table is to delete.
+        let deleted = [&deleted[..], &parts[..]].concat();
+        let mut needed = vec![
+            ("SELECT", read),
+            ("INSERT", written),
+            ("ALTER DELETE", deleted),
+            ("CREATE TABLE", asides.clone()),
+            ("DROP TABLE", asides),
+        ];
+        if !self.redriven.is_empty() {
+            needed.push(("ALTER UPDATE", vec![REDRIVES]));
+        }
+        match grants::look_for(&self.client, &needed).await.context("can't ask for permissions")? {
+            Grants::Lacking(what) => bail!("{what}; nothing was changed"),
+            Grants::Enough | Grants::Unknown => Ok(()),
+        }
+    }
+
     async fn execute(&self, partitions: &[i32]) -> Result<()> {
         // What audits have proved of the rows is proved no longer.
         cut::delete(&self.client, AUDITS, "true").await?;
-        let redriven = self.redriven.cuts();
-        if !redriven.is_empty() {
-            self.take_back(redriven).execute().await?;
+        if !self.redriven.is_empty() {
+            self.take_back(self.redriven.cuts()).execute().await?;
             self.redriven.forget(&self.client).await?;
         }
         self.take_back(self.of_log()).execute().await?;

@@ -48,6 +48,10 @@ pub struct KafkaLog {
     brokers: Reach,
     missing: Vec<Reach>,
     limiter: Limiter,
+    /// Perhaps read to their ends: where these are was not answered in time, and is asked again.
+    unsure: BTreeSet<TopicPartition>,
+    /// When it was asked again.
+    reasked: Instant,
     /// Some partition stopped; which one is still to be found out.
     stopped: bool,
     fatal: Option<String>,
@@ -89,6 +93,8 @@ impl KafkaLog {
                 .map(|name| Reach::doubtful(now, format!("the Kafka topic {name}"), "no such topic"))
                 .collect(),
             limiter: Limiter::default(),
+            unsure: BTreeSet::new(),
+            reasked: now,
             stopped: false,
             fatal: None,
             left: false,

@@ -24,8 +24,11 @@ const SCHEMA_NOT_FOUND: u32 = 40_403;
 const SUBJECT_NOT_FOUND: u32 = 40_401;
 /// The error code of a subject's version that is not there.
 const VERSION_NOT_FOUND: u32 = 40_402;
-/// Longest answer that is taken, bytes; a schema and all that it refers to are no longer either.
+/// Longest answer that is taken, bytes; a schema and all that it refers to, names included, are no longer either.
 const LONGEST: usize = 16 << 20;
+/// Longest name of a type or a subject that is referred to, bytes. One beyond what an address may have could never be asked
+/// for.
+const LONGEST_NAME: usize = 4 << 10;
 /// How much of an unexpected answer is told, bytes.
 const TOLD: usize = 300;
 
@@ -91,28 +94,24 @@ impl Client {
         if root.references.is_empty() {
             return Ok(Registered::Avro(root.schema));
         }
-        let (mut others, mut length): (BTreeMap<Reference, String>, usize) = (BTreeMap::new(), root.schema.len());
-        let mut wanted = root.references;
-        let mut asked: BTreeSet<(String, i64)> = BTreeSet::new();
-        while let Some(reference) = wanted.pop() {
-            if !asked.insert((reference.subject.clone(), reference.version)) {
-                continue;
-            }
+        let mut others: BTreeMap<Reference, String> = BTreeMap::new();
+        let mut wanted = Wanted::default();
+        let mut few = wanted.take(&root.schema, root.references);
+        while few && let Some(reference) = wanted.todo.pop() {
             match self.referenced(&reference).await? {
                 Err(why) => return Ok(Registered::Unusable(why)),
                 Ok(answer) => {
-                    length += answer.schema.len();
-                    wanted.extend(answer.references);
+                    few = wanted.take(&answer.schema, answer.references);
                     others.insert(reference, answer.schema);
                 }
             }
-            if asked.len() > references::MOST || length > LONGEST {
-                return Ok(Registered::Unusable(format!(
-                    "it refers to more than {} others, or is longer with them than {LONGEST} bytes; register it in fewer and \
-                     smaller pieces",
-                    references::MOST
-                )));
-            }
+        }
+        if !few {
+            return Ok(Registered::Unusable(format!(
+                "it refers to more than {} others, or is longer with them than {LONGEST} bytes; register it in fewer and \
+                 smaller pieces",
+                references::MOST
+            )));
         }
         let others = others.iter().map(|(reference, text)| (reference, text.as_str()));
         Ok(references::assemble(&root.schema, others).map_or_else(Registered::Unusable, Registered::Avro))
@@ -120,13 +119,19 @@ impl Client {
 
     /// What a reference leads to, or why no event can be read with a schema that has it.
     async fn referenced(&self, reference: &Reference) -> Result<Result<SchemaAnswer, String>, RegistryError> {
+        let Reference { subject, version, name } = reference;
+        let length = name.len().max(subject.len());
+        if length > LONGEST_NAME {
+            return Ok(Err(format!(
+                "it refers to a name of {length} bytes, which is longer than {LONGEST_NAME}; register it under a shorter one"
+            )));
+        }
         // What «the latest» is today says nothing of the day on which a message was written.
         if reference.version < 1 {
             return Ok(Err(format!(
                 "it refers to {reference}, which is none in particular; register it with the version that is meant"
             )));
         }
-        let Reference { subject, version, .. } = reference;
         // What was deleted since is still what messages were written with.
         let path = format!("/subjects/{}/versions/{version}?deleted=true", percent(subject));
         let answer = self.ask(&path, &[SUBJECT_NOT_FOUND, VERSION_NOT_FOUND, SCHEMA_NOT_FOUND]).await?;
@@ -216,6 +221,39 @@ impl Client {
     fn unexpected(&self, path: &str, status: StatusCode, body: &[u8], what: &str) -> RegistryError {
         let body = String::from_utf8_lossy(&body[..body.len().min(TOLD)]);
         RegistryError(format!("{:?}{path} answered {status}: {what} ({})", self.endpoint, body.trim()))
+    }
+}
+
+/// What a schema refers to and is still to be asked for, each subject's version once.
+#[derive(Default)]
+struct Wanted {
+    todo: Vec<Reference>,
+    /// Those that are to be asked for, and those that were.
+    known: BTreeSet<(String, i64)>,
+    /// Bytes of all that was told: schemas, and the names of what they refer to, repeated ones too.
+    length: usize,
+}
+
+impl Wanted {
+    /// Takes in a schema and what it refers to; `false`: it is too much, and nothing more is kept of it.
+    fn take(&mut self, schema: &str, references: Vec<Reference>) -> bool {
+        let named = references.iter().map(|reference| reference.name.len() + reference.subject.len());
+        self.length += schema.len() + named.sum::<usize>();
+        if references.len() > references::MOST || self.length > LONGEST {
+            return false;
+        }
+        for reference in references {
+            let key = (reference.subject.clone(), reference.version);
+            if self.known.contains(&key) {
+                continue;
+            }
+            if self.known.len() == references::MOST {
+                return false;
+            }
+            self.known.insert(key);
+            self.todo.push(reference);
+        }
+        true
     }
 }
 

@@ -5,6 +5,7 @@
 mod audit;
 mod claim;
 mod fixture;
+mod grants;
 mod insert;
 mod marks;
 mod metrics;

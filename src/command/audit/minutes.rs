@@ -6,7 +6,7 @@
 //! were merged.
 
 use crate::clickhouse::sql::{ident, literal};
-use crate::rollup::{Measure, Number, Rollup};
+use crate::rollup::{Measure, Number, OTHER, Rollup};
 
 /// What one rollup adds up to, on its two sides, and how they are compared.
 #[derive(Default)]
@@ -34,8 +34,10 @@ impl Comparison {
         }
         let columns = |of: &str| rollup.by.iter().map(|by| format!("{of}{}", ident(&by.name))).collect::<Vec<_>>();
         let hash = |of: &str| format!("cityHash64({})", columns(of).join(", "));
-        // Series beyond the limit of a batch are added up under another name, so such a minute can't be compared by them.
-        let others = columns("m.").iter().map(|by| format!("{by} = '__other__'")).collect::<Vec<_>>().join(" OR ");
+        // Series beyond the limit of a batch are added up as one that has another name in each dimension, so such a minute
+        // can't be compared by them.
+        let others =
+            columns("m.").iter().map(|by| format!("{by} = {}", literal(OTHER))).collect::<Vec<_>>().join(" AND ");
         self.parts.push_str(&format!(", countIf({others}) AS `series other`"));
         self.pair("series hash", &format!("sum({})", hash("")), &format!("sum({} * m.count)", hash("m.")));
         self.wrong(

@@ -139,14 +139,21 @@ pub(super) fn unhex(digits: &str) -> Option<Vec<u8>> {
     pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
-/// Whether letters of these reasons are there at all, for a filter that finds none: the reasons there are.
-pub(super) async fn reasons(client: &Client) -> Result<BTreeSet<String>, QueryError> {
+/// What is to be said of filters whose topic or reason no letter has: those there are, in a line each.
+pub(super) async fn unknown(client: &Client, filters: &Filters) -> Result<Vec<String>, QueryError> {
     #[derive(Deserialize)]
-    struct Name {
+    struct Kind {
+        source: String,
         reason: String,
     }
-    let sql = format!("SELECT DISTINCT toString(reason) AS reason FROM {}", client.table(DEAD_LETTERS));
-    Ok(client.rows::<Name>(&sql).await?.into_iter().map(|name| name.reason).collect())
+    let table = client.table(DEAD_LETTERS);
+    let sql = format!("SELECT DISTINCT toString(`_source`) AS source, toString(reason) AS reason FROM {table}");
+    let (mut topics, mut reasons) = (BTreeSet::new(), BTreeSet::new());
+    for Kind { source, reason } in client.rows::<Kind>(&sql).await? {
+        topics.extend(Source::parse(&source).map(|source| source.topic.to_string()));
+        reasons.insert(reason);
+    }
+    Ok(filters.unknown(&topics, &reasons))
 }
 
 #[cfg(test)]

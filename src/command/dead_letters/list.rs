@@ -1,15 +1,16 @@
 //! `highwater dead-letters list`: how many there are of each kind, what was redriven, and what could be read now.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::filter::Filters;
+use super::filter::{Filters, lasting};
 use super::letters::{self, Head, unhex};
+use super::printable::printable;
 use super::reader::Reader;
 use crate::batch::{Reason, Source};
-use crate::clickhouse::Client;
+use crate::clickhouse::{Client, redrives};
 use crate::command::audit::thousands;
 use crate::config::Settings;
 use crate::event::wire::{self, Writer};
@@ -39,6 +40,10 @@ struct Group {
     redriven: u64,
     /// Were redriven, and their events were there.
     duplicates: u64,
+    /// Are in the lists of runs that are not finished, by the run.
+    being_redriven: BTreeMap<u32, u64>,
+    /// Were not redriven, and are not any more: they expire too soon.
+    expiring: u64,
     /// Were not redriven, and can be read now.
     readable: u64,
     /// Were not redriven, and can't be read now, by the reason why.
@@ -53,33 +58,44 @@ struct Group {
 /// Prints the list.
 pub(super) async fn run(settings: &Settings, args: &Args) -> Result<()> {
     let (plan, client) = super::open(settings).await?;
-    let condition = args.filters.sql(jiff::Timestamp::now().as_millisecond());
-    let mut list = List { client, reader: Reader::new(settings, plan)?, groups: BTreeMap::new() };
+    let now_ms = jiff::Timestamp::now().as_millisecond();
+    let condition = args.filters.sql(now_ms);
+    let lasting = lasting(settings.retention.dead_letters.0, &format!("fromUnixTimestamp64Milli(toInt64({now_ms}))"));
+    let unfinished = redrives::all_unfinished(&client).await.context("can't read redrives")?;
+    let unfinished = unfinished.iter().map(|run| run.run).collect();
+    let mut list = List { client, reader: Reader::new(settings, plan)?, unfinished, groups: BTreeMap::new() };
     for source in letters::sources(&list.client, &args.filters).await.context("can't read dead_letters")? {
-        list.source(&source, &condition).await.context("can't read dead_letters")?;
+        for (expiring, which) in [(false, lasting.as_str()), (true, &format!("NOT ({lasting})"))] {
+            let condition = format!("{condition} AND {which}");
+            list.source(&source, &condition, expiring).await.context("can't read dead_letters")?;
+        }
     }
     if args.json {
-        println!("{}", list.json());
+        println!("{}", printable(&list.json().to_string()));
+        return Ok(());
+    }
+    if list.groups.is_empty() && args.filters != Filters::default() {
+        println!("no dead letters that the filters leave");
+        for line in letters::unknown(&list.client, &args.filters).await.context("can't read dead_letters")? {
+            println!("{line}");
+        }
         return Ok(());
     }
     print!("{}", list.text());
-    if list.groups.is_empty() && args.filters != Filters::default() {
-        let reasons = letters::reasons(&list.client).await.context("can't read dead_letters")?;
-        let reasons: Vec<String> = reasons.into_iter().collect();
-        println!("there are letters for these reasons: {}", reasons.join(", "));
-    }
     Ok(())
 }
 
 struct List {
     client: Client,
     reader: Reader,
+    /// Runs whose letters are not all written.
+    unfinished: BTreeSet<u32>,
     groups: BTreeMap<Name, Group>,
 }
 
 impl List {
-    /// Counts the letters of a partition.
-    async fn source(&mut self, source: &Source, condition: &str) -> Result<()> {
+    /// Counts the letters of a partition; `expiring` are those that a redrive leaves alone.
+    async fn source(&mut self, source: &Source, condition: &str, expiring: bool) -> Result<()> {
         let mut next = 0;
         loop {
             let page = letters::page(&self.client, source, next, condition).await?;
@@ -87,8 +103,20 @@ impl List {
             next = last.offset + 1;
             for head in page.iter().filter(|head| head.run > 0) {
                 let schema = schema_of(&head.header, self.reader.plan());
+                let is_finished = !self.unfinished.contains(&head.run);
                 let group = self.group(source, head, schema);
-                *(if head.duplicate { &mut group.duplicates } else { &mut group.redriven }) += 1;
+                *match (is_finished, head.duplicate) {
+                    (false, _) => group.being_redriven.entry(head.run).or_default(),
+                    (true, true) => &mut group.duplicates,
+                    (true, false) => &mut group.redriven,
+                } += 1;
+            }
+            if expiring {
+                for head in page.iter().filter(|head| head.run == 0) {
+                    let schema = schema_of(&head.header, self.reader.plan());
+                    self.group(source, head, schema).expiring += 1;
+                }
+                continue;
             }
             let mut rest: Vec<&Head> = page.iter().filter(|head| head.run == 0).collect();
             while !rest.is_empty() {
@@ -147,6 +175,10 @@ impl List {
             total.redriven += group.redriven;
             total.duplicates += group.duplicates;
             total.readable += group.readable;
+            total.expiring += group.expiring;
+            for (run, letters) in &group.being_redriven {
+                *total.being_redriven.entry(*run).or_default() += letters;
+            }
             for (reason, letters) in &group.unreadable {
                 *total.unreadable.entry(reason).or_default() += letters;
             }
@@ -160,11 +192,14 @@ impl List {
             let (first, last) = group.times.unwrap_or_default();
             let schema = if schema.is_empty() { String::new() } else { format!(", {schema}") };
             out.push_str(&format!(
-                "{topic}: {} {reason}{schema}; {} to {}, for example {}\n  {}\n",
+                "{}: {} {}{}; {} to {}, for example {}\n  {}\n",
+                printable(topic),
                 thousands(group.letters),
+                printable(reason),
+                printable(&schema),
                 time(first),
                 time(last),
-                group.example,
+                printable(&group.example),
                 group.words()
             ));
         }
@@ -195,7 +230,8 @@ impl List {
             "groups": self.groups.iter().map(group).collect::<Vec<_>>(),
             "totals": {
                 "letters": total.letters, "redriven": total.redriven, "duplicates": total.duplicates,
-                "readable": total.readable, "unreadable": total.unreadable,
+                "being_redriven": total.being_redriven, "readable": total.readable, "expiring": total.expiring,
+                "unreadable": total.unreadable,
             },
         })
     }
@@ -211,6 +247,12 @@ impl Group {
         if self.redriven + self.duplicates > 0 {
             let (rows, duplicates) = (thousands(self.redriven), thousands(self.duplicates));
             words.push(format!("{rows} were redriven, {duplicates} were duplicates"));
+        }
+        for (run, letters) in &self.being_redriven {
+            words.push(format!("{} are being redriven by run {run}, which is not finished", thousands(*letters)));
+        }
+        if self.expiring > 0 {
+            words.push(format!("{} expire within the hour and are not redriven any more", thousands(self.expiring)));
         }
         words.join(", ")
     }

@@ -12,16 +12,13 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
-use super::filter::Filters;
+use super::filter::{Filters, lasting};
 use super::letters::{self, Head};
 use super::reader::{Event, Reader};
 use crate::batch::{Source, Window};
 use crate::clickhouse::Client;
 use crate::clickhouse::redrives::{self, Listed};
 use crate::plan::Plan;
-
-/// A letter that expires within this time is left alone: it would be gone before it is written.
-const EXPIRING_SECONDS: u32 = 3_600;
 
 /// Goes through the letters that no run lists.
 pub(super) struct Lister<'a> {
@@ -70,11 +67,7 @@ impl<'a> Lister<'a> {
         now_ms: i64,
         keep_days: u32,
     ) -> Result<Lister<'a>> {
-        let mut condition = filters.sql(now_ms);
-        if keep_days > 0 {
-            let kept = u64::from(keep_days) * 86_400 - u64::from(EXPIRING_SECONDS);
-            condition.push_str(&format!(" AND received_at > now64(3) - INTERVAL {kept} SECOND"));
-        }
+        let condition = format!("{} AND {}", filters.sql(now_ms), lasting(keep_days, "now64(3)"));
         let plan = Arc::clone(reader.plan());
         let mut lister = Lister {
             client,

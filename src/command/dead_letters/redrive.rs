@@ -58,6 +58,9 @@ pub(super) async fn run(settings: &Settings, args: &Args) -> Result<()> {
     let reader = Reader::new(settings, Arc::clone(&plan))?;
     let keep_days = settings.retention.dead_letters.0;
     let lister = Lister::new(&client, reader, &args.filters, now_ms, keep_days).await?;
+    for line in letters::unknown(&client, &args.filters).await.context("can't read dead_letters")? {
+        println!("{line}");
+    }
     let most = args.at_most.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
     if !args.yes {
         return explain(&client, lister, most).await;

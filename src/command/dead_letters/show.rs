@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use super::cell;
 use super::letters::{Letter, unhex};
+use super::printable::printable;
 use super::reader::Reader;
 use crate::batch::Source;
 use crate::clickhouse::Client;
@@ -125,8 +126,8 @@ async fn shown(reader: &mut Reader, place: &Place, row: Row) -> Result<String> {
     let mut out = format!(
         "{topic}/{partition}/{offset} (epoch {epoch})\nreason:    {}: {}\ntimestamp: {time}\nreceived:  {}\nredriven:  \
          {redriven}\nkey:       {:?}\nframing:   {framing}\npayload:   {} bytes\n{}",
-        row.reason,
-        row.detail,
+        printable(&row.reason),
+        printable(&row.detail),
         row.received,
         String::from_utf8_lossy(&key),
         payload.len(),
@@ -140,12 +141,17 @@ async fn shown(reader: &mut Reader, place: &Place, row: Row) -> Result<String> {
 /// What it would be now.
 async fn now(reader: &mut Reader, letter: &Letter, place: &Place) -> String {
     match reader.row(&letter.record(&place.topic, place.partition), fields).await {
-        Err(reason) => format!("now:       still not readable: {}: {reason}\n", reason.name()),
+        Err(reason) => {
+            format!("now:       still not readable: {}: {}\n", reason.name(), printable(&reason.to_string()))
+        }
         Ok(row) => {
             let name = &reader.plan().types[row.event].event.name;
             let verdict = match row.judged {
                 Ok(()) => format!("now:       an event of the type {name}"),
-                Err(reason) => format!("now:       an event of the type {name}, but {}: {reason}", reason.name()),
+                Err(reason) => {
+                    let why = reason.to_string();
+                    format!("now:       an event of the type {name}, but {}: {}", reason.name(), printable(&why))
+                }
             };
             format!("{verdict}\n{}", row.seen)
         }

@@ -33,6 +33,11 @@ pub(super) async fn delete(client: &Client, table: &str, condition: &str) -> Res
     Ok(client.execute(&sql).await?)
 }
 
+/// The table in which a rollup's months are computed anew.
+pub(super) fn aside(parts: &Table) -> String {
+    format!("{}_aside", parts.name)
+}
+
 impl TakeBack<'_> {
     /// Holds for the rows that are taken back.
     fn condition(&self) -> String {
@@ -126,7 +131,7 @@ impl TakeBack<'_> {
         let months = format!("SELECT DISTINCT toYYYYMM(m, 'UTC') AS month FROM ({minutes}) ORDER BY month");
         let event = &self.plan.types[rollup.event].event;
         let (table, time) = (self.client.table(&parts.name), ident(time_column(event)));
-        let aside = self.client.table(&format!("{}_aside", parts.name));
+        let aside = self.client.table(&aside(parts));
         let columns = rollup.part_columns().iter().map(|part| ident(&part.def.name)).collect::<Vec<_>>().join(", ");
         for Touched { month } in self.client.rows::<Touched>(&months).await? {
             println!("computing {} of {month} anew", rollup.name);

@@ -53,6 +53,11 @@ impl Redriven {
         Ok(Redriven { topic: log.topic.clone(), runs })
     }
 
+    /// Whether nothing is.
+    pub(super) fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
     /// Their rows, all of them.
     pub(super) fn cuts(&self) -> Vec<Cut> {
         let source = |run: &Run| {

@@ -300,3 +300,52 @@ async fn neither_many_references_nor_long_ones_are_followed_to_their_end() {
     // The schema itself, and the three that are too long together.
     assert_eq!(asked.len(), 4);
 }
+
+/// What only refers costs memory as schemas do: names count, what is repeated is not kept, and what is too much is refused
+/// before anything of it is asked for.
+#[tokio::test]
+async fn references_themselves_are_bounded() {
+    let refused = async |pages: Vec<(String, String)>, questions: usize| {
+        let (said, asked) = of_pages(pages).await;
+        let Ok(Registered::Unusable(why)) = said else { panic!("{said:?}") };
+        assert!(why.contains("others") && why.len() < 500, "{why}");
+        assert_eq!(asked.len(), questions, "{why}");
+    };
+    let root = |references: &[(&str, &str, i64)]| ("/schemas/ids/7".to_owned(), page(HOLDER, references));
+    let one = root(&[("A", "a", 1)]);
+    let most = i64::try_from(references::MOST).unwrap();
+    // More than may be, at once: other ones, and one again and again.
+    let many: Vec<(&str, &str, i64)> = (1..=most + 1).map(|at| ("A", "a", at)).collect();
+    refused(vec![root(&many)], 1).await;
+    refused(vec![root(&vec![("A", "a", 1); references::MOST + 1])], 1).await;
+    refused(vec![one.clone(), (version("a", 1), page("\"int\"", &many[1..]))], 2).await;
+    // Long names, a few in each of many answers, the same ones again and again.
+    let long = "x".repeat(LONGEST_NAME);
+    let each = references::MOST * LONGEST_NAME;
+    let mut pages = vec![one];
+    let again = |at: i64| vec![(long.as_str(), "a", at); references::MOST];
+    pages.extend((1..most).map(|at| (version("a", at), page("\"int\"", &again(at + 1)))));
+    refused(pages, LONGEST / each + 1).await;
+}
+
+#[tokio::test]
+async fn a_name_that_can_not_be_asked_for_is_told_for_good_and_in_few_words() {
+    let long = "x".repeat(70_000);
+    for reference in [("A", long.as_str(), 2), (&long, "a", 2), ("A", &long, -1)] {
+        let (said, asked) = of_pages(vec![("/schemas/ids/7".to_owned(), page(HOLDER, &[reference]))]).await;
+        let Ok(Registered::Unusable(why)) = said else { panic!("asked again for ever") };
+        assert!(why.contains("70000 bytes") && why.len() < 500, "{}", why.len());
+        assert_eq!(asked.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn as_many_references_as_may_be_are_followed_each_once() {
+    let most = i64::try_from(references::MOST).unwrap();
+    let all: Vec<(&str, &str, i64)> = (1..=most).map(|at| ("A", "a", at)).collect();
+    let mut pages = vec![("/schemas/ids/7".to_owned(), page("\"int\"", &all))];
+    pages.extend((1..=most).map(|at| (version("a", at), page("\"int\"", &all))));
+    let (said, asked) = of_pages(pages).await;
+    assert_eq!(said, Ok(Registered::Avro("\"int\"".to_owned())));
+    assert_eq!(asked.len(), references::MOST + 1);
+}

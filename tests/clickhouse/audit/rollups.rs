@@ -3,6 +3,7 @@
 use highwater::command::audit::Kind;
 
 use super::{assert_findings, audited, delete, expect, filled, update};
+use crate::fixture::{BY, Db, START, SUMS, batch, pack, plan_with, probes, server, source};
 
 /// The rows of one minute, without markers.
 const MINUTE_OF: &str = "minute = toDateTime('2026-02-01 00:01:00', 'UTC') AND _source = ''";
@@ -117,4 +118,37 @@ async fn a_range_that_two_plans_wrote_is_named_with_its_minutes() {
     );
     assert!(text.contains(&said), "{text}");
     assert_eq!(finding.written_by[0].plan_before.as_deref(), Some("older"));
+}
+
+/// Probes of which those of `app1` call themselves by the name of what is beyond the limit of series.
+async fn named_other(name: &str, max_series: usize) -> Db {
+    let mut plan = plan_with("", &pack(SUMS, BY));
+    plan.limits.max_series = max_series;
+    let mut db = Db::of(server(), name, plan).await;
+    let mut messages = probes(&db.plan, 0, 50, START);
+    for (_, message) in &mut messages {
+        if let Some(at) = message.windows(5).position(|bytes| bytes == b"\x08app1") {
+            message.splice(at..at + 5, *b"\x12__other__");
+        }
+    }
+    let whole = batch(&db.plan, source(0), 0, &messages);
+    db.write(&whole);
+    db
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_producers_own_other_is_compared_as_any_series_is() {
+    let db = named_other("ownother", 1_000).await;
+    assert!(db.number("(SELECT count() FROM ownother.probe WHERE app = '__other__')").await > 10);
+    expect(&db, &[]).await;
+    // Sums don't tell: only the series differ.
+    update(&db, "probe", "region = 'elsewhere' WHERE _offset = 4").await;
+    let report = audited(&db).await;
+    assert_findings(&report, &[(Kind::Minutes, "not equal: app/region/kind")]);
+
+    // What is beyond the limit has lost its series, and is compared by all else.
+    let db = named_other("othersothers", 2).await;
+    expect(&db, &[]).await;
+    update(&db, "probe", "large = large + 1 WHERE _offset = 4").await;
+    assert_findings(&audited(&db).await, &[(Kind::Minutes, "large_sum")]);
 }

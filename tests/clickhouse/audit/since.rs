@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use highwater::batch::{LedgerKind, Source};
+use highwater::clickhouse::redrives::{self, Listed, Run};
 use highwater::command::audit::{Kind, Options, Report, Since};
 
 use super::{IDLE, assert_findings, audited, audited_with, delete, filled, update};
-use crate::fixture::{Db, MINUTE, START, batch, probes, source};
+use crate::fixture::{Db, MINUTE, START, batch, ledger_row, probes, source};
 
 const LAST: Options = Options { since: Since::Last, ..IDLE };
 
@@ -127,4 +129,45 @@ async fn a_record_that_can_not_be_kept_is_a_note() {
         report.to_string().contains("note: the table audits is missing; make it with `highwater migrate`"),
         "{report}"
     );
+}
+
+/// A run of five letters at these offsets; answers its source.
+async fn redrive(db: &mut Db, number: u32, from: u64) -> Source {
+    let run = Run { run: number, epoch: 1, topic: "events".into(), plan: "plan".into() };
+    let letter = |offset| Listed { partition: 1, offset, event: "probe".into(), bytes: 9, duplicate: false };
+    redrives::fix(&db.client, &run, &(from..from + 5).map(letter).collect::<Vec<_>>()).await.unwrap();
+    let source = Source { redrive: Some(number), ..source(1) };
+    db.write_ledger(ledger_row(source.clone(), LedgerKind::Start, from, from));
+    let rows = batch(&db.plan, source.clone(), from, &probes(&db.plan, 10_010 + from, 5, START));
+    db.write(&rows);
+    source
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runs_that_were_proved_are_not_read_again() {
+    let mut db = filled("sinceredrive").await;
+    let first = redrive(&mut db, 1, 1_000).await;
+    let report = last(&db).await;
+    assert!(report.is_clean() && report.to_string().contains("5 redriven letters became rows"), "{report}");
+    let report = last(&db).await;
+    assert!(report.is_clean() && report.to_string().contains("0 redriven letters became rows"), "{report}");
+
+    // One that came since is; of the other shows what shows of everything that was proved.
+    redrive(&mut db, 2, 2_000).await;
+    let report = last(&db).await;
+    assert!(report.is_clean() && report.to_string().contains("5 redriven letters became rows"), "{report}");
+    let third = redrive(&mut db, 3, 3_000).await;
+    for source in [&first, &third] {
+        delete(&db, "probe", &format!("_source = '{source}' AND _offset % 1000 = 3")).await;
+    }
+    let redriven = |report: &Report| -> Vec<Option<String>> {
+        let found = report.findings.iter().filter(|finding| finding.kind == Kind::Redriven);
+        found.map(|finding| finding.source.clone()).collect()
+    };
+    let report = last(&db).await;
+    assert_eq!(redriven(&report), [Some(third.to_string())], "{report}");
+    assert!(report.findings.iter().any(|finding| finding.kind == Kind::TableTotal), "{report}");
+    let report = audited(&db).await;
+    assert_eq!(redriven(&report), [Some(first.to_string()), Some(third.to_string())], "{report}");
+    assert!(report.to_string().contains("15 redriven letters became rows"), "{report}");
 }
