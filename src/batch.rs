@@ -162,6 +162,11 @@ impl Batch {
         reasons
     }
 
+    /// Whether the message at this offset was taken in and repeats one before it.
+    pub fn is_duplicate(&self, offset: u64) -> bool {
+        self.duplicates.binary_search(&offset).is_ok()
+    }
+
     /// Takes in the next message: it becomes a row, a dead letter or a counted duplicate, never nothing.
     pub fn push(
         &mut self,

@@ -4,6 +4,7 @@
 //! stands, and both work on it. What becomes of each letter (a row, or a duplicate of one that is there) stands in the list
 //! too, so that whoever goes on with an interrupted run judges as the one who began it.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -164,6 +165,53 @@ pub async fn letters(client: &Client, run: u32) -> Result<Vec<Listed>, QueryErro
     client.rows(&sql).await
 }
 
+/// The ledger's end of each partition of a run, that has any: its letters below are written.
+///
+/// # Errors
+/// The server's error, or that it did not answer.
+pub async fn ends(client: &Client, run: &Run) -> Result<BTreeMap<i32, u64>, QueryError> {
+    #[derive(Deserialize)]
+    struct End {
+        source: String,
+        end: u64,
+    }
+    let Run { run, epoch, topic, .. } = run;
+    let sql = format!(
+        "SELECT toString(source) AS source, max(`to`) AS end FROM {} WHERE startsWith(toString(source), {}) GROUP BY source",
+        client.table(LEDGER),
+        literal(&format!("{epoch}r{run}/{topic}/"))
+    );
+    let ends = client.rows::<End>(&sql).await?.into_iter();
+    Ok(ends.filter_map(|End { source, end }| Some((Source::parse(&source)?.partition, end))).collect())
+}
+
+/// Offset and length of the letters that are to become rows and are not written, by partition; `ends` is as [`ends`]
+/// answers.
+pub fn unwritten(listed: &[Listed], ends: &BTreeMap<i32, u64>) -> BTreeMap<i32, Vec<(u64, u64)>> {
+    let mut letters: BTreeMap<i32, Vec<(u64, u64)>> = BTreeMap::new();
+    for Listed { partition, offset, bytes, .. } in listed.iter().filter(|listed| !listed.duplicate) {
+        if ends.get(partition).is_none_or(|end| offset >= end) {
+            letters.entry(*partition).or_default().push((*offset, *bytes));
+        }
+    }
+    letters
+}
+
+/// Takes letters of a run off its list, duplicates too: of each of these partitions all from an offset on. The rows stay, so
+/// that no other run gets the number, whose tokens are spent.
+///
+/// # Errors
+/// The server's error, or that it did not answer; they may be taken off all the same.
+pub async fn take_back(client: &Client, run: u32, from: &BTreeMap<i32, u64>) -> Result<(), QueryError> {
+    let of = |(partition, from): (&i32, &u64)| format!("(partition = {partition} AND offset >= {from})");
+    let letters = from.iter().map(of).collect::<Vec<_>>().join(" OR ");
+    let sql = format!(
+        "ALTER TABLE {} UPDATE taken_back = true WHERE run = {run} AND ({letters}) SETTINGS mutations_sync = 2",
+        client.table(REDRIVES)
+    );
+    client.execute(&sql).await
+}
+
 /// The source of a row of the table `redrives`, as an expression; `of` is the table's alias with its point, if any.
 pub fn source_of(of: &str) -> String {
     format!("concat(toString({of}epoch), 'r', toString({of}run), '/', {of}topic, '/', toString({of}partition))")
@@ -251,6 +299,19 @@ mod tests {
     #[test]
     fn a_uuid_is_written_with_its_dashes() {
         assert_eq!(dashed("6f1f7a5e2d524b5b9c580a7e5f3c1d2b"), "6f1f7a5e-2d52-4b5b-9c58-0a7e5f3c1d2b");
+    }
+
+    #[test]
+    fn what_the_ledger_covers_and_what_is_a_duplicate_is_not_to_be_written() {
+        let letter = |(partition, offset, duplicate)| {
+            let (event, bytes) = ("e".into(), offset + 1);
+            Listed { partition, offset, event, bytes, duplicate }
+        };
+        let listed =
+            [(0, 4, false), (0, 5, false), (0, 6, true), (0, 7, false), (1, 2, false), (2, 3, false), (3, 9, true)];
+        let listed = listed.map(letter);
+        let ends = BTreeMap::from([(0, 5), (2, 4)]);
+        assert_eq!(unwritten(&listed, &ends), BTreeMap::from([(0, vec![(5, 6), (7, 8)]), (1, vec![(2, 3)])]));
     }
 
     #[test]

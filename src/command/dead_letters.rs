@@ -10,6 +10,7 @@
 //! | `lister` | what the next run of a redrive comprises |
 //! | `log` | the letters of a run as the log that a worker reads |
 //! | `redrive` | one run after another |
+//! | `give_up` | taking back what a run can't write |
 //!
 //! # A redrive
 //! A *run* is a list of letters, fixed in the table `redrives` before anything of it is written, with what becomes of each:
@@ -20,6 +21,7 @@
 
 mod cell;
 mod filter;
+mod give_up;
 mod letters;
 mod list;
 mod lister;
@@ -72,7 +74,8 @@ pub enum Args {
     /// producer sent it again, are counted as duplicates.
     #[command(
         after_help = "Examples:\n  highwater dead-letters redrive --topic usage-events\n  highwater dead-letters redrive \
-        --topic usage-events --at-most 10 --yes     # a few first\n  highwater dead-letters redrive --yes"
+        --topic usage-events --at-most 10 --yes     # a few first\n  highwater dead-letters redrive --yes\n  highwater \
+        dead-letters redrive --give-up 7 --yes     # run 7 can't be finished"
     )]
     Redrive(redrive::Args),
 }

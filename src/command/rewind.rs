@@ -6,7 +6,7 @@
 //! beside its message. The order of the steps is such that the tables may be left between any two of them: the ledger ends earlier
 //! first, and whatever is still there of a table carries its mark, so that workers would write only what is missing.
 
-mod cut;
+pub(in crate::command) mod cut;
 mod redriven;
 
 use std::collections::BTreeMap;
@@ -93,6 +93,8 @@ struct Target {
     end: u64,
     /// The ledger's end afterwards: where a row of the ledger begins.
     at: u64,
+    /// The first offset of the log: a worker that begins reads ids from here on, or from the horizon before `at`.
+    log_start: u64,
 }
 
 /// A topic in all its epochs that were of the same log.
@@ -152,7 +154,7 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<()> {
         println!("nothing is written beyond {}; nothing to take back", args.to);
         return Ok(());
     }
-    let redriven = Redriven::find(&client, &log, &targets).await?;
+    let redriven = Redriven::find(&client, &log, &targets, plan.limits.horizon).await?;
     let rewind = Rewind { client, plan: &plan, log: &log, targets, redriven };
     rewind.explain().await?;
     if !args.yes {
@@ -234,7 +236,7 @@ async fn target(client: &Client, log: &Log, partition: i32, begin: &str, bounds:
         log.topic,
         bounds.start
     );
-    Ok(Some(Target { partition, end, at }))
+    Ok(Some(Target { partition, end, at, log_start: bounds.start }))
 }
 
 struct Rewind<'a> {
@@ -322,10 +324,11 @@ impl Rewind<'_> {
     async fn execute(&self, partitions: &[i32]) -> Result<()> {
         // What audits have proved of the rows is proved no longer.
         cut::delete(&self.client, AUDITS, "true").await?;
-        if !self.redriven.is_empty() {
-            self.take_back(self.redriven.cuts()).execute().await?;
-            self.redriven.forget(&self.client).await?;
+        let redriven = self.redriven.cuts();
+        if !redriven.is_empty() {
+            self.take_back(redriven).execute().await?;
         }
+        self.redriven.forget(&self.client).await?;
         self.take_back(self.of_log()).execute().await?;
         self.begin_epoch(partitions).await?;
         println!("done; `highwater run` reads on from there");

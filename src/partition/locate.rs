@@ -247,7 +247,9 @@ impl Locate {
                  leave events out on purpose, delete them from the topic (kafka-delete-records); to read some again, `highwater rewind`"
             );
         }
-        let read_from = end.saturating_sub(terms.plan.limits.horizon).max(bounds.start);
+        // Of a redrive the list says which letters are duplicates: what is written of it needn't be there to be read again.
+        let horizon = if source.redrive.is_some() { 0 } else { terms.plan.limits.horizon };
+        let read_from = end.saturating_sub(horizon).max(bounds.start);
         let window = Window::new(terms.plan.limits.horizon);
         let place = Place { end, read_from, log_start: bounds.start, recorded: ledger.recorded, window };
         Ok(if place.is_cut(terms.plan) {

@@ -124,12 +124,13 @@ impl Running {
             self.opened_at = terms.now;
         }
         self.open.push(terms.plan, record, content, &mut self.window, &mut self.progress);
-        // What is redriven is a dead letter already: it must not become a second one.
-        let second = self.source.redrive.and_then(|_| {
+        // What is redriven is a dead letter already, and no duplicate by the list: it has to become a row.
+        let other = self.source.redrive.and_then(|_| {
             let letters = self.open.dead_letters(terms.plan, record.offset);
-            letters.into_keys().next().map(str::to_owned)
+            let second = letters.into_keys().next().map(str::to_owned);
+            second.or_else(|| self.open.is_duplicate(record.offset).then(|| "duplicate".to_owned()))
         });
-        second.map_or(Ok(()), |reason| Err(Stop::Unreadable { offset: record.offset, reason }))
+        other.map_or(Ok(()), |reason| Err(Stop::Unreadable { offset: record.offset, reason }))
     }
 
     /// The log delivers nothing below `offset` any more: the ledger follows over the gap. Else retention, which takes

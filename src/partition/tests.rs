@@ -362,3 +362,17 @@ fn a_redrive_begins_at_its_first_letter_and_makes_no_second_letter_of_one() {
     assert!(bench.partition.is_stopped() && bench.rows.len() == 1, "{:?}", bench.rows);
     assert_eq!(bench.partition.status().stopped, Some("unreadable"));
 }
+
+#[test]
+fn a_redrive_goes_on_at_the_ledgers_end_without_what_is_written_and_makes_no_duplicate() {
+    let mut bench = Bench::new(Some(40), 0, 100, Some(5));
+    bench.partition = Partition::new(Source { epoch: 2, redrive: Some(7), topic: "t".into(), partition: 0 });
+    bench.run();
+    assert_eq!((bench.started.clone(), bench.partition.done()), (vec![40], Some(40)), "no ids are read again");
+    bench.tick_of("one", 50, 5, 5);
+    assert!(!bench.partition.is_stopped());
+    bench.tick_of("one", 55, 5, 5);
+    bench.run();
+    assert_eq!(bench.partition.status().stopped, Some("unreadable"));
+    assert!(bench.rows.is_empty(), "{:?}", bench.rows);
+}

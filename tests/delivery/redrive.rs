@@ -265,13 +265,149 @@ fn a_schema_that_is_taken_away_in_the_middle_stops_it_and_loses_nothing() {
     let stuck = scene.output(&REDRIVE);
     assert_eq!(stuck.status.code(), Some(1), "{}", said(&stuck));
     let words = said(&stuck);
-    let from = words.find("ALTER TABLE").unwrap_or_else(|| panic!("{words}"));
-    let until = words[from..].find("; then").unwrap();
-    let statement = words[from..from + until].replace("redrives", "highwater.redrives");
-    scene.world.query(&statement.replace("FROM dead_letters", "FROM highwater.dead_letters"));
+    assert!(words.contains("redrive --give-up 9"), "{words}");
+    let explained = scene.world.done(&["dead-letters", "redrive", "--give-up", "9"]);
+    assert!(explained.contains("nothing was changed"), "{explained}");
+    scene.world.done(&["dead-letters", "redrive", "--give-up", "9", "--yes"]);
     assert_eq!(scene.world.number("SELECT count() FROM highwater.redrives WHERE run = 9 AND NOT taken_back"), 0);
     assert!(scene.world.done(&REDRIVE).contains("nothing to redrive"));
     scene.check(sent);
+}
+
+#[test]
+fn letters_of_a_batch_that_nobody_finished_are_left_to_the_worker() {
+    let scene = Scene::new();
+    let world = &scene.world;
+    scene.generate(&["--events", "2000"]);
+    world.done(&["migrate"]);
+    let sent = truth::of(&world.stack.kafka.bootstrap(), TOPIC).messages;
+    // Killed between the letters of a batch and the ledger's row.
+    let killed = world.command(&["run"]).env(VARIABLE, "blocks_sent:1:end").output().unwrap();
+    assert!(!killed.status.success(), "{}", said(&killed));
+    let strays = world.number("SELECT count() FROM highwater.dead_letters");
+    assert!(strays > 0 && world.number("SELECT sum(events) FROM highwater.ledger") == 0, "{strays} letters");
+    scene.mend();
+    let list: serde_json::Value = serde_json::from_str(&world.done(&["dead-letters", "list", "--json"])).unwrap();
+    assert_eq!((&list["totals"]["unsettled"], &list["totals"]["readable"]), (&strays.into(), &0.into()));
+    let listed = world.done(&["dead-letters", "list"]);
+    assert!(listed.contains("are not settled yet"), "{listed}");
+    let done = world.done(&REDRIVE);
+    assert!(done.contains("not settled yet"), "{done}");
+    assert_eq!(world.number("SELECT count() FROM highwater.redrives"), 0);
+
+    // Another makes rows of their messages, and then they are duplicates of these.
+    scene.run("after", sent);
+    let exact = || {
+        let truth = truth::of(&world.stack.kafka.bootstrap(), TOPIC);
+        let verdict = compare::hold_tables(&truth, &|sql| world.query(sql));
+        assert!(verdict.is_exact(), "{verdict}");
+    };
+    exact();
+    world.done(&REDRIVE);
+    exact();
+    assert_eq!(world.number("SELECT countIf(duplicate) FROM highwater.redrives"), strays);
+    assert_eq!(world.number("SELECT countIf(NOT duplicate) FROM highwater.redrives"), 0);
+    // What is there beside the rows is known as such.
+    assert_eq!(scene.findings(), ["extra_rows", "table_total"]);
+}
+
+impl Scene {
+    /// Takes letters that a condition holds for out of the table, as retention does.
+    fn expire(&self, condition: &str) {
+        let letters = "highwater.dead_letters";
+        self.world.query("CREATE TABLE IF NOT EXISTS highwater.expired AS highwater.dead_letters");
+        self.world.query(&format!("INSERT INTO highwater.expired SELECT * FROM {letters} WHERE {condition}"));
+        self.world.query(&format!("ALTER TABLE {letters} DELETE WHERE {condition} SETTINGS mutations_sync = 2"));
+    }
+
+    /// Puts them back, so that the rest of the audit has nothing to say.
+    fn put_back(&self) {
+        self.world.query("INSERT INTO highwater.dead_letters SELECT * FROM highwater.expired");
+        self.world.query("DROP TABLE highwater.expired");
+    }
+
+    /// The ledger's ends of a run by partition, of those that have begun.
+    fn ends(&self, run: u32) -> Vec<(i32, u64)> {
+        let of = |partition: i32| {
+            let sql = format!("SELECT max(to) FROM highwater.ledger WHERE source = '1r{run}/{TOPIC}/{partition}'");
+            (partition, self.world.number(&sql))
+        };
+        (0..4).map(of).filter(|(_, end)| *end > 0).collect()
+    }
+}
+
+#[test]
+fn what_a_run_has_written_may_expire_before_it_is_finished() {
+    let mut scene = Scene::new();
+    scene.world.set("BATCH__ROWS", "100");
+    let sent = scene.letters(&["--events", "3000", "--duplicates", "0.03"]);
+    scene.mend();
+    let mut command = scene.world.command(&REDRIVE);
+    assert!(!command.env(VARIABLE, "before_commit:3:end").output().unwrap().status.success());
+    for (partition, end) in scene.ends(1) {
+        scene.expire(&format!("_source = '1/{TOPIC}/{partition}' AND _offset < {end}"));
+    }
+    assert!(scene.world.number("SELECT count() FROM highwater.expired") > 0, "nothing was written that could expire");
+    let done = scene.world.done(&REDRIVE);
+    assert!(done.contains("finishing it"), "{done}");
+    scene.put_back();
+    scene.check(sent);
+
+    // A type whose schema is retired is not what the list is held against.
+    scene.spoil();
+    let audit = String::from_utf8(scene.output(&["audit", "--json"]).stdout).unwrap();
+    assert!(audit.contains("were not checked: llm_call"), "{audit}");
+    assert!(!scene.findings().contains(&"redriven".to_owned()), "{audit}");
+}
+
+#[test]
+fn a_run_that_can_not_be_finished_is_given_up_and_blocks_nobody() {
+    let mut scene = Scene::new();
+    scene.world.set("BATCH__ROWS", "100");
+    let sent = scene.letters(&["--events", "3000", "--duplicates", "0.03"]);
+    scene.mend();
+    let mut command = scene.world.command(&REDRIVE);
+    assert!(!command.env(VARIABLE, "blocks_sent:4:end").output().unwrap().status.success());
+    let ends = scene.ends(1);
+    let half = |(partition, end): &(i32, u64)| {
+        let from = format!("SELECT count() FROM highwater.llm_call WHERE _source = '1r1/{TOPIC}/{partition}'");
+        scene.world.number(&format!("{from} AND _offset >= {end}"))
+    };
+    let halves: u64 = ends.iter().map(half).sum();
+    assert!(halves > 0, "no batch was written in part");
+    // Of each partition one that was not written is gone.
+    for partition in 0..4 {
+        let last =
+            format!("SELECT max(offset) FROM highwater.redrives WHERE partition = {partition} AND NOT duplicate");
+        let last = scene.world.number(&last);
+        scene.expire(&format!("_source = '1/{TOPIC}/{partition}' AND _offset = {last}"));
+    }
+    let give_up = ["dead-letters", "redrive", "--give-up", "1"];
+    let before = scene.state();
+    let explained = scene.world.done(&give_up);
+    assert!(explained.contains(&format!("{halves} rows were written without the ledger's line")), "{explained}");
+    assert!(explained.contains("nothing was changed"), "{explained}");
+    assert_eq!(scene.state(), before);
+    // Not while replicas run, whose rows would be lost.
+    let mut process = scene.world.run("beside");
+    let begun = Instant::now();
+    while !scene.output(&[&give_up[..], &["--yes"]].concat()).stderr.windows(4).any(|word| word == b"stop") {
+        assert!(begun.elapsed() < MINUTE, "{}", process.said());
+        assert!(process.child.try_wait().unwrap().is_none(), "{}", process.said());
+        assert_eq!(scene.state(), before, "it was done before the replica was a member");
+    }
+    assert!(process.terminate().0.success());
+    let stuck = scene.output(&REDRIVE);
+    assert!(!stuck.status.success() && said(&stuck).contains("redrive --give-up 1"), "{}", said(&stuck));
+    scene.world.done(&[&give_up[..], &["--yes"]].concat());
+    assert!(scene.world.done(&[&give_up[..], &["--yes"]].concat()).contains("nothing to give up"));
+    assert_eq!(scene.findings(), ["missing_rows", "table_total"], "of the letters that are gone");
+    scene.world.done(&REDRIVE);
+    scene.put_back();
+    assert!(scene.world.done(&REDRIVE).contains("done: 4 letters"));
+    scene.check(sent);
+    let refused = scene.output(&["dead-letters", "redrive", "--give-up", "77", "--yes"]);
+    assert!(said(&refused).contains("no run 77"), "{}", said(&refused));
 }
 
 /// A lookup's bytes, without a frame.
@@ -445,4 +581,52 @@ fn a_rewind_takes_redriven_letters_back_and_leaves_none_out() {
     assert_eq!(scene.world.number("SELECT count() FROM highwater.redrives WHERE NOT taken_back"), 0);
     scene.run("again", truth.messages);
     scene.world.check();
+}
+
+#[test]
+fn a_rewind_does_not_lose_an_event_to_a_letter_that_was_its_duplicate() {
+    let mut scene = Scene::new();
+    let registry = Registry::start().unwrap();
+    let endpoint = Endpoint::new(&registry.url(), "", "", Duration::from_secs(20)).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let id = runtime.block_on(Client::new(endpoint).register("lookups", LOOKUP)).unwrap();
+    let fingerprint = EventType::parse("lookup.avsc", LOOKUP).unwrap().fingerprint;
+    scene.generate(&["--events", "40"]);
+    let mut producer = Producer::new(&scene.world.stack.kafka.bootstrap(), "test", &Default::default()).unwrap();
+    let now = jiff::Timestamp::now().as_millisecond();
+    let mut send = |writer: Writer, events: &[u128]| {
+        for &event in events {
+            let mut payload = Vec::new();
+            writer.frame(&mut payload);
+            payload.extend(lookup(event, now));
+            let payload = Some(payload.as_slice());
+            producer
+                .send(Outgoing { topic: TOPIC, partition: Some(1), key: Some(b"k"), payload, timestamp_ms: Some(now) })
+                .unwrap();
+        }
+        producer.flush(MINUTE).unwrap();
+    };
+    // A letter, and later, in another batch, its event as one that can be read.
+    send(Writer::Id(id), &[1]);
+    send(Writer::Fingerprint(fingerprint), &[2, 3]);
+    scene.world.done(&["migrate"]);
+    scene.run("first", 43);
+    let place = scene.world.query("SELECT max(to) FROM highwater.ledger WHERE source = '1/llm-calls/1'");
+    send(Writer::Fingerprint(fingerprint), &[4, 1, 5]);
+    scene.run("second", 46);
+    scene.world.set("REGISTRY__URL", &registry.url());
+    scene.world.done(&REDRIVE);
+    assert_eq!(scene.world.number("SELECT countIf(duplicate) FROM highwater.redrives"), 1);
+
+    let rewind = ["rewind", TOPIC, "--partition", "1", "--to", place.trim()];
+    let explained = scene.world.done(&rewind);
+    assert!(explained.contains("1 dead letters from before offset"), "{explained}");
+    scene.world.done(&[&rewind[..], &["--yes"]].concat());
+    scene.run("third", 46);
+    scene.world.done(&REDRIVE);
+    let ids = "SELECT toString(event_id) FROM highwater.lookup ORDER BY event_id FORMAT TSV";
+    let expected: String = [1, 2, 3, 4, 5].map(|id| format!("00000000-0000-0000-0000-{id:012}\n")).concat();
+    assert_eq!(scene.world.query(ids), expected);
+    assert_eq!(scene.world.number("SELECT sum(count) FROM highwater.lookup_1m"), 5);
+    scene.clean();
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::filter::Filters;
 use crate::batch::Source;
 use crate::clickhouse::sql::literal;
-use crate::clickhouse::tables::REDRIVES;
+use crate::clickhouse::tables::{LEDGER, REDRIVES};
 use crate::clickhouse::{Client, QueryError};
 use crate::ports::Record;
 
@@ -32,6 +32,9 @@ pub(super) struct Head {
     pub(super) run: u32,
     /// Whether it was a duplicate there.
     pub(super) duplicate: bool,
+    /// Whether the ledger covers its offset. Until then a worker has yet to finish it, and one with other schemas than
+    /// the one that wrote the letter makes it a row.
+    pub(super) settled: bool,
 }
 
 /// A letter as it came.
@@ -88,9 +91,10 @@ pub(super) async fn page(
         return Ok(Vec::new());
     };
     let Source { epoch, topic, partition, .. } = source;
+    let end = format!("SELECT max(`to`) FROM {} WHERE source = {}", client.table(LEDGER), literal(&source.to_string()));
     let sql = format!(
         "SELECT d.o AS offset, d.t AS timestamp_ms, d.reason AS reason, d.header AS header, d.bytes AS bytes, r.run AS run, \
-         r.duplicate AS duplicate FROM (SELECT `_offset` AS o, toUnixTimestamp64Milli(timestamp) AS t, toString(reason) AS \
+         r.duplicate AS duplicate, toBool(d.o < ({end})) AS settled FROM (SELECT `_offset` AS o, toUnixTimestamp64Milli(timestamp) AS t, toString(reason) AS \
          reason, hex(substring(payload, 1, 10)) AS header, toUInt64(length(payload)) AS bytes FROM {letters} WHERE {these} \
          AND `_offset` <= {last}) AS d LEFT JOIN (SELECT offset, run, duplicate FROM {redrives} WHERE topic = {} AND epoch = \
          {epoch} AND partition = {partition} AND offset >= {from} AND offset <= {last} AND NOT taken_back) AS r ON d.o = r.offset \

@@ -46,6 +46,8 @@ struct Group {
     expiring: u64,
     /// Were not redriven, and can be read now.
     readable: u64,
+    /// Are beyond the ledger's end: a worker has yet to finish the batch that they are in.
+    unsettled: u64,
     /// Were not redriven, and can't be read now, by the reason why.
     unreadable: BTreeMap<&'static str, u64>,
     /// Least and greatest timestamp, milliseconds since 1970.
@@ -118,7 +120,11 @@ impl List {
                 }
                 continue;
             }
-            let mut rest: Vec<&Head> = page.iter().filter(|head| head.run == 0).collect();
+            for head in page.iter().filter(|head| head.run == 0 && !head.settled) {
+                let schema = schema_of(&head.header, self.reader.plan());
+                self.group(source, head, schema).unsettled += 1;
+            }
+            let mut rest: Vec<&Head> = page.iter().filter(|head| head.run == 0 && head.settled).collect();
             while !rest.is_empty() {
                 let portion = letters::portion(rest.iter().map(|head| head.bytes)).min(rest.len());
                 let heads: Vec<&Head> = rest.drain(..portion).collect();
@@ -179,6 +185,7 @@ impl List {
             for (run, letters) in &group.being_redriven {
                 *total.being_redriven.entry(*run).or_default() += letters;
             }
+            total.unsettled += group.unsettled;
             for (reason, letters) in &group.unreadable {
                 *total.unreadable.entry(reason).or_default() += letters;
             }
@@ -230,8 +237,8 @@ impl List {
             "groups": self.groups.iter().map(group).collect::<Vec<_>>(),
             "totals": {
                 "letters": total.letters, "redriven": total.redriven, "duplicates": total.duplicates,
-                "being_redriven": total.being_redriven, "readable": total.readable, "expiring": total.expiring,
-                "unreadable": total.unreadable,
+                "being_redriven": total.being_redriven, "readable": total.readable, "unsettled": total.unsettled,
+                "expiring": total.expiring, "unreadable": total.unreadable,
             },
         })
     }
@@ -243,6 +250,9 @@ impl Group {
         let mut words = vec![format!("{} can be read now", thousands(self.readable))];
         for (reason, letters) in &self.unreadable {
             words.push(format!("{} can't ({reason})", thousands(*letters)));
+        }
+        if self.unsettled > 0 {
+            words.push(format!("{} are not settled yet", thousands(self.unsettled)));
         }
         if self.redriven + self.duplicates > 0 {
             let (rows, duplicates) = (thousands(self.redriven), thousands(self.duplicates));

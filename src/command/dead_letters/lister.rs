@@ -4,6 +4,9 @@
 //! after, in its partition; or when another letter before it, within as many offsets, has it. Its producer may have sent the
 //! event again with a good schema, before the letter was redriven.
 //!
+//! Letters beyond the ledger's end of their source are left alone: their writer was killed, or is at work still, and the
+//! worker that reads their messages again may make rows of them.
+//!
 //! Goes through the letters once, partition by partition, and holds a page of them. What it remembers is right as long as
 //! nobody else lists letters meanwhile; then it has to begin anew.
 
@@ -48,6 +51,8 @@ pub(super) struct Tally {
     pub(super) readable: BTreeMap<(Arc<str>, String), (u64, u64)>,
     /// Those that can't be read now, by topic and reason.
     pub(super) left: BTreeMap<(Arc<str>, &'static str), u64>,
+    /// Those that the ledger does not cover yet, by topic.
+    pub(super) unsettled: BTreeMap<Arc<str>, u64>,
 }
 
 /// Letters of one topic in one of its lives.
@@ -132,7 +137,12 @@ impl<'a> Lister<'a> {
             let page = letters::page(self.client, source, self.next, &self.condition).await?;
             let Some(last) = page.last() else { return Ok(Vec::new()) };
             self.next = last.offset + 1;
-            self.heads = page.into_iter().filter(|head| head.run == 0).collect();
+            let (settled, unsettled): (Vec<Head>, Vec<Head>) =
+                page.into_iter().filter(|head| head.run == 0).partition(|head| head.settled);
+            if !unsettled.is_empty() {
+                *self.tally.unsettled.entry(Arc::clone(&source.topic)).or_default() += unsettled.len() as u64;
+            }
+            self.heads = settled.into();
         }
         let portion = letters::portion(self.heads.iter().map(|head| head.bytes)).min(most);
         Ok(self.heads.drain(..portion.min(self.heads.len())).collect())

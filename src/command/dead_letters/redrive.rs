@@ -15,12 +15,13 @@ use anyhow::{Context, Result, bail, ensure};
 use tokio::runtime::Handle;
 
 use super::filter::Filters;
+use super::give_up;
 use super::letters::{self, Letter};
 use super::lister::{Lister, Tally};
 use super::log::{Fetch, LettersLog};
 use super::reader::Reader;
 use crate::batch::Source;
-use crate::clickhouse::redrives::{self, Listed, Run};
+use crate::clickhouse::redrives::{self, Run};
 use crate::clickhouse::{ClickHouseStore, Client};
 use crate::command::audit::thousands;
 use crate::command::run::{Clock, tuning};
@@ -46,6 +47,10 @@ pub struct Args {
     /// Redrive at most so many letters: a few first, to see what becomes of them
     #[arg(long, value_name = "LETTERS", value_parser = clap::value_parser!(u64).range(1..))]
     at_most: Option<u64>,
+    /// Give up what a run that can't be finished has not written: its letters are as any others then, and the next redrive
+    /// writes those that it can. Stop other redrives first
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["topic", "reason", "since", "until", "at_most"])]
+    give_up: Option<u32>,
     /// Do it; without this it only says what it would do
     #[arg(long)]
     yes: bool,
@@ -54,6 +59,9 @@ pub struct Args {
 /// Redrives, or says what that would do.
 pub(super) async fn run(settings: &Settings, args: &Args) -> Result<()> {
     let (plan, client) = super::open(settings).await?;
+    if let Some(run) = args.give_up {
+        return give_up::run(settings, &plan, &client, run, args.yes).await;
+    }
     let now_ms = jiff::Timestamp::now().as_millisecond();
     let reader = Reader::new(settings, Arc::clone(&plan))?;
     let keep_days = settings.retention.dead_letters.0;
@@ -96,6 +104,13 @@ fn say(tally: &Tally, become_rows: &str, counted: &str) {
     }
     for ((topic, reason), letters) in &tally.left {
         println!("{topic}: {} letters can't be read now and stay as they are: {reason}", thousands(*letters));
+    }
+    for (topic, letters) in &tally.unsettled {
+        println!(
+            "{topic}: {} letters are not settled yet, as no worker has finished the batch that they are in: start `highwater \
+             run`, then redrive",
+            thousands(*letters)
+        );
     }
 }
 
@@ -143,15 +158,14 @@ impl Redrive<'_> {
     /// Writes what is not written of a run.
     async fn finish(&self, run: &Run) -> Result<()> {
         let listed = redrives::letters(&self.client, run.run).await.context("can't read redrives")?;
-        let mut letters: BTreeMap<i32, Vec<(u64, u64)>> = BTreeMap::new();
-        for Listed { partition, offset, bytes, .. } in listed.iter().filter(|listed| !listed.duplicate) {
-            letters.entry(*partition).or_default().push((*offset, *bytes));
-        }
-        let rows: usize = letters.values().map(Vec::len).sum();
-        if rows > 0 {
+        let ends = redrives::ends(&self.client, run).await.context("can't read the ledger")?;
+        // What is written may have expired since, and need not be there any more.
+        let letters = redrives::unwritten(&listed, &ends);
+        if !letters.is_empty() {
             self.work(run, letters).await?;
         }
-        let duplicates = listed.len() - rows;
+        let duplicates = listed.iter().filter(|listed| listed.duplicate).count();
+        let rows = listed.len() - duplicates;
         println!(
             "run {}: {} letters of {}: {} rows, {} duplicates",
             run.run,
@@ -207,9 +221,10 @@ fn drive<R: Registry>(
         );
         ensure!(
             !worker.partitions().any(Partition::is_stopped),
-            "run {} of letters of {} stopped, for the reason above; no letter is lost",
-            run.run,
-            run.topic
+            "run {number} of letters of {} stopped, for the reason above; no letter is lost. Mend the cause and redrive again; if \
+             it can't be mended, `highwater dead-letters redrive --give-up {number}` gives up what it has not written",
+            run.topic,
+            number = run.run
         );
         let done = |partition: &Partition| partition.done().unwrap_or(0);
         let written: usize = worker
@@ -232,13 +247,11 @@ fn drive<R: Registry>(
 }
 
 fn gone(run: &Run, partition: i32, offset: u64) -> String {
-    let (number, Run { epoch, topic, .. }) = (run.run, run);
+    let (number, topic) = (run.run, &run.topic);
     format!(
         "run {number} is not finished, and the dead letter {topic}/{partition}/{offset} that it lists is no longer in \
-         dead_letters, which has expired or was deleted: it can't be written. To give up all letters of the run that are \
-         gone: ALTER TABLE redrives UPDATE taken_back = true WHERE run = {number} AND (concat('{epoch}/', topic, '/', toString(partition)), \
-         offset) NOT IN (SELECT toString(_source), _offset FROM dead_letters) SETTINGS mutations_sync = 2; then redrive \
-         again, and audit"
+         dead_letters, which has expired or was deleted: it can't be written. `highwater dead-letters redrive --give-up \
+         {number}` gives up what the run has not written; then redrive again, which lists those letters anew that are still there"
     )
 }
 

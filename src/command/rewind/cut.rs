@@ -1,4 +1,5 @@
-//! Taking back what was written of some sources from an offset on: rows, and the minutes that they were in.
+//! Taking back what was written of some sources from an offset on: rows, and the minutes that they were in. Of `rewind`, and
+//! of redrives that are given up.
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
@@ -11,22 +12,22 @@ use crate::plan::{Plan, Table, TableKind};
 use crate::rollup::Rollup;
 
 /// Where some sources are cut off.
-pub(super) struct Cut {
+pub(in crate::command) struct Cut {
     /// Their names, as a list of literals.
-    pub(super) sources: String,
+    pub(in crate::command) sources: String,
     /// The first offset that is taken back: where a row of the ledger begins.
-    pub(super) at: u64,
+    pub(in crate::command) at: u64,
 }
 
 /// All that is taken back at once.
-pub(super) struct TakeBack<'a> {
-    pub(super) client: &'a Client,
-    pub(super) plan: &'a Plan,
-    pub(super) cuts: Vec<Cut>,
+pub(in crate::command) struct TakeBack<'a> {
+    pub(in crate::command) client: &'a Client,
+    pub(in crate::command) plan: &'a Plan,
+    pub(in crate::command) cuts: Vec<Cut>,
 }
 
 /// Deletes rows, and waits until they are gone.
-pub(super) async fn delete(client: &Client, table: &str, condition: &str) -> Result<()> {
+pub(in crate::command) async fn delete(client: &Client, table: &str, condition: &str) -> Result<()> {
     println!("deleting from {table}");
     let table = client.table(table);
     let sql = format!("ALTER TABLE {table} DELETE WHERE {condition} SETTINGS mutations_sync = 2");
@@ -40,7 +41,7 @@ pub(super) fn aside(parts: &Table) -> String {
 
 impl TakeBack<'_> {
     /// Holds for the rows that are taken back.
-    fn condition(&self) -> String {
+    pub(in crate::command) fn condition(&self) -> String {
         let of = |cut: &Cut| format!("(`_source` IN ({}) AND `_offset` >= {})", cut.sources, cut.at);
         format!("({})", self.cuts.iter().map(of).collect::<Vec<_>>().join(" OR "))
     }
@@ -66,7 +67,7 @@ impl TakeBack<'_> {
     }
 
     /// Says what will be done, and that it can be.
-    pub(super) async fn explain(&self) -> Result<()> {
+    pub(in crate::command) async fn explain(&self) -> Result<()> {
         for table in self.plan.tables.iter().filter(|table| !matches!(table.kind, TableKind::Rollup(_))) {
             let sql = format!("SELECT count() AS n FROM {} WHERE {}", self.client.table(&table.name), self.condition());
             let there = self.number(&sql).await?;
@@ -109,7 +110,7 @@ impl TakeBack<'_> {
     }
 
     /// Takes it back. May be left between any two steps, as the module above says.
-    pub(super) async fn execute(&self) -> Result<()> {
+    pub(in crate::command) async fn execute(&self) -> Result<()> {
         delete(self.client, LEDGER, &self.ledger_rows()).await?;
         for (rollup, table) in self.rollups() {
             self.compute_anew(rollup, table).await.with_context(|| format!("computing {} anew", rollup.name))?;

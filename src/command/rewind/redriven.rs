@@ -3,6 +3,10 @@
 //! With the schemas of today their messages are rows when they are read again, so what the runs wrote of them has to go, and
 //! goes first. A run is taken back whole in such a partition; its letters of before are letters as any others then, which
 //! the next redrive finds.
+//!
+//! A letter from shortly before the place may be listed as the duplicate of a row that goes. A worker that begins at the
+//! place knows the letter's id, as it can read the letter now, and calls the event of that row a duplicate of it: so the
+//! letter comes off its list too, and the next redrive makes the row of it, unless the event is there all the same.
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
@@ -17,7 +21,25 @@ use crate::clickhouse::tables::REDRIVES;
 /// What is taken back of runs.
 pub(super) struct Redriven {
     topic: String,
+    /// The topic's lives that are of the same log, as a list.
+    epochs: String,
     runs: Vec<Run>,
+    duplicates: Vec<Duplicates>,
+}
+
+/// Letters of one partition that were listed as duplicates, in runs that are not taken back whole.
+#[derive(Debug, Deserialize)]
+struct Duplicates {
+    #[serde(default)]
+    partition: i32,
+    letters: u64,
+    /// Those of them whose messages are in the log still.
+    read: u64,
+    /// Those of these that are in `dead_letters` still.
+    kept: u64,
+    /// The offsets they are of: the first, and one past the last.
+    #[serde(default)]
+    range: (u64, u64),
 }
 
 /// A run's letters of one partition.
@@ -36,10 +58,12 @@ struct Run {
 
 impl Redriven {
     /// The runs that wrote letters of what is read again.
-    pub(super) async fn find(client: &Client, log: &Log, targets: &[Target]) -> Result<Redriven> {
+    ///
+    /// `horizon` is so many offsets as an event may be away from its duplicate.
+    pub(super) async fn find(client: &Client, log: &Log, targets: &[Target], horizon: u64) -> Result<Redriven> {
         let epochs = log.epochs.iter().map(|epoch| epoch.epoch.to_string()).collect::<Vec<_>>().join(", ");
-        let mut runs = Vec::new();
-        for &Target { partition, at, .. } in targets {
+        let (mut runs, mut duplicates) = (Vec::new(), Vec::new());
+        for &Target { partition, at, log_start, .. } in targets {
             let sql = format!(
                 "SELECT run, epoch, partition, count() AS letters, countIf(offset < {at}) AS before FROM {} WHERE topic = {} \
                  AND partition = {partition} AND epoch IN ({epochs}) AND NOT taken_back GROUP BY run, epoch, partition HAVING max(offset) >= {at} \
@@ -48,14 +72,32 @@ impl Redriven {
                 literal(&log.topic)
             );
             let found = client.rows::<Run>(&sql).await.context("can't read redrives")?;
+            let whole: Vec<String> = found.iter().map(|run| run.run.to_string()).collect();
             runs.extend(found.into_iter().map(|run| Run { at, ..run }));
+            let range = (at.saturating_sub(horizon), at);
+            let elsewhere =
+                if whole.is_empty() { String::new() } else { format!("run NOT IN ({}) AND ", whole.join(", ")) };
+            let sql = format!(
+                "SELECT count() AS letters, countIf(offset >= {log_start}) AS read, countIf(offset >= {log_start} AND \
+                 (concat(toString(epoch), '/', topic, '/', toString(partition)), offset) IN (SELECT toString(`_source`), \
+                 `_offset` FROM {} WHERE `_source` IN ({}) AND `_offset` >= {} AND `_offset` < {at})) AS kept FROM {} \
+                 WHERE {elsewhere}{}",
+                client.table("dead_letters"),
+                log.sources(partition),
+                range.0,
+                client.table(REDRIVES),
+                listed_as_duplicates(&log.topic, &epochs, partition, range)
+            );
+            let found = client.rows::<Duplicates>(&sql).await.context("can't read redrives")?;
+            let found = found.into_iter().filter(|found| found.letters > 0);
+            duplicates.extend(found.map(|found| Duplicates { partition, range, ..found }));
         }
-        Ok(Redriven { topic: log.topic.clone(), runs })
+        Ok(Redriven { topic: log.topic.clone(), epochs, runs, duplicates })
     }
 
     /// Whether nothing is.
     pub(super) fn is_empty(&self) -> bool {
-        self.runs.is_empty()
+        self.runs.is_empty() && self.duplicates.is_empty()
     }
 
     /// Their rows, all of them.
@@ -99,16 +141,45 @@ impl Redriven {
                 );
             }
         }
+        for Duplicates { partition, letters, read, kept, range: (from, at) } in &self.duplicates {
+            println!(
+                "{}/{partition}: {letters} dead letters from before offset {at} that were duplicates come off their lists; \
+                 `highwater dead-letters redrive` judges them anew",
+                self.topic
+            );
+            ensure!(
+                kept == read,
+                "{read} dead letters of {}/{partition} with offsets {from}..{at} were listed as duplicates, and {kept} of them \
+                 are still in dead_letters (retention.dead_letters): events that are read again and repeat one of the others \
+                 would be lost. Rewind to a later place, or before the first of them",
+                self.topic
+            );
+        }
         Ok(())
     }
 
     /// Takes their letters off the lists. The rows stay, so that no other run gets their number, whose tokens are spent.
     pub(super) async fn forget(&self, client: &Client) -> Result<()> {
-        let of = |run: &Run| format!("(run = {} AND partition = {})", run.run, run.partition);
-        let runs = self.runs.iter().map(of).collect::<Vec<_>>().join(" OR ");
+        let whole = self.runs.iter().map(|run| format!("(run = {} AND partition = {})", run.run, run.partition));
+        let duplicates = self.duplicates.iter().map(|Duplicates { partition, range, .. }| {
+            format!("({})", listed_as_duplicates(&self.topic, &self.epochs, *partition, *range))
+        });
+        let lines = whole.chain(duplicates).collect::<Vec<_>>().join(" OR ");
+        if lines.is_empty() {
+            return Ok(());
+        }
         println!("taking letters off the lists of {REDRIVES}");
         let table = client.table(REDRIVES);
-        let sql = format!("ALTER TABLE {table} UPDATE taken_back = true WHERE {runs} SETTINGS mutations_sync = 2");
+        let sql = format!("ALTER TABLE {table} UPDATE taken_back = true WHERE {lines} SETTINGS mutations_sync = 2");
         Ok(client.execute(&sql).await?)
     }
+}
+
+/// Holds for letters of a partition with offsets in a range that stand in lists as duplicates.
+fn listed_as_duplicates(topic: &str, epochs: &str, partition: i32, (from, to): (u64, u64)) -> String {
+    format!(
+        "topic = {} AND partition = {partition} AND epoch IN ({epochs}) AND duplicate AND offset >= {from} AND offset < {to} \
+         AND NOT taken_back",
+        literal(topic)
+    )
 }

@@ -24,6 +24,11 @@ fn now_ms(bench: &Bench) -> i64 {
 impl Bench {
     /// An event of this time in a record of that timestamp.
     fn tick(&mut self, offset: u64, time_ms: i64, timestamp_ms: i64) {
+        self.tick_of(&offset.to_string(), offset, time_ms, timestamp_ms);
+    }
+
+    /// The same with this id.
+    pub(super) fn tick_of(&mut self, id: &str, offset: u64, time_ms: i64, timestamp_ms: i64) {
         let mut body = Vec::new();
         let long = |value: i64, body: &mut Vec<u8>| {
             let mut rest = ((value << 1) ^ (value >> 63)) as u64;
@@ -37,7 +42,7 @@ impl Bench {
             long(text.len() as i64, body);
             body.extend_from_slice(text.as_bytes());
         };
-        text(&offset.to_string(), &mut body);
+        text(id, &mut body);
         long(time_ms, &mut body);
         text("a", &mut body);
         text("e", &mut body);
