@@ -1,6 +1,7 @@
 //! ClickHouse: the real server's HTTP and native ports on a data directory.
 
 use std::ffi::OsString;
+use std::fs;
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,6 +17,8 @@ use crate::{executable, port};
 
 const PROBE: Duration = Duration::from_secs(1);
 const QUERY: Duration = Duration::from_secs(120);
+/// What every user has in ClickHouse's configuration.
+const ANYWHERE: &str = "<networks><ip>::/0</ip></networks><profile>default</profile><quota>default</quota>";
 
 /// A ClickHouse server. [`Server`] has what can be done to its process; data
 /// outlives [`Server::kill`] and comes back with [`Server::restart`].
@@ -31,6 +34,7 @@ pub struct ClickHouseOptions {
     folder: Option<PathBuf>,
     http_port: Option<u16>,
     arguments: Vec<OsString>,
+    users: String,
 }
 
 impl ClickHouseOptions {
@@ -45,6 +49,15 @@ impl ClickHouseOptions {
     #[must_use]
     pub fn http_port(mut self, port: u16) -> Self {
         self.http_port = Some(port);
+        self
+    }
+
+    /// One more user, who may do what these statements grant, which are without their `TO`. `default` may do all.
+    #[must_use]
+    pub fn user<'a>(mut self, name: &str, password: &str, grants: impl IntoIterator<Item = &'a str>) -> Self {
+        let grants: String = grants.into_iter().map(|grant| format!("<query>{grant}</query>")).collect();
+        let grants = format!("<grants>{grants}</grants>");
+        self.users.push_str(&format!("<{name}><password>{password}</password>{ANYWHERE}{grants}</{name}>"));
         self
     }
 
@@ -72,6 +85,18 @@ impl ClickHouseOptions {
         command.extend([http_port.to_string().into(), "--tcp_port".into(), tcp_port.to_string().into()]);
         // Runs until its input ends, which never carries anything.
         command.extend(["--query".into(), "SYSTEM START LISTEN HTTP; SYSTEM START LISTEN TCP; SELECT * FROM file('stdin', 'LineAsString') FORMAT Null".into()]);
+        if !self.users.is_empty() {
+            let (config, users) = (folder.path().join("config.xml"), folder.path().join("users.xml"));
+            let all = format!("<default><password/>{ANYWHERE}</default>{}", self.users);
+            let profiles = "<profiles><default/></profiles><quotas><default/></quotas>";
+            fs::write(&users, format!("<clickhouse>{profiles}<users>{all}</users></clickhouse>"))
+                .and_then(|()| {
+                    let users = users.display();
+                    fs::write(&config, format!("<clickhouse><users_config>{users}</users_config></clickhouse>"))
+                })
+                .context("cannot write the configuration of users")?;
+            command.push(format!("--config-file={}", config.display()).into());
+        }
         command.extend(self.arguments);
         let own_path = format!("{}/", data.display());
         let recipe = Recipe {
