@@ -70,6 +70,29 @@ pub async fn look_for(client: &Client, needed: &[Needed<'_>]) -> Result<Grants, 
     )))
 }
 
+/// Asks whether tables may be made with these engines, which some servers want to have granted too.
+///
+/// # Errors
+/// The server's error, or that it did not answer.
+pub async fn look_for_engines(client: &Client, engines: &[String]) -> Result<Grants, QueryError> {
+    let user = &client.endpoint().user;
+    for engine in engines {
+        match is_granted(client, "TABLE ENGINE", engine).await {
+            Ok(true) => {}
+            Ok(false) => {
+                return Ok(Grants::Lacking(format!(
+                    "the user {user} lacks the permission TABLE ENGINE ON {engine}; let an administrator run: GRANT TABLE \
+                     ENGINE ON {engine} TO {}",
+                    ident(user)
+                )));
+            }
+            Err(QueryError::Server(error)) if error.code == SYNTAX_ERROR => return Ok(Grants::Unknown),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Grants::Enough)
+}
+
 async fn is_granted(client: &Client, privilege: &str, on: &str) -> Result<bool, QueryError> {
     #[derive(Deserialize)]
     struct Answer {

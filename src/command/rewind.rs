@@ -315,10 +315,24 @@ impl Rewind<'_> {
         if !self.redriven.is_empty() {
             needed.push(("ALTER UPDATE", vec![REDRIVES]));
         }
-        match grants::look_for(&self.client, &needed).await.context("can't ask for permissions")? {
-            Grants::Lacking(what) => bail!("{what}; nothing was changed"),
-            Grants::Enough | Grants::Unknown => Ok(()),
+        // What a table aside is made with is what its rollup has.
+        let engines = format!(
+            "SELECT DISTINCT engine FROM system.tables WHERE database = {} AND name IN ({}) ORDER BY engine",
+            literal(self.client.database()),
+            literals(&parts)
+        );
+        let engines = if parts.is_empty() { Vec::new() } else { self.client.rows::<Engine>(&engines).await? };
+        let engines: Vec<String> = engines.into_iter().map(|row| row.engine).collect();
+        let found = [
+            grants::look_for(&self.client, &needed).await.context("can't ask for permissions")?,
+            grants::look_for_engines(&self.client, &engines).await.context("can't ask for permissions")?,
+        ];
+        for found in found {
+            if let Grants::Lacking(what) = found {
+                bail!("{what}; nothing was changed");
+            }
         }
+        Ok(())
     }
 
     async fn execute(&self, partitions: &[i32]) -> Result<()> {
@@ -370,6 +384,11 @@ impl Rewind<'_> {
         let source = |&partition| Source { epoch, redrive: None, topic: Arc::clone(&topic), partition };
         Ok(self.client.enter_partitions(partitions.iter().map(source)).await?)
     }
+}
+
+#[derive(Deserialize)]
+struct Engine {
+    engine: String,
 }
 
 #[derive(Deserialize)]

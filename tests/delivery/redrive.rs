@@ -5,7 +5,7 @@ use std::process::{Output, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use devstack::Registry;
+use devstack::{ClickHouse, Kafka, Registry, Stack};
 use highwater::event::EventType;
 use highwater::event::wire::Writer;
 use highwater::failpoint::{Point, VARIABLE};
@@ -39,7 +39,10 @@ struct Scene {
 impl Scene {
     /// With the schema of a lookup, and none of what is sent.
     fn new() -> Scene {
-        let mut world = World::new();
+        Scene::of(World::new())
+    }
+
+    fn of(mut world: World) -> Scene {
         let schemas = world.folder.path().join("schemas");
         std::fs::create_dir(&schemas).unwrap();
         std::fs::write(schemas.join("lookup.avsc"), LOOKUP).unwrap();
@@ -156,6 +159,15 @@ fn letters_go_in_once_their_schema_is_mended() {
         let nothing = world.done(&[&REDRIVE[..], &none[..]].concat());
         assert!(nothing.contains("nothing to redrive"), "{nothing}");
         assert_eq!(listed(), 70);
+        // What there is instead is said, by whoever is asked.
+        let there = match none[0] {
+            "--reason" => "no dead letter with the reason noise; there are some with the reason not_framed",
+            "--topic" => "no dead letter of the topic nobody; there are some of the topic llm-calls\n",
+            _ => "",
+        };
+        let list = world.done(&[&["dead-letters", "list"], &none[..]].concat());
+        assert!(nothing.contains(there) && list.contains(there), "{nothing}{list}");
+        assert!(list.starts_with("no dead letters that the filters leave\n"), "{list}");
     }
     let done = world.done(&REDRIVE);
     assert!(done.contains("rows of llm_call") && done.contains("stay as they are"), "{done}");
@@ -254,8 +266,12 @@ fn a_schema_that_is_taken_away_in_the_middle_stops_it_and_loses_nothing() {
     scene.mend();
     let explained = scene.world.done(&["dead-letters", "redrive"]);
     assert!(explained.contains("run 1") && explained.contains("interrupted"), "{explained}");
+    let listed = scene.world.done(&["dead-letters", "list"]);
+    assert!(listed.contains("2,000 are being redriven by run 1, which is not finished"), "{listed}");
     let finished = scene.world.done(&REDRIVE);
     assert!(finished.contains("finishing it"), "{finished}");
+    let listed = scene.world.done(&["dead-letters", "list"]);
+    assert!(listed.contains("were redriven") && !listed.contains("being redriven"), "{listed}");
     scene.check(sent);
 
     // A letter that is gone before it was written is said, with the way on; those that were written stay.
@@ -515,6 +531,27 @@ fn what_a_producer_sent_again_is_no_second_row_and_a_registry_is_waited_for() {
     let stray = scene.world.query("SELECT max(_offset) FROM highwater.dead_letters WHERE _source = '1/llm-calls/1'");
     let shown = scene.world.done(&["dead-letters", "show", TOPIC, "1", stray.trim()]);
     assert!(shown.contains("still not readable: unknown_schema") && shown.contains("redriven:  no"), "{shown}");
+
+    // Half an hour before it expires a redrive leaves it alone, and the list says so.
+    scene.world.set("RETENTION__DEAD_LETTERS", "1d");
+    scene.world.done(&["migrate"]);
+    let counts = || -> (u64, u64) {
+        let list = scene.world.done(&["dead-letters", "list", "--json"]);
+        let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+        let unreadable = list["totals"]["unreadable"].as_object().unwrap().values();
+        let unreadable = unreadable.map(|letters| letters.as_u64().unwrap()).sum();
+        (unreadable, list["totals"]["expiring"].as_u64().unwrap())
+    };
+    let (unreadable, expiring) = counts();
+    assert_eq!(expiring, 0);
+    scene.world.query(&format!(
+        "ALTER TABLE highwater.dead_letters UPDATE received_at = now64(3) - INTERVAL 1410 MINUTE WHERE _offset = {} AND \
+         _source = '1/llm-calls/1' SETTINGS mutations_sync = 2",
+        stray.trim()
+    ));
+    assert_eq!(counts(), (unreadable - 1, 1));
+    let listed = scene.world.done(&["dead-letters", "list"]);
+    assert!(listed.contains("1 expire within the hour and are not redriven any more"), "{listed}");
 }
 
 #[test]
@@ -531,6 +568,7 @@ fn what_can_not_be_done_is_said_with_the_way_on() {
     refused(&["redrive", "--yes"], 1, "highwater migrate");
     scene.world.done(&["migrate"]);
     refused(&["list"], 0, "no dead letters");
+    refused(&["list", "--topic", "nobody"], 0, "no dead letters that the filters leave\n");
     refused(&["redrive", "--yes"], 0, "nothing to redrive");
     refused(&["show", "t", "0", "5"], 1, "there is no dead letter t/0/5");
     refused(&["show", "t/0"], 2, "expected its topic, partition and offset");
@@ -544,7 +582,19 @@ fn what_can_not_be_done_is_said_with_the_way_on() {
 
 #[test]
 fn a_rewind_takes_redriven_letters_back_and_leaves_none_out() {
-    let mut scene = Scene::new();
+    // Users who may do what the documentation says is enough, and one thing less.
+    let documented =
+        include_str!("../../docs/connections.md").lines().filter_map(|line| line.trim().strip_prefix("GRANT "));
+    let grants: Vec<String> =
+        documented.map(|grant| format!("GRANT {}", grant.split(" TO ").next().unwrap_or_default())).collect();
+    let less: Vec<String> = grants.iter().map(|grant| grant.replace("ALTER UPDATE, ", "")).collect();
+    assert!(grants.len() == 5 && grants != less, "{grants:?}");
+    let clickhouse = ClickHouse::options().user("highwater", "secret", grants.iter().map(String::as_str)).user(
+        "less",
+        "secret",
+        less.iter().map(String::as_str),
+    );
+    let mut scene = Scene::of(World::of(Stack::start_with(Kafka::options(), clickhouse).unwrap()));
     scene.world.set("BATCH__ROWS", "500");
     let sent = scene.letters(&["--events", "4000", "--duplicates", "0.02", "--bad", "0.01", "--disorder", "20s"]);
     scene.mend();
@@ -555,6 +605,15 @@ fn a_rewind_takes_redriven_letters_back_and_leaves_none_out() {
     let half = scene.world.number("SELECT intDiv(max(to), 2) FROM highwater.ledger WHERE source = '1/llm-calls/1'");
     let half = half.to_string();
     let one = ["rewind", TOPIC, "--partition", "1", "--to", half.as_str()];
+    // What a user lacks is told before anything is changed.
+    scene.world.set("CLICKHOUSE__PASSWORD", "secret");
+    scene.world.set("CLICKHOUSE__USER", "less");
+    let before = scene.state();
+    let refused = scene.output(&[&one[..], &["--yes"]].concat());
+    assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+    assert!(said(&refused).contains("run: GRANT ALTER UPDATE ON `highwater`.* TO `less`"), "{}", said(&refused));
+    assert_eq!(scene.state(), before);
+    scene.world.set("CLICKHOUSE__USER", "highwater");
     let explained = scene.world.done(&one);
     assert!(explained.contains("redrove are taken back"), "{explained}");
     scene.world.done(&[&one[..], &["--yes"]].concat());
