@@ -8,13 +8,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use crate::batch::Source;
 use crate::clickhouse::redrives::{self, Run};
-use crate::clickhouse::sql::literals;
-use crate::clickhouse::tables::AUDITS;
+use crate::clickhouse::sql::{ident, literals};
+use crate::clickhouse::tables::{AUDITS, time_column};
 use crate::clickhouse::{Client, QueryError};
 use crate::command::UsageError;
 use crate::command::audit::thousands;
@@ -55,7 +55,14 @@ pub(super) async fn run(settings: &Settings, plan: &Plan, client: &Client, numbe
     let client = client.clone().with_timeout(STATEMENT);
     let cuts: Vec<Cut> = from.iter().map(|(&partition, &at)| Cut { sources: name(&run, partition), at }).collect();
     let half_written = TakeBack { client: &client, plan, cuts };
-    let rows = rows(&half_written).await.context("can't look for rows that are not in the ledger")?;
+    let looking = "can't look for rows that are not in the ledger";
+    let (rows, strays) = (rows(&half_written).await.context(looking)?, strays(&half_written).await.context(looking)?);
+    ensure!(
+        strays == 0,
+        "run {number} was killed between the blocks of a batch: {strays} blocks of rollups are there without the rows that they \
+         count, so that their minutes can't be told. Nothing was changed. Put back what the run needs (letters, schemas, \
+         limits), if only for so long, and redrive, which writes what is missing"
+    );
     if rows > 0 {
         println!("{} rows were written without the ledger's line, and go:", thousands(rows));
         half_written.explain().await?;
@@ -84,16 +91,42 @@ fn name(run: &Run, partition: i32) -> String {
 
 /// Events' rows that are taken back.
 async fn rows(back: &TakeBack<'_>) -> Result<u64, QueryError> {
+    let mut rows = 0;
+    for table in back.plan.tables.iter().filter(|table| matches!(table.kind, TableKind::Raw(_))) {
+        let sql = format!("SELECT count() AS n FROM {} WHERE {}", back.client.table(&table.name), back.condition());
+        rows += number(back.client, &sql).await?;
+    }
+    Ok(rows)
+}
+
+/// Blocks of rollups that landed without their rows, which come after them; by source, rollup and month.
+async fn strays(back: &TakeBack<'_>) -> Result<u64, QueryError> {
+    let of = |cut: &Cut| format!("(`_source` IN ({}) AND `_through` > {})", cut.sources, cut.at);
+    let beyond = back.cuts.iter().map(of).collect::<Vec<_>>().join(" OR ");
+    let mut strays = 0;
+    for table in &back.plan.tables {
+        let TableKind::Rollup(index) = table.kind else { continue };
+        let event = &back.plan.types[back.plan.rollups[index].event].event;
+        let sql = format!(
+            "SELECT uniqExact(toString(`_source`), toYYYYMM(minute, 'UTC')) AS n FROM {} WHERE ({beyond}) AND \
+             (toString(`_source`), toYYYYMM(minute, 'UTC')) NOT IN (SELECT toString(`_source`), toYYYYMM({}, 'UTC') FROM {} \
+             WHERE {})",
+            back.client.table(&table.name),
+            ident(time_column(event)),
+            back.client.table(&event.name),
+            back.condition()
+        );
+        strays += number(back.client, &sql).await?;
+    }
+    Ok(strays)
+}
+
+async fn number(client: &Client, sql: &str) -> Result<u64, QueryError> {
     #[derive(Deserialize)]
     struct Number {
         n: u64,
     }
-    let mut rows = 0;
-    for table in back.plan.tables.iter().filter(|table| matches!(table.kind, TableKind::Raw(_))) {
-        let sql = format!("SELECT count() AS n FROM {} WHERE {}", back.client.table(&table.name), back.condition());
-        rows += back.client.rows::<Number>(&sql).await?.first().map_or(0, |number| number.n);
-    }
-    Ok(rows)
+    Ok(client.rows::<Number>(sql).await?.first().map_or(0, |number| number.n))
 }
 
 /// Makes sure that no replica is in the group: what it wrote into a month while that is computed anew would be gone. The
