@@ -5,7 +5,7 @@
 //! code is 1 where a system's results are wrong.
 //!
 //! # Layout
-//! - [`workload`]: the events and the truth about them; [`produce`] writes them to Kafka
+//! - [`workload`]: the events and the truth about them; [`mod@produce`] writes them to Kafka
 //! - [`systems`]: how each system is run and metered; [`floor`] and [`naive`] are two of them
 //! - [`process`]: processor time and memory from `/proc`
 //! - [`check`]: results against the truth; [`report`]: the table
