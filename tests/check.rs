@@ -18,6 +18,9 @@ impl Folder {
             std::fs::create_dir(folder.path(name)).unwrap();
             for file in std::fs::read_dir(root.join(name)).unwrap() {
                 let file = file.unwrap();
+                if file.path().is_dir() {
+                    continue; // what rules are tried on
+                }
                 std::fs::copy(file.path(), folder.path(name).join(file.file_name())).unwrap();
             }
         }
