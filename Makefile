@@ -84,10 +84,12 @@ oracle: ## pairs of random schemas, against the Avro library: make oracle CASES=
 
 .PHONY: bench
 bench: release ## what a million events cost: highwater, a floor and its peers; make bench EVENTS=3000000 SYSTEMS=highwater,naive
+	cargo build --release --package throughput
 	EVENTS=$(EVENTS) SYSTEMS=$(SYSTEMS) TIMEOUT=$(TIMEOUT) target/release/throughput
 
 .PHONY: profile
 profile: release ## where highwater's processor time goes, by thread and function (needs perf); with inferno a flame graph
+	cargo build --release --package throughput
 	SYSTEMS=highwater EVENTS=$(EVENTS) target/release/throughput & bench=$$!; pid=; \
 	until [ -n "$$pid" ]; do \
 		kill -0 $$bench; sleep 0.05; pid=$$(pgrep -P $$bench -a highwater | awk '$$NF == "run" {print $$1; exit}' || true); \
@@ -106,7 +108,7 @@ stages: ## what each stage of the way costs: make stages STAGE=decode
 
 .PHONY: release
 release: ## the binaries, optimised
-	cargo build --release --workspace --bins $(FEATURES)
+	cargo build --release --package highwater --package devstack --bins $(FEATURES)
 
 .PHONY: deny
 deny: $(DENY) ## licences, bans and sources of all dependencies
