@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 const TAIL_LINES: usize = 25;
+const ERROR_LINES: usize = 10;
 
 /// The text of `log` from the byte `from`; empty when it cannot be read.
 pub(crate) fn since(log: &Path, from: u64) -> String {
@@ -12,10 +13,13 @@ pub(crate) fn since(log: &Path, from: u64) -> String {
     String::from_utf8_lossy(bytes.get(from..).unwrap_or_default()).into_owned()
 }
 
-/// The last lines of `text`.
+/// The last lines of `text`, after the first errors before them: a server that gives up tidies up at length.
 pub(crate) fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.trim_end().lines().collect();
-    lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+    let (before, last) = lines.split_at(lines.len().saturating_sub(TAIL_LINES));
+    let is_error = |line: &&&str| ["ERROR", "FATAL", "Exception"].iter().any(|word| line.contains(word));
+    let errors = before.iter().filter(is_error).take(ERROR_LINES);
+    errors.chain(last).copied().collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
@@ -29,6 +33,8 @@ mod tests {
         let tail = tail(&text);
         assert!(tail.starts_with("75\n") && tail.ends_with("\n99"), "{tail}");
         assert_eq!(super::tail(""), "");
+        let text = format!("begun\nERROR in use\n{text}");
+        assert!(super::tail(&text).starts_with("ERROR in use\n75\n"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::support::{TOPIC, World};
 
 const USER: &str = "highwater";
 const GROUP: &str = "highwater";
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A broker at which our user may do nothing yet.
 fn denied() -> World {

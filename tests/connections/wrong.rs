@@ -6,7 +6,7 @@ use crate::certificates::Authority;
 use crate::stack::{CLIENTS, ELSEWHERE, EXPIRED, PASSWORD, SASL_SSL, Secure};
 use crate::support::Process;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs until `parts` are said.
 fn wait_for_words(secure: &Secure, name: &str, parts: &[&str]) -> Process {

@@ -27,16 +27,6 @@ fn on_all<T, E: std::fmt::Debug>(answers: KafkaResult<Vec<Result<T, E>>>) {
     answers.unwrap().into_iter().for_each(|answer| drop(answer.unwrap()));
 }
 
-/// Waits until highwater has said something.
-fn wait_for_words(process: &mut Process, words: &str) {
-    let begun = Instant::now();
-    while !process.said().contains(words) {
-        assert!(process.child.try_wait().unwrap().is_none(), "it ended: {}", process.said());
-        assert!(begun.elapsed() < MINUTE, "never said {words:?}: {}", process.said());
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
 fn ended_well(process: Process) -> String {
     let (status, said) = process.terminate();
     assert!(status.success(), "{status}: {said}");
@@ -90,7 +80,7 @@ fn told_to_stop_at_a_loss_it_stops_that_partition_and_no_other() {
     let of_rest = "SELECT sum(events) FROM highwater.ledger WHERE source != '1/llm-calls/2'";
 
     let mut process = world.run("stopped");
-    wait_for_words(&mut process, "kafka.on_loss=record");
+    process.wait_for_words("kafka.on_loss=record");
     let begun = Instant::now();
     while world.number(of_rest) < rest {
         assert!(begun.elapsed() < MINUTE, "{}", process.said());
@@ -101,7 +91,7 @@ fn told_to_stop_at_a_loss_it_stops_that_partition_and_no_other() {
     // As the message says.
     world.set("KAFKA__ON_LOSS", "record");
     let mut process = world.run("recorded");
-    wait_for_words(&mut process, "were deleted from the log");
+    process.wait_for_words("were deleted from the log");
     world.wait_for(
         rest + world.number("SELECT sum(events) FROM highwater.ledger WHERE source = '1/llm-calls/2'"),
         &mut process,
@@ -168,7 +158,7 @@ fn a_topic_made_anew_is_stopped_at_and_counted_under_a_new_epoch_by_an_operators
     on_all(futures::executor::block_on(admin(&world).delete_topics(&[TOPIC], &AdminOptions::new())));
     std::thread::sleep(Duration::from_secs(1));
     world.generate(&["--events", "9000", "--seed", "2"]);
-    wait_for_words(&mut process, "is another one than when it was claimed");
+    process.wait_for_words("is another one than when it was claimed");
     assert_eq!(world.number("SELECT count() FROM highwater.llm_call WHERE _offset >= 4000"), 0);
     let written = world.number("SELECT sum(events) FROM highwater.ledger");
     let said = ended_well(process);
@@ -197,7 +187,7 @@ fn a_table_that_refuses_for_good_stops_partitions_loudly_until_it_is_mended() {
     world.wait_for(4_000, &mut process, MINUTE);
     world.query("ALTER TABLE highwater.llm_call RENAME COLUMN retries TO tries");
     world.generate(&["--events", "4000", "--seed", "2"]);
-    wait_for_words(&mut process, "mend the cause, then restart");
+    process.wait_for_words("mend the cause, then restart");
     ended_well(process);
     world.query("ALTER TABLE highwater.llm_call RENAME COLUMN tries TO retries");
     let mut process = world.run("mended");

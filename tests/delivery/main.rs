@@ -151,8 +151,7 @@ fn servers_that_are_away_are_waited_for() {
     std::thread::sleep(Duration::from_secs(3));
     assert!(process.child.try_wait().unwrap().is_none(), "it gave up: {}", process.said());
     world.stack.clickhouse.restart().unwrap();
-    std::thread::sleep(Duration::from_secs(3));
-    assert!(process.child.try_wait().unwrap().is_none(), "it gave up: {}", process.said());
+    process.wait_for_words("waiting for the topic");
     world.stack.kafka.restart().unwrap();
     world.wait_for(20_000, &mut process, MINUTE);
     let waited = |what: &str| process.said().matches(&format!("waiting for {what}")).count();

@@ -127,6 +127,17 @@ impl Process {
         std::fs::read_to_string(Path::new(&self.log)).unwrap()
     }
 
+    /// Waits until it has said something.
+    #[allow(dead_code, reason = "each test program uses its part")]
+    pub fn wait_for_words(&mut self, words: &str) {
+        let begun = Instant::now();
+        while !self.said().contains(words) {
+            assert!(self.child.try_wait().unwrap().is_none(), "it ended: {}", self.said());
+            assert!(begun.elapsed() < Duration::from_secs(60), "never said {words:?}: {}", self.said());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// kill -9.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
