@@ -41,7 +41,9 @@ fetch: ## download the real servers, once
 integration: fetch ## tests against real Kafka and ClickHouse
 	cargo build --workspace $(FEATURES)
 	cargo test --package devstack --tests
-	cargo test --no-fail-fast --test clickhouse --test connections --test kafka --test delivery $(FEATURES) -- --test-threads=2
+	# Those of connections mostly wait.
+	cargo test --test connections $(FEATURES) -- --test-threads=4
+	cargo test --no-fail-fast --test clickhouse --test kafka --test delivery $(FEATURES) -- --test-threads=2
 
 .PHONY: chaos
 chaos: fetch ## real servers and replicas killed, frozen and cut off at random, then every number checked: make chaos MINUTES=20; SEED, PROTOCOL=classic|consumer and RATE as it prints them

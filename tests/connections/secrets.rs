@@ -11,7 +11,7 @@ fn printed(secure: &Secure, arguments: &[&str], expected: &str) -> String {
     let said =
         || format!("{}{}", std::fs::read_to_string(out.path()).unwrap(), std::fs::read_to_string(err.path()).unwrap());
     let begun = std::time::Instant::now();
-    let mut patience = std::time::Duration::from_secs(7);
+    let mut patience = std::time::Duration::from_secs(4);
     while child.try_wait().unwrap().is_none() && begun.elapsed() < patience {
         std::thread::sleep(std::time::Duration::from_millis(50));
         if begun.elapsed() > patience && patience.as_secs() < 60 && !said().contains(expected) {
