@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use highwater::kafka::identity::{IdentityError, topic_identity};
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -155,8 +156,13 @@ fn a_topic_made_anew_is_stopped_at_and_counted_under_a_new_epoch_by_an_operators
     world.done(&["migrate"]);
     let mut process = world.run("old");
     world.wait_for(4_000, &mut process, MINUTE);
-    on_all(futures::executor::block_on(admin(&world).delete_topics(&[TOPIC], &AdminOptions::new())));
-    std::thread::sleep(Duration::from_secs(1));
+    let admin = admin(&world);
+    on_all(futures::executor::block_on(admin.delete_topics(&[TOPIC], &AdminOptions::new())));
+    let begun = Instant::now();
+    while !matches!(topic_identity(admin.inner(), TOPIC, MINUTE), Err(IdentityError::NotFound(_))) {
+        assert!(begun.elapsed() < MINUTE, "the topic is still there");
+        std::thread::sleep(Duration::from_millis(50));
+    }
     world.generate(&["--events", "9000", "--seed", "2"]);
     process.wait_for_words("is another one than when it was claimed");
     assert_eq!(world.number("SELECT count() FROM highwater.llm_call WHERE _offset >= 4000"), 0);

@@ -34,8 +34,8 @@ fn a_topic_made_anew_is_another() {
 
     let admin = admin(&brokers);
     futures::executor::block_on(admin.delete_topics(&["anew"], &AdminOptions::new())).unwrap();
-    let gone = topic_identity(admin.inner(), "anew", PATIENCE);
-    assert_eq!(gone, Err(IdentityError::NotFound("anew".into())));
+    let gone = Err(IdentityError::NotFound("anew".into()));
+    until(|| topic_identity(admin.inner(), "anew", PATIENCE) == gone);
     topic(&brokers, "anew", 3);
     let second = topic_identity(admin.inner(), "anew", PATIENCE).unwrap();
     assert_eq!(second.cluster_id, first.cluster_id);

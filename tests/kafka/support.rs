@@ -5,9 +5,12 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use devstack::Kafka;
+use highwater::kafka::identity::topic_identity;
 use highwater::kafka::producer::{Outgoing, create_topic};
 use highwater::kafka::{ConsumerSettings, GroupProtocol, KafkaLog, Producer};
 use highwater::ports::{Bounds, Log, LogError, LogEvent, TopicPartition};
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -50,6 +53,17 @@ pub(crate) fn topic(brokers: &str, name: &str, partitions: u16) {
     let (properties, settings) = (none(), none());
     let made = create_topic(brokers, &properties, name, partitions, 1, &settings);
     assert!(futures::executor::block_on(made).unwrap());
+    // The controller has it; the broker that clients ask learns of it a moment later.
+    let client: BaseConsumer = ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
+    until(|| topic_identity(client.client(), name, PATIENCE).is_ok());
+}
+
+pub(crate) fn until(mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < PATIENCE, "not so after {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Sends `count` records to each partition; the payload is the running number.
