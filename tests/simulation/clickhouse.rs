@@ -178,7 +178,11 @@ impl Shared {
         }
         let sick = self.clickhouse.sick.is_some_and(|(of, only)| of == table && (only.is_none() || only == month));
         if !self.calm && (sick || self.chance(3)) {
-            self.count("a passing error");
+            self.count(match self.clickhouse.sick.filter(|_| sick) {
+                Some((_, Some(_))) => "a passing error of one month",
+                Some((_, None)) => "a passing error of one table",
+                None => "a passing error",
+            });
             self.say(client, || format!("{what}: a passing error, nothing done"));
             return self.refuse(request, StoreError::Passing("too many parts".to_owned()));
         }
@@ -189,6 +193,9 @@ impl Shared {
             return self.refuse(request, StoreError::Refused("no such column".to_owned()));
         }
         let times = if self.chance(4) { 2 } else { 1 };
+        if times > 1 {
+            self.count("insert arrived twice");
+        }
         for _ in 0..times {
             if !self.take(client, request.plan, table, insert) {
                 return self.cut(request, "the server was killed");
@@ -322,6 +329,7 @@ impl Shared {
 
     /// The server dies and is there again at once; what was under way is gone.
     pub fn kill_server(&mut self) {
+        self.count("server killed");
         self.say("clickhouse", || "is killed".to_owned());
         self.clickhouse.boot += 1;
         for (_, pending) in self.clickhouse.pending.drain(..) {

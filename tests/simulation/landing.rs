@@ -65,6 +65,12 @@ impl Shared {
             Some(format!("ledger row {}..{} on an end of {end:?}", row.from, row.to))
         };
         self.clickhouse.data.ledger.entry(source).or_default().push(line);
+        let judged = [
+            ("batch with dead letters", row.dead_letters),
+            ("batch with duplicates", row.duplicates),
+            ("batch with late events", row.late),
+        ];
+        judged.iter().filter(|(_, count)| *count > 0).for_each(|(what, _)| self.count(what));
         if let Some(wrong) = wrong {
             self.wrong(format!("{}: {wrong}", row.source));
         }
