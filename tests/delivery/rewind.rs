@@ -163,12 +163,10 @@ fn what_was_left_half_written_goes_too_in_all_partitions() {
     world.generate(&["--events", "4000", "--seed", "2"]);
     killed(&world, "blocks_seen:1:end");
     let halves = half_written(&world);
-    let take = format!(
-        "ALTER TABLE highwater.llm_call DELETE WHERE (_source, _offset) NOT IN (SELECT _source, _offset FROM \
+    let take = "ALTER TABLE highwater.llm_call DELETE WHERE (_source, _offset) NOT IN (SELECT _source, _offset FROM \
          highwater.llm_call AS rows, highwater.ledger AS of WHERE toString(rows._source) = of.source AND rows._offset >= \
-         of.from AND rows._offset < of.to) SETTINGS mutations_sync = 2"
-    );
-    world.query(&take);
+         of.from AND rows._offset < of.to) SETTINGS mutations_sync = 2";
+    world.query(take);
     assert!(!halves.is_empty() && half_written(&world).is_empty());
     let before = numbers(&world);
     for partition in ["0", "1", "2", "3"] {
