@@ -30,7 +30,7 @@ check: deny ## formatting, lints, documentation, licences
 .PHONY: unit
 unit: ## tests that need no server, the simulation among them
 	cargo test --workspace --lib --bins $(FEATURES)
-	cargo test --test simulation --test avro --test deploy --test check $(FEATURES)
+	cargo test --test simulation --test avro --test deploy --test check --test runbook $(FEATURES)
 
 .PHONY: fetch
 fetch: ## download the real servers, once

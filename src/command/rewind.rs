@@ -5,11 +5,13 @@
 //! finds it. Letters of what is read again that were redriven are taken back before anything else, so that none is counted
 //! beside its message. The order of the steps is such that the tables may be left between any two of them: the ledger ends earlier
 //! first, and whatever is still there of a table carries its mark, so that workers would write only what is missing.
+//!
+//! A replica that was killed may have left rows beyond the ledger's end. They go too, in every partition: under the next epoch
+//! nobody would find their marks, and they would be written a second time.
 
 pub(in crate::command) mod cut;
 mod redriven;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,13 +87,13 @@ impl To {
     }
 }
 
-/// One partition to be read again.
+/// One partition, and how much of it is to be read again.
 #[derive(Debug, Clone)]
 struct Target {
     partition: i32,
     /// The ledger's end now.
     end: u64,
-    /// The ledger's end afterwards: where a row of the ledger begins.
+    /// The ledger's end afterwards: where a row of the ledger begins, or its end still.
     at: u64,
     /// The first offset of the log: a worker that begins reads ids from here on, or from the horizon before `at`.
     log_start: u64,
@@ -135,16 +137,17 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<()> {
     );
     let mut targets = Vec::new();
     for (name, bounds) in &bounds {
-        if args.partitions.is_empty() || args.partitions.contains(&name.partition) {
-            let begin = match to {
-                // The first row of the ledger whose events are all still there.
-                To::Start => format!("minIf(`from`, `from` >= {})", bounds.start),
-                To::Offset(offset) => row_of(offset),
-                To::Time(millis) => row_of(observer.offset_at(name, millis)?.unwrap_or(bounds.end)),
-            };
-            targets.extend(target(&client, &log, name.partition, &begin, bounds).await?);
-        }
+        let is_wanted = args.partitions.is_empty() || args.partitions.contains(&name.partition);
+        let begin = match to {
+            _ if !is_wanted => "max(`to`)".to_owned(),
+            // The first row of the ledger whose events are all still there.
+            To::Start => format!("minIf(`from`, `from` >= {})", bounds.start),
+            To::Offset(offset) => row_of(offset),
+            To::Time(millis) => row_of(observer.offset_at(name, millis)?.unwrap_or(bounds.end)),
+        };
+        targets.extend(target(&client, &log, name.partition, &begin, bounds).await?);
     }
+    let (targets, others): (Vec<Target>, Vec<Target>) = targets.into_iter().partition(|target| target.at < target.end);
     if let Some(absent) =
         args.partitions.iter().find(|wanted| !bounds.iter().any(|(name, _)| name.partition == **wanted))
     {
@@ -155,7 +158,7 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<()> {
         return Ok(());
     }
     let redriven = Redriven::find(&client, &log, &targets, plan.limits.horizon).await?;
-    let rewind = Rewind { client, plan: &plan, log: &log, targets, redriven };
+    let rewind = Rewind { client, plan: &plan, log: &log, targets, others, redriven };
     rewind.explain().await?;
     if !args.yes {
         println!("nothing was changed. Stop all replicas, then do it with --yes");
@@ -210,7 +213,7 @@ fn row_of(offset: u64) -> String {
     format!("if(max(`to`) <= {offset}, max(`to`), greatest(maxIf(`from`, `from` <= {offset}), min(`from`)))")
 }
 
-/// What is to be done with a partition, if anything. `begin` selects, of the ledger's rows, where to begin again.
+/// What is to be done with a partition, if it was ever written. `begin` selects, of the ledger's rows, where to begin again.
 async fn target(client: &Client, log: &Log, partition: i32, begin: &str, bounds: &Bounds) -> Result<Option<Target>> {
     #[derive(Deserialize)]
     struct Ends {
@@ -225,12 +228,9 @@ async fn target(client: &Client, log: &Log, partition: i32, begin: &str, bounds:
     );
     let found = client.rows::<Ends>(&sql).await?;
     let Some(Ends { end, at, .. }) = found.first().filter(|ends| ends.rows > 0) else { return Ok(None) };
-    let (end, at) = (*end, *at);
-    if at >= end {
-        return Ok(None);
-    }
+    let (end, at) = (*end, (*at).min(*end));
     ensure!(
-        at >= bounds.start,
+        at == end || at >= bounds.start,
         "{}/{partition} would have to be read again from offset {at}, where a row of the ledger begins, but the log begins at \
          {}: those events would be lost. Rewind to a later place",
         log.topic,
@@ -244,6 +244,8 @@ struct Rewind<'a> {
     plan: &'a Plan,
     log: &'a Log,
     targets: Vec<Target>,
+    /// Partitions that go on where their ledger ends.
+    others: Vec<Target>,
     redriven: Redriven,
 }
 
@@ -251,7 +253,11 @@ impl Rewind<'_> {
     /// What is taken back of the log.
     fn of_log(&self) -> Vec<Cut> {
         let of = |target: &Target| Cut { sources: self.log.sources(target.partition), at: target.at };
-        self.targets.iter().map(of).collect()
+        self.partitions().map(of).collect()
+    }
+
+    fn partitions(&self) -> impl Iterator<Item = &Target> {
+        self.targets.iter().chain(&self.others)
     }
 
     fn take_back(&self, cuts: Vec<Cut>) -> TakeBack<'_> {
@@ -265,6 +271,14 @@ impl Rewind<'_> {
             println!("{}/{}: from offset {} back to {}", self.log.topic, target.partition, target.end, target.at);
         }
         self.redriven.explain(&self.client).await?;
+        let beyond = |target: &Target| Cut { sources: self.log.sources(target.partition), at: target.end };
+        let strays = self.take_back(self.partitions().map(beyond).collect()).strays().await?;
+        ensure!(
+            strays == 0,
+            "{strays} blocks of rollups are there beyond the ledger's end without the rows that they count, so that their minutes \
+             can't be told: a batch was left half written. Nothing was changed: start a replica, which writes what is \
+             missing, stop it, and rewind then"
+        );
         let all = self.of_log().into_iter().chain(self.redriven.cuts()).collect();
         self.take_back(all).explain().await?;
         println!("then the next epoch of {} begins there", self.log.topic);
@@ -273,7 +287,7 @@ impl Rewind<'_> {
 
     /// Nobody has written since what was explained.
     async fn ensure_still(&self) -> Result<()> {
-        for Target { partition, end, .. } in &self.targets {
+        for Target { partition, end, .. } in self.partitions() {
             let (ledger, sources) = (self.client.table(LEDGER), self.log.sources(*partition));
             let sql = format!("SELECT max(`to`) AS n FROM {ledger} WHERE source IN ({sources})");
             let now = self.client.rows::<At>(&sql).await?.first().map_or(0, |row| row.n);
@@ -354,19 +368,8 @@ impl Rewind<'_> {
         // Not one that a rewind which was interrupted has begun.
         let begun = last_epoch(&self.client, &self.log.topic).await?.unwrap_or(0);
         let epoch = self.log.last().max(begun) + 1;
-        let targets: BTreeMap<i32, u64> = self.targets.iter().map(|target| (target.partition, target.at)).collect();
-        for &partition in partitions {
-            let end = format!(
-                "SELECT max(`to`) AS n FROM {} WHERE source IN ({}) HAVING count() > 0",
-                self.client.table(LEDGER),
-                self.log.sources(partition)
-            );
-            let at = match targets.get(&partition) {
-                Some(&at) => Some(at),
-                None => self.client.rows::<At>(&end).await?.first().map(|row| row.n),
-            };
-            // A partition that nobody has begun begins by itself.
-            let Some(at) = at else { continue };
+        // A partition that nobody has begun begins by itself.
+        for &Target { partition, at, .. } in self.partitions() {
             let source = self.log.source(epoch, partition);
             let row = serde_json::json!({
                 "source": source, "kind": "start", "from": at, "to": at, "plan": self.plan.hash,

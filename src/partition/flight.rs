@@ -13,6 +13,9 @@
 //!   same mark, one lands.
 //! - It goes out on the connection that the mark was asked on. A server killed in between breaks that connection.
 //! - An acknowledgement proves nothing; the mark is asked again and decides.
+//! - Raw rows go out before the rollups computed from them, one insert after the other: what a writer that died leaves behind
+//!   is rows that are not counted yet. The other way round is left only where a raw block's token was spent and its part
+//!   is not there (a server killed between the two, and with it the writer).
 //! - Rows past their table's retention vanish as they land; an insert time-out after they were acknowledged they are not
 //!   waited for any more.
 //! - A token that was acknowledged but has no part (killed between the two) is burnt: after the insert time-out the same
@@ -240,7 +243,8 @@ impl Flight {
         let mut seen = BTreeMap::new();
         let mut outbox = Vec::new();
         let mut unseen = false;
-        for (key, last) in keys {
+        // Sent last first, so that rollups, which stand behind raw tables in a plan, come after their rows.
+        for (key, last) in keys.into_iter().rev() {
             let mark = found(known, key, at).max(recorded.get(&key).copied().unwrap_or(0));
             if mark > last {
                 seen.insert(key, mark);

@@ -70,6 +70,8 @@ struct Place {
     read_from: u64,
     /// The first offset of the log.
     log_start: u64,
+    /// What the group had committed.
+    committed: Option<u64>,
     recorded: BTreeMap<Key, u64>,
     window: Window,
 }
@@ -170,7 +172,14 @@ impl Locate {
                 let warm = place.read_from < place.end;
                 let cut_until = if place.is_cut(terms.plan) { place.log_start + terms.plan.limits.horizon } else { 0 };
                 let (topic, offset) = (&source.topic, place.end);
-                tracing::info!(%topic, partition = source.partition, offset, "starting at the ledger's end");
+                let found = match place.committed {
+                    None => ", as the group has no committed offset".to_owned(),
+                    Some(committed) if committed < offset => {
+                        format!(", which is ahead of the committed offset {committed}")
+                    }
+                    Some(_) => String::new(),
+                };
+                tracing::info!(%topic, partition = source.partition, offset, "starting at the ledger's end{found}");
                 let ready = Running::new(source.clone(), place.end, place.recorded, place.window, cut_until);
                 return Ok(Some(Located { ready, warm }));
             }
@@ -251,7 +260,14 @@ impl Locate {
         let horizon = if source.redrive.is_some() { 0 } else { terms.plan.limits.horizon };
         let read_from = end.saturating_sub(horizon).max(bounds.start);
         let window = Window::new(terms.plan.limits.horizon);
-        let place = Place { end, read_from, log_start: bounds.start, recorded: ledger.recorded, window };
+        let place = Place {
+            end,
+            read_from,
+            log_start: bounds.start,
+            committed: bounds.committed,
+            recorded: ledger.recorded,
+            window,
+        };
         Ok(if place.is_cut(terms.plan) {
             Step::Ids { due: terms.now, place }
         } else {

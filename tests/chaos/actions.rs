@@ -1,5 +1,6 @@
 //! What is done to the system, drawn at random: which, to whom, and for how long are a function of the seed.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use devstack::{Pace, Trap};
@@ -110,6 +111,12 @@ impl Action {
             at -= weight;
         }
         unreachable!("weights add up")
+    }
+
+    /// The names of all that may be drawn.
+    pub fn names() -> BTreeSet<&'static str> {
+        let mut rng = Rng::with_seed(1);
+        (0..10_000).map(|_| Action::draw(&mut rng).name()).collect()
     }
 
     /// For the report.

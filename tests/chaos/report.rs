@@ -1,12 +1,14 @@
 //! What was done to the system, and what came of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
 use std::time::SystemTime;
 
 use highwater::failpoint::Point;
+
+use crate::actions::Action;
 
 /// The place of a kill that the proxy makes: half of a request has arrived.
 pub const BODY: &str = "middle_of_insert";
@@ -92,16 +94,21 @@ impl Report {
         places.map(|place| self.ended(place)).min().unwrap_or(0)
     }
 
-    /// What a run of so many minutes lacks of what it is there for. A short one is too short to come to each place.
+    /// What a run of so many minutes lacks of what it is there for. A short one is too short to come to each place and do
+    /// each thing.
     pub fn lacks(&self, minutes: f64) -> Vec<String> {
-        let [replicas, servers, each] = if minutes < 20.0 { [minutes as u64 * 3, 0, 0] } else { [200, 10, 20] };
+        let is_long = minutes >= 20.0;
+        let [replicas, servers, each] = if is_long { [200, 10, 20] } else { [minutes as u64 * 3, 0, 0] };
         let found = [
             ("kills of replicas", self.killed() - self.servers(), replicas),
             ("kills of servers", self.servers(), servers),
             ("kills at the rarest place in the protocol", self.least(), each),
         ];
         let lacking = found.into_iter().filter(|(_, count, wanted)| count < wanted);
-        lacking.map(|(what, count, wanted)| format!("{count} {what}, {wanted} are wanted")).collect()
+        let lacking = lacking.map(|(what, count, wanted)| format!("{count} {what}, {wanted} are wanted"));
+        let actions = if is_long { Action::names() } else { BTreeSet::new() };
+        let undone = actions.into_iter().filter(|name| !self.actions.contains_key(name));
+        lacking.chain(undone.map(|name| format!("«{name}» never happened"))).collect()
     }
 
     /// The table.

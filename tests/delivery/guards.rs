@@ -122,6 +122,11 @@ fn offsets_that_were_reset_or_set_forward_change_nothing() {
     world.generate(&["--events", "2000", "--seed", "2"]);
     let mut process = world.run("reset");
     world.wait_for(6_000, &mut process, MINUTE);
+    let said = ended_well(process);
+    assert!(said.contains("starting at the ledger's end, which is ahead of the committed offset 0"), "{said}");
+    on_all(futures::executor::block_on(admin(&world).delete_groups(&["highwater"], &AdminOptions::new())));
+    let mut process = world.run("expired");
+    process.wait_for_words("starting at the ledger's end, as the group has no committed offset");
     ended_well(process);
     world.generate(&["--events", "2000", "--seed", "3"]);
     set(&|end| end as i64 + 900);

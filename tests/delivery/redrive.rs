@@ -386,11 +386,17 @@ fn a_run_that_can_not_be_finished_is_given_up_and_blocks_nobody() {
         assert!(!command.env(VARIABLE, point).output().unwrap().status.success());
     };
     // Minutes without their rows: nobody can tell which. It is finished, and one letter more is written.
-    killed("300", "between_blocks:1:end");
+    killed("300", "blocks_sent:1:end");
+    let of_run = "FROM highwater.llm_call WHERE _source LIKE '1r1/%'";
+    scene.world.query("CREATE TABLE highwater.aside AS highwater.llm_call");
+    scene.world.query(&format!("INSERT INTO highwater.aside SELECT * {of_run}"));
+    scene.world.query("ALTER TABLE highwater.llm_call DELETE WHERE _source LIKE '1r1/%' SETTINGS mutations_sync = 2");
     let before = scene.state();
     let refused = scene.output(&["dead-letters", "redrive", "--give-up", "1", "--yes"]);
     assert!(!refused.status.success() && said(&refused).contains("without the rows"), "{}", said(&refused));
     assert_eq!(scene.state(), before);
+    scene.world.query("INSERT INTO highwater.llm_call SELECT * FROM highwater.aside");
+    scene.world.query("DROP TABLE highwater.aside");
     scene.world.done(&[&REDRIVE[..], &["--at-most", "1"]].concat());
     scene.clean();
 

@@ -1,6 +1,8 @@
 //! Reading again on purpose: what was written is taken back, and comes out the same.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use highwater::failpoint::VARIABLE;
 
 use crate::support::{TOPIC, World};
 
@@ -109,4 +111,72 @@ fn what_can_not_be_taken_back_is_refused_with_the_reason() {
     world.query("ALTER TABLE highwater.llm_call DELETE WHERE _source = '1/llm-calls/0' AND _offset % 2 = 0 SETTINGS mutations_sync = 2");
     let said = refused(&["rewind", TOPIC, "--partition", "1", "--to", "0", "--yes"], 1);
     assert!(said.contains("numbers would be lost"), "{said}");
+}
+
+/// Has a replica end at a place in the protocol.
+fn killed(world: &World, place: &str) {
+    let output = world.command(&["run"]).env(VARIABLE, place).output().unwrap();
+    assert!(!output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Rewinds one partition to its beginning, as soon as the group has missed who was killed; what it said, and how it ended.
+fn rewind(world: &World, partition: &str) -> (bool, String) {
+    let begun = Instant::now();
+    loop {
+        let arguments = ["rewind", TOPIC, "--partition", partition, "--to", "0", "--yes"];
+        let output = world.command(&arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if !said.contains("stop all replicas first") {
+            return (output.status.success(), said);
+        }
+        assert!(begun.elapsed() < MINUTE, "{said}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// Partitions with rows that the ledger does not know.
+fn half_written(world: &World) -> Vec<String> {
+    let sql = "SELECT DISTINCT splitByChar('/', toString(_source))[3] AS partition FROM highwater.llm_call LEFT JOIN (SELECT \
+               source, max(to) AS end FROM highwater.ledger GROUP BY source) AS ends ON toString(_source) = ends.source WHERE \
+               _offset >= end ORDER BY partition";
+    world.query(sql).lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn what_was_left_half_written_goes_too_in_all_partitions() {
+    let mut world = World::new();
+    world.set("BATCH__ROWS", "500");
+    world.generate(&["--events", "20000", "--minutes", "3"]);
+    world.done(&["migrate"]);
+    killed(&world, "between_blocks:11:end");
+    let halves = half_written(&world);
+    let (partition, written) = (halves[0].as_str(), "SELECT sum(events) FROM highwater.ledger");
+    assert!(halves.len() > 1 && world.number(written) > 0, "{halves:?}");
+    // The next epoch of all partitions begins at the ledger's end, so nothing may be there beyond it.
+    let (done, said) = rewind(&world, partition);
+    assert!(done, "{said}");
+    assert_eq!(half_written(&world), [""; 0]);
+    run_until(&world, "second", 20_000);
+    world.check();
+
+    // Minutes without their rows: nobody can tell which these are. A replica writes the rows first.
+    world.generate(&["--events", "4000", "--seed", "2"]);
+    killed(&world, "blocks_seen:1:end");
+    let halves = half_written(&world);
+    let take = "ALTER TABLE highwater.llm_call DELETE WHERE (_source, _offset) NOT IN (SELECT _source, _offset FROM \
+         highwater.llm_call AS rows, highwater.ledger AS of WHERE toString(rows._source) = of.source AND rows._offset >= \
+         of.from AND rows._offset < of.to) SETTINGS mutations_sync = 2";
+    world.query(take);
+    assert!(!halves.is_empty() && half_written(&world).is_empty());
+    let before = numbers(&world);
+    for partition in ["0", "1", "2", "3"] {
+        let (done, said) = rewind(&world, partition);
+        assert!(!done && said.contains("without the rows") && said.contains("start a replica"), "{said}");
+    }
+    assert_eq!(numbers(&world), before);
+    run_until(&world, "third", 24_000);
+    let (done, said) = rewind(&world, &halves[0]);
+    assert!(done, "{said}");
+    run_until(&world, "fourth", 24_000);
+    world.check();
 }

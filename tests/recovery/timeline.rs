@@ -36,7 +36,7 @@ impl Timeline {
         let steps = self.0.entry(partition).or_default();
         if rest.contains(" assigned topic=") {
             *steps = Steps { assigned: at, ..Steps::default() };
-        } else if rest.contains(" starting at the ledger's end ") {
+        } else if rest.contains(" starting at the ledger's end") {
             steps.located = at;
         } else if rest.contains(": taking in events ") {
             steps.reading = at;

@@ -67,17 +67,22 @@ impl Shared {
         }
     }
 
-    /// Somebody resets the group's offset, or it expires.
+    /// Somebody sets the group's offset back or forward, or it expires.
     pub fn reset_commit(&mut self) {
         let partition = self.some_partition();
         // Before the first start that is where to begin, and so it is not to be lost.
         if self.clickhouse.data.end(self.kafka.source(partition)).is_none() {
             return;
         }
-        let committed = self.kafka.partitions[partition].committed;
-        let back = committed.map(|offset| self.rng.u64(0..=offset)).filter(|_| self.rng.bool());
-        self.kafka.partitions[partition].committed = back;
-        self.say("kafka", || format!("the commit of {partition} is reset to {back:?}"));
+        let (committed, end) = (self.kafka.partitions[partition].committed, self.kafka.partitions[partition].end);
+        let (what, to) = match self.rng.u8(0..3) {
+            0 => ("commit expired", None),
+            1 => ("commit set back", Some(self.rng.u64(0..=committed.unwrap_or(0)))),
+            _ => ("commit set forward", Some(committed.unwrap_or(0).max(end) + self.rng.u64(0..5))),
+        };
+        self.kafka.partitions[partition].committed = to;
+        self.count(what);
+        self.say("kafka", || format!("the commit of {partition} is reset to {to:?}"));
     }
 
     /// Retention takes the beginning of a log: with `loss` also what nobody has read yet.

@@ -13,11 +13,11 @@
 //!   do not ask and so do not see that the ledger went back.
 //! - The ledger's ends are read before the marks that it recorded, and both before the tables' marks.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
-use highwater::batch::{LedgerRow, Source};
+use highwater::batch::{Block, LedgerRow, Source};
 use highwater::ports::{Connection, Insert, Rows, StoreError};
 
 use crate::mutation::Mutation;
@@ -44,6 +44,14 @@ pub struct Place {
     pub source: SourceId,
     pub table: u8,
     pub month: u32,
+}
+
+impl Place {
+    /// Where a block of a worker with this plan goes to.
+    pub fn of(block: &Block, plan: usize) -> Place {
+        let source = SourceId::of(block.batch().source());
+        Place { source, table: plans()[plan].number(block.key().table), month: block.key().month.0 }
+    }
 }
 
 impl std::fmt::Display for Place {
@@ -140,6 +148,8 @@ pub struct ClickHouse {
     pub pending: Vec<(Duration, Pending)>,
     /// A table, or one month of it, that takes nothing for now.
     sick: Option<(usize, Option<u32>)>,
+    /// Offsets of raw rows whose insert was acknowledged without a part: it is to come, or the token was another's.
+    pub promised: BTreeSet<(Place, u64)>,
     /// The parts that each table had when a connection was last asked for a source's marks.
     pub asked: BTreeMap<(Connection, SourceId), [u64; TABLES.len() + 1]>,
 }
@@ -149,9 +159,8 @@ fn target(insert: &Insert, plan: usize) -> (SourceId, usize, Option<u32>) {
     match &insert.rows {
         Rows::Ledger(row) => (SourceId::of(&row.source), LEDGER, None),
         Rows::Block(block) => {
-            let key = block.key();
-            let table = plans()[plan].number(key.table);
-            (SourceId::of(block.batch().source()), usize::from(table), Some(key.month.0))
+            let Place { source, table, month } = Place::of(block, plan);
+            (source, usize::from(table), Some(month))
         }
     }
 }
@@ -169,7 +178,11 @@ impl Shared {
         }
         let sick = self.clickhouse.sick.is_some_and(|(of, only)| of == table && (only.is_none() || only == month));
         if !self.calm && (sick || self.chance(3)) {
-            self.count("a passing error");
+            self.count(match self.clickhouse.sick.filter(|_| sick) {
+                Some((_, Some(_))) => "a passing error of one month",
+                Some((_, None)) => "a passing error of one table",
+                None => "a passing error",
+            });
             self.say(client, || format!("{what}: a passing error, nothing done"));
             return self.refuse(request, StoreError::Passing("too many parts".to_owned()));
         }
@@ -180,6 +193,9 @@ impl Shared {
             return self.refuse(request, StoreError::Refused("no such column".to_owned()));
         }
         let times = if self.chance(4) { 2 } else { 1 };
+        if times > 1 {
+            self.count("insert arrived twice");
+        }
         for _ in 0..times {
             if !self.take(client, request.plan, table, insert) {
                 return self.cut(request, "the server was killed");
@@ -205,6 +221,7 @@ impl Shared {
         let token = self.token(client, insert);
         let what = || describe(insert, plan);
         if self.clickhouse.data.tokens[table].has(token) {
+            self.promise(insert, plan);
             self.count(if table == LEDGER { "ledger row dropped by its token" } else { "dropped by its token" });
             self.say(client, || format!("{}: dropped by its token", what()));
             return true;
@@ -234,6 +251,7 @@ impl Shared {
                 let due = self.now + INSERT_TIMEOUT.mul_f64(self.rng.f64());
                 self.say(client, || format!("{}: token logged, the part is to come", what()));
                 self.log_token(table, token);
+                self.promise(insert, plan);
                 self.clickhouse.pending.push((due, Pending::Part { insert: Box::new(insert.clone()), plan, token }));
                 true
             }
@@ -244,6 +262,16 @@ impl Shared {
                 self.land(insert, plan);
                 true
             }
+        }
+    }
+
+    /// An insert is acknowledged and has no part.
+    fn promise(&mut self, insert: &Insert, plan: usize) {
+        let Rows::Block(block) = &insert.rows else { return };
+        let place = Place::of(block, plan);
+        if !plans::is_rollup(place.table) {
+            let (events, rows) = block.events(&plans()[plan].plan);
+            self.clickhouse.promised.extend(events.offsets[rows].iter().map(|&offset| (place, offset)));
         }
     }
 
@@ -301,6 +329,7 @@ impl Shared {
 
     /// The server dies and is there again at once; what was under way is gone.
     pub fn kill_server(&mut self) {
+        self.count("server killed");
         self.say("clickhouse", || "is killed".to_owned());
         self.clickhouse.boot += 1;
         for (_, pending) in self.clickhouse.pending.drain(..) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use highwater::batch::{Key, Month, Source};
 use highwater::partition::{Action, Lost, Partition, Reply, Terms, Tuning};
 use highwater::plan::{TableId, TableKind};
-use highwater::ports::{Bounds, Connection, Insert, LedgerEnd, Marks, Question, Record, Rows};
+use highwater::ports::{Bounds, Connection, Insert, LedgerEnd, Marks, Question, Record, Rows, StoreError};
 use highwater::writers::Writers;
 
 use crate::log::{self, Entry, START_MS};
@@ -145,6 +145,22 @@ pub fn event(n: usize) -> log::Record {
 
 fn is_suffixed(token: &str) -> bool {
     token.split('/').count() > 6
+}
+
+#[test]
+fn rows_go_out_before_what_is_computed_from_them() {
+    let mut bench = Bench::new(1, None);
+    bench.begin();
+    bench.event(0);
+    let tables: Vec<String> =
+        bench.round(0).iter().map(|token| token.split('/').nth(3).unwrap_or_default().to_owned()).collect();
+    assert_eq!(tables, ["tick", "tick_1m_parts"]);
+    // What only ran out of time or was refused for now has nothing follow it.
+    bench.nothing_there(Some(0));
+    let Action::Insert(Insert { token, .. }) = bench.wish() else { panic!("nothing is there") };
+    assert!(token.contains("/tick/"), "{token}");
+    bench.reply(Reply::Inserted(Err(StoreError::Passing("too many parts".to_owned()))));
+    assert!(matches!(bench.wish(), Action::Ask(_)), "its rollup without it");
 }
 
 #[test]

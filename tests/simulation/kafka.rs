@@ -186,9 +186,15 @@ impl ModelLog {
             for offset in position..upto {
                 let log = &shared.kafka.partitions[partition as usize];
                 let record = &log.records[offset as usize];
-                if matches!(record.entry, Entry::Gap) {
+                let (is_gap, is_anothers) = (matches!(record.entry, Entry::Gap), log.owner != Some(self.member));
+                if is_gap {
+                    shared.count("gap passed over");
                     continue;
                 }
+                if is_anothers {
+                    shared.count("read of a partition that is another's");
+                }
+                let record = &shared.kafka.partitions[partition as usize].records[offset as usize];
                 let source = shared.kafka.source(partition as usize);
                 let kept = || matches!(shared.kafka.truths[&source].offsets[offset as usize].fate, Fate::Row { .. });
                 if shared.mutation == Mutation::KeptIdsOnly && offset < done && !kept() {

@@ -65,6 +65,12 @@ impl Shared {
             Some(format!("ledger row {}..{} on an end of {end:?}", row.from, row.to))
         };
         self.clickhouse.data.ledger.entry(source).or_default().push(line);
+        let judged = [
+            ("batch with dead letters", row.dead_letters),
+            ("batch with duplicates", row.duplicates),
+            ("batch with late events", row.late),
+        ];
+        judged.iter().filter(|(_, count)| *count > 0).for_each(|(what, _)| self.count(what));
         if let Some(wrong) = wrong {
             self.wrong(format!("{}: {wrong}", row.source));
         }
@@ -72,13 +78,16 @@ impl Shared {
 
     fn land_block(&mut self, block: &Block, plan: usize) {
         let planned = &plans()[plan];
-        let source = SourceId::of(block.batch().source());
-        let place = Place { source, table: planned.number(block.key().table), month: block.key().month.0 };
+        let place = Place::of(block, plan);
         let (events, rows) = block.events(&planned.plan);
+        // A rule of its own: that others are broken, the tables have to show.
+        if plans::is_rollup(place.table) && matches!(self.mutation, Mutation::None | Mutation::RollupFirst) {
+            self.check_order(place, &events.offsets[rows.clone()]);
+        }
         let at_once = self.faults.expires_at_once;
         let before = self.faults.keep_events.filter(|_| at_once && !plans::is_rollup(place.table));
         let before = before.map_or(i64::MIN, |keep| self.now.saturating_sub(keep).as_micros() as i64);
-        let done = self.clickhouse.data.end(source).unwrap_or(0);
+        let done = self.clickhouse.data.end(place.source).unwrap_or(0);
         let cell = self.clickhouse.data.cells.entry(place).or_default();
         let (mut wrong, mut expired) = (None, 0);
         for row in rows {
@@ -115,6 +124,24 @@ impl Shared {
         }
         if let Some(wrong) = wrong {
             self.wrong(wrong);
+        }
+    }
+
+    /// Rows come before what is computed from them, but for those that were promised.
+    fn check_order(&mut self, place: Place, offsets: &[u64]) {
+        let raw = Place { table: plans::raw_of(place.table), ..place };
+        let (cell, before) = (self.clickhouse.data.cells.get(&raw), self.expired_before());
+        let is_there =
+            |offset: &u64| cell.is_some_and(|cell| cell.offsets.contains(offset) || cell.taken.contains(offset));
+        let truth = &self.kafka.truths[&place.source];
+        let is_expired = |offset: &u64| truth.offsets[*offset as usize].micros < before;
+        let missing: Vec<u64> =
+            offsets.iter().filter(|offset| !is_there(offset) && !is_expired(offset)).copied().collect();
+        if let Some(offset) = missing.iter().find(|&&offset| !self.clickhouse.promised.contains(&(raw, offset))) {
+            self.wrong(format!("{place}: counts offset {offset}, whose row was not acknowledged"));
+        }
+        if !missing.is_empty() {
+            self.count("counted before its row was there");
         }
     }
 }

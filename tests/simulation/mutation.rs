@@ -31,6 +31,8 @@ pub enum Mutation {
     BurnAtOnce,
     /// The ledger row goes out before its blocks.
     LedgerFirst,
+    /// Rollups go out before the rows that they are computed from.
+    RollupFirst,
     /// The ledger row is not compared and set: its token is not looked at.
     LedgerWithoutToken,
     /// A ledger that went back is not noticed.
@@ -68,7 +70,7 @@ pub enum Mutation {
 }
 
 impl Mutation {
-    pub const ALL: [Mutation; 30] = [
+    pub const ALL: [Mutation; 31] = [
         Mutation::NoTokens,
         Mutation::NoMarks,
         Mutation::NoMarker,
@@ -82,6 +84,7 @@ impl Mutation {
         Mutation::NoSuffix,
         Mutation::BurnAtOnce,
         Mutation::LedgerFirst,
+        Mutation::RollupFirst,
         Mutation::LedgerWithoutToken,
         Mutation::LedgerNeverBack,
         Mutation::NoRecordedMarks,

@@ -35,6 +35,11 @@ pub fn is_rollup(table: u8) -> bool {
     matches!(table, 2..=ADDED)
 }
 
+/// The table whose rows a rollup counts.
+pub fn raw_of(rollup: u8) -> u8 {
+    if rollup == ADDED { 0 } else { rollup - 2 }
+}
+
 /// A plan and the server's numbers of its tables.
 #[derive(Debug)]
 pub struct Planned {

@@ -92,8 +92,10 @@ impl Faults {
         let fresh =
             Faults { retention: false, loss: false, restore: false, anew: false, keep_events: None, ..self.clone() };
         *self = match mutation {
-            // Others' tokens have to leave the window for it to matter.
-            Mutation::TokenWithoutMark => Faults { window: 4, deaths: 16, refusals: false, ..fresh },
+            // Its token has to leave the window, by small batches of others, while a writer still waits under a suffix.
+            Mutation::TokenWithoutMark => {
+                Faults { window: 4, deaths: 1, refusals: false, seal_events: self.seal_events.min(2), ..fresh }
+            }
             Mutation::ExpiredAtOnce => {
                 Faults { keep_events, window: 10_000, pauses: 100, deaths: 1, second_plan: false, ..fresh }
             }

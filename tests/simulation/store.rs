@@ -31,7 +31,7 @@ struct Lies {
     inserted: BTreeMap<Ticket, (Source, (Key, u64))>,
     /// How far inserts were acknowledged.
     believed: BTreeMap<(Source, Key), u64>,
-    /// Blocks held back until their ledger row has gone out.
+    /// Blocks held back until their ledger row, or their rollup, has gone out.
     held: Vec<Insert>,
     /// The last answer to a question for the ledger's end alone.
     located: BTreeMap<Source, u64>,
@@ -54,10 +54,13 @@ impl ModelStore {
     /// Whether all rows of a block are older than the server keeps them.
     fn is_expired(&self, insert: &Insert) -> bool {
         let Rows::Block(block) = &insert.rows else { return false };
-        let plan = &plans()[self.plan].plan;
         let before = self.shared.borrow().expired_before();
-        let (events, mut rows) = block.events(plan);
-        matches!(plan.table(block.key().table).kind, TableKind::Raw(_)) && rows.all(|row| events.times[row] < before)
+        let (events, mut rows) = block.events(&plans()[self.plan].plan);
+        self.is_raw(block.key()) && rows.all(|row| events.times[row] < before)
+    }
+
+    fn is_raw(&self, key: Key) -> bool {
+        matches!(plans()[self.plan].plan.table(key.table).kind, TableKind::Raw(_))
     }
 
     /// Sends an insert, and for one mutation what was held back for it.
@@ -130,6 +133,11 @@ impl Store for ModelStore {
     fn ask(&mut self, questions: Vec<Question>) -> Ticket {
         let ticket = {
             let shared = &mut *self.shared.borrow_mut();
+            if self.mutation == Mutation::RollupFirst {
+                for insert in std::mem::take(&mut self.lies.held) {
+                    let _ = shared.send(self.client, self.plan, insert.connection, Body::Insert(insert));
+                }
+            }
             let connection = shared.dial(self.client);
             shared.send(self.client, self.plan, connection, Body::Ask { questions: questions.clone(), ends: None })
         };
@@ -151,6 +159,10 @@ impl Store for ModelStore {
             (Mutation::None, _) => return self.send(insert),
             (Mutation::LedgerFirst, Some((key, to))) => {
                 self.lies.believed.insert((source, key), to);
+                self.lies.held.push(insert);
+                return self.acknowledge();
+            }
+            (Mutation::RollupFirst, Some((key, _))) if self.is_raw(key) => {
                 self.lies.held.push(insert);
                 return self.acknowledge();
             }

@@ -44,6 +44,8 @@ pub struct Slot {
     pub ending: Option<u32>,
     /// How far its clock is ahead.
     skew: Duration,
+    /// Which of the two plans it has, or had.
+    plan: usize,
     /// The topic's life that it claimed.
     life: u32,
     /// The restores that it has not lived through.
@@ -53,12 +55,13 @@ pub struct Slot {
 type Action = fn(&mut World, usize);
 
 /// What may happen next, and how often beside the others.
-const ACTIONS: [(u32, Action); 22] = [
+const ACTIONS: [(u32, Action); 23] = [
     (480, World::work),
     (260, |world, _| world.shared.borrow_mut().deliver()),
     (50, World::produce),
     (70, World::pass_some),
     (10, |world, _| world.pass(INSERT_TIMEOUT)),
+    (4, World::jump),
     (12, |world, _| world.shared.borrow_mut().settle_parts(true)),
     (14, World::rebalance),
     (4, World::crash),
@@ -173,6 +176,9 @@ impl World {
             let shared = &mut *self.shared.borrow_mut();
             let plan = usize::from(shared.faults.second_plan && shared.rng.bool());
             let skew = SKEW.mul_f64(shared.rng.f64());
+            if plan != self.slots[index].plan {
+                shared.count("started with another plan than before");
+            }
             shared.restores.insert(client, shared.clickhouse.restores);
             shared.say(client, || format!("starts in place {index} with plan {plan}"));
             (shared.kafka.life, shared.clickhouse.restores, plan, skew)
@@ -180,7 +186,7 @@ impl World {
         let log = ModelLog::new(Rc::clone(&self.shared), client, life);
         let store = ModelStore::new(Rc::clone(&self.shared), client, plan);
         let worker = Some(Worker::new(Arc::clone(&plans()[plan].plan), settings, log, store));
-        self.slots[index] = Slot { client, worker, frozen: false, ending: None, skew, life, restores };
+        self.slots[index] = Slot { client, worker, frozen: false, ending: None, skew, plan, life, restores };
     }
 
     fn pass_some(&mut self, _: usize) {
@@ -192,6 +198,16 @@ impl World {
         let shared = &mut *self.shared.borrow_mut();
         shared.now += time;
         shared.settle_parts(false);
+    }
+
+    /// One process's clock jumps: ahead, as none goes back while a process runs, and no further than clocks may differ.
+    fn jump(&mut self, index: usize) {
+        let left = SKEW.saturating_sub(self.slots[index].skew);
+        let shared = &mut *self.shared.borrow_mut();
+        let by = left.mul_f64(shared.rng.f64());
+        self.slots[index].skew += by;
+        shared.count("a clock jumped");
+        shared.say(self.slots[index].client, || format!("its clock jumps by {} ms", by.as_millis()));
     }
 
     fn work(&mut self, index: usize) {

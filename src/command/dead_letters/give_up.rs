@@ -13,8 +13,8 @@ use serde::Deserialize;
 
 use crate::batch::Source;
 use crate::clickhouse::redrives::{self, Run};
-use crate::clickhouse::sql::{ident, literals};
-use crate::clickhouse::tables::{AUDITS, time_column};
+use crate::clickhouse::sql::literals;
+use crate::clickhouse::tables::AUDITS;
 use crate::clickhouse::{Client, QueryError};
 use crate::command::UsageError;
 use crate::command::audit::thousands;
@@ -56,11 +56,11 @@ pub(super) async fn run(settings: &Settings, plan: &Plan, client: &Client, numbe
     let cuts: Vec<Cut> = from.iter().map(|(&partition, &at)| Cut { sources: name(&run, partition), at }).collect();
     let half_written = TakeBack { client: &client, plan, cuts };
     let looking = "can't look for rows that are not in the ledger";
-    let (rows, strays) = (rows(&half_written).await.context(looking)?, strays(&half_written).await.context(looking)?);
+    let (rows, strays) = (rows(&half_written).await.context(looking)?, half_written.strays().await.context(looking)?);
     ensure!(
         strays == 0,
-        "run {number} was killed between the blocks of a batch: {strays} blocks of rollups are there without the rows that they \
-         count, so that their minutes can't be told. Nothing was changed. Put back what the run needs (letters, schemas, \
+        "run {number} was killed in the middle of a batch, and ClickHouse too: {strays} blocks of rollups are there without the \
+         rows that they count, so that their minutes can't be told. Nothing was changed. Put back what the run needs (letters, schemas, \
          limits), if only for so long, and redrive, which writes what is missing"
     );
     if rows > 0 {
@@ -97,28 +97,6 @@ async fn rows(back: &TakeBack<'_>) -> Result<u64, QueryError> {
         rows += number(back.client, &sql).await?;
     }
     Ok(rows)
-}
-
-/// Blocks of rollups that landed without their rows, which come after them; by source, rollup and month.
-async fn strays(back: &TakeBack<'_>) -> Result<u64, QueryError> {
-    let of = |cut: &Cut| format!("(`_source` IN ({}) AND `_through` > {})", cut.sources, cut.at);
-    let beyond = back.cuts.iter().map(of).collect::<Vec<_>>().join(" OR ");
-    let mut strays = 0;
-    for table in &back.plan.tables {
-        let TableKind::Rollup(index) = table.kind else { continue };
-        let event = &back.plan.types[back.plan.rollups[index].event].event;
-        let sql = format!(
-            "SELECT uniqExact(toString(`_source`), toYYYYMM(minute, 'UTC')) AS n FROM {} WHERE ({beyond}) AND \
-             (toString(`_source`), toYYYYMM(minute, 'UTC')) NOT IN (SELECT toString(`_source`), toYYYYMM({}, 'UTC') FROM {} \
-             WHERE {})",
-            back.client.table(&table.name),
-            ident(time_column(event)),
-            back.client.table(&event.name),
-            back.condition()
-        );
-        strays += number(back.client, &sql).await?;
-    }
-    Ok(strays)
 }
 
 async fn number(client: &Client, sql: &str) -> Result<u64, QueryError> {

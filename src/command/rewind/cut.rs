@@ -46,9 +46,9 @@ impl TakeBack<'_> {
         format!("({})", self.cuts.iter().map(of).collect::<Vec<_>>().join(" OR "))
     }
 
-    /// Holds for the rows of the ledger that are taken back.
+    /// Holds for the rows of the ledger that are taken back. What begins a source right there stays.
     fn ledger_rows(&self) -> String {
-        let of = |cut: &Cut| format!("(source IN ({}) AND `from` >= {})", cut.sources, cut.at);
+        let of = |cut: &Cut| format!("(source IN ({}) AND `to` > {})", cut.sources, cut.at);
         self.cuts.iter().map(of).collect::<Vec<_>>().join(" OR ")
     }
 
@@ -64,6 +64,28 @@ impl TakeBack<'_> {
         let event = &self.plan.types[rollup.event].event;
         let (time, raw) = (ident(time_column(event)), self.client.table(&event.name));
         format!("SELECT DISTINCT toStartOfMinute({time}) AS m FROM {raw} WHERE {}", self.condition())
+    }
+
+    /// Blocks of rollups that landed without their rows, which go out before them: a server was killed between a token and
+    /// its part, and the writer too. By source, rollup and month; for cuts at the ledger's end.
+    pub(in crate::command) async fn strays(&self) -> Result<u64, QueryError> {
+        let of = |cut: &Cut| format!("(`_source` IN ({}) AND `_through` > {})", cut.sources, cut.at);
+        let beyond = self.cuts.iter().map(of).collect::<Vec<_>>().join(" OR ");
+        let mut strays = 0;
+        for (rollup, parts) in self.rollups() {
+            let event = &self.plan.types[rollup.event].event;
+            let sql = format!(
+                "SELECT uniqExact(toString(`_source`), toYYYYMM(minute, 'UTC')) AS n FROM {} WHERE ({beyond}) AND \
+                 (toString(`_source`), toYYYYMM(minute, 'UTC')) NOT IN (SELECT toString(`_source`), toYYYYMM({}, 'UTC') \
+                 FROM {} WHERE {})",
+                self.client.table(&parts.name),
+                ident(time_column(event)),
+                self.client.table(&event.name),
+                self.condition()
+            );
+            strays += self.number(&sql).await?;
+        }
+        Ok(strays)
     }
 
     /// Says what will be done, and that it can be.
