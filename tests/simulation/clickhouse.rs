@@ -265,16 +265,6 @@ impl Shared {
         }
     }
 
-    /// An insert is acknowledged and has no part.
-    fn promise(&mut self, insert: &Insert, plan: usize) {
-        let Rows::Block(block) = &insert.rows else { return };
-        let place = Place::of(block, plan);
-        if !plans::is_rollup(place.table) {
-            let (events, rows) = block.events(&plans()[plan].plan);
-            self.clickhouse.promised.extend(events.offsets[rows].iter().map(|&offset| (place, offset)));
-        }
-    }
-
     fn token(&self, client: u32, insert: &Insert) -> u64 {
         let token = insert.token.as_str();
         let mut hasher = rustc_hash::FxHasher::default();

@@ -127,6 +127,16 @@ impl Shared {
         }
     }
 
+    /// An insert is acknowledged and has no part.
+    pub fn promise(&mut self, insert: &Insert, plan: usize) {
+        let Rows::Block(block) = &insert.rows else { return };
+        let place = Place::of(block, plan);
+        if !plans::is_rollup(place.table) {
+            let (events, rows) = block.events(&plans()[plan].plan);
+            self.clickhouse.promised.extend(events.offsets[rows].iter().map(|&offset| (place, offset)));
+        }
+    }
+
     /// Rows come before what is computed from them, but for those that were promised.
     fn check_order(&mut self, place: Place, offsets: &[u64]) {
         let raw = Place { table: plans::raw_of(place.table), ..place };
