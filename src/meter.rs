@@ -111,11 +111,14 @@ pub enum Errand {
     Bounds,
     /// Having the log deliver.
     Start,
+    /// Asking whether the topic is still the one that was claimed.
+    Recognise,
 }
 
 impl Errand {
     /// All there are.
-    pub const ALL: [Errand; 5] = [Errand::Marks, Errand::Insert, Errand::Ids, Errand::Bounds, Errand::Start];
+    pub const ALL: [Errand; 6] =
+        [Errand::Marks, Errand::Insert, Errand::Ids, Errand::Bounds, Errand::Start, Errand::Recognise];
 
     /// A short name to group by.
     pub fn name(self) -> &'static str {
@@ -125,6 +128,7 @@ impl Errand {
             Errand::Ids => "ids",
             Errand::Bounds => "bounds",
             Errand::Start => "start",
+            Errand::Recognise => "recognise",
         }
     }
 }

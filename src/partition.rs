@@ -100,6 +100,8 @@ pub enum Action {
     },
     /// Ask the log for its bounds.
     Bounds,
+    /// Ask the log whether the topic is still the one that was claimed.
+    Recognise,
     /// Begin to deliver from here.
     Start(u64),
     /// Stop delivering for now.
@@ -121,6 +123,8 @@ pub enum Reply {
     Ids(Result<Vec<(u64, usize, u128)>, StoreError>),
     /// To [`Action::Bounds`].
     Bounds(Result<Bounds, LogError>),
+    /// To [`Action::Recognise`].
+    Recognised(Result<(), LogError>),
     /// To [`Action::Start`].
     Started(Result<(), LogError>),
 }

@@ -85,6 +85,11 @@ pub trait Log {
     /// Asks for bounds and commits of assigned partitions; one answer each, in order. A few milliseconds, at most a
     /// second or two.
     fn bounds(&mut self, partitions: &[TopicPartition]) -> Vec<Result<Bounds, LogError>>;
+    /// Whether the topic is still the one that was claimed. `Ok` holds of all that was delivered before, since what was
+    /// deleted never comes back. A few milliseconds, at most a second. A log that can't be made anew is always itself.
+    fn recognise(&mut self, _topic: &str) -> Result<(), LogError> {
+        Ok(())
+    }
     /// Begins (or begins again) to deliver an assigned partition from `offset` on. Nothing below it is delivered.
     fn start(&mut self, partition: &TopicPartition, offset: u64) -> Result<(), LogError>;
     /// Stops delivering for a while.

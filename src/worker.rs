@@ -21,6 +21,11 @@ use crate::ports::{Answer, Log, LogEvent, NoRegistry, Question, Registry, Store,
 use crate::writers::Writers;
 use watermarks::Reports;
 
+/// Between two questions whether topics are those that were claimed; batches sealed meanwhile wait for the second.
+const RECOGNISE_AGAIN: Duration = Duration::from_millis(200);
+/// The same after one without a good answer, for which the thread may have waited a second.
+const RECOGNISE_LATER: Duration = Duration::from_secs(2);
+
 /// Settings of a worker.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -49,6 +54,9 @@ pub struct Worker<L, S, R = NoRegistry> {
     /// Counts assignments, so that an answer to an earlier one is not taken for one to a later.
     assignments: u64,
     waiting: FxHashMap<Ticket, Vec<Home>>,
+    /// Who waits for its topic to be recognised, and when the log is asked next.
+    unrecognised: Vec<Home>,
+    recognise_at: Duration,
     throttled: bool,
     reports: Reports,
 }
@@ -92,6 +100,8 @@ impl<L: Log, S: Store, R: Registry> Worker<L, S, R> {
             partitions: BTreeMap::new(),
             assignments: 0,
             waiting: FxHashMap::default(),
+            unrecognised: Vec::new(),
+            recognise_at: Duration::ZERO,
             throttled: false,
             reports: Reports::default(),
         }
@@ -137,7 +147,7 @@ impl<L: Log, S: Store, R: Registry> Worker<L, S, R> {
 
     /// Whether an answer of the store or the registry is awaited.
     pub fn is_waiting(&self) -> bool {
-        !self.waiting.is_empty() || self.writers.is_waiting()
+        !self.waiting.is_empty() || !self.unrecognised.is_empty() || self.writers.is_waiting()
     }
 
     /// The partitions it has.
@@ -289,7 +299,7 @@ impl<L: Log, S: Store, R: Registry> Worker<L, S, R> {
     /// Does what the partitions want. What several of them ask goes out as one question.
     fn drive(&mut self, now: Duration) {
         let mut round = Round::default();
-        let Worker { plan, settings, writers, log, store, partitions, waiting, meter, .. } = self;
+        let Worker { plan, settings, writers, log, store, partitions, waiting, unrecognised, meter, .. } = self;
         let terms = Terms { plan, writers, tuning: &settings.tuning, now, meter: &**meter };
         for (topic, numbered) in partitions.iter_mut() {
             for (&number, Assigned { serial, partition, .. }) in numbered.iter_mut() {
@@ -305,6 +315,7 @@ impl<L: Log, S: Store, R: Registry> Worker<L, S, R> {
                             waiting.insert(store.ids(partition.source(), from, to), vec![home()]);
                         }
                         Action::Bounds => round.bounds.push(home()),
+                        Action::Recognise => unrecognised.push(home()),
                         Action::Start(offset) => round.starts.push((home(), offset)),
                         Action::Pause => log.pause(&name()),
                         Action::Resume => log.resume(&name()),
@@ -314,6 +325,26 @@ impl<L: Log, S: Store, R: Registry> Worker<L, S, R> {
             }
         }
         self.finish(round, now);
+        if self.recognise(now) {
+            self.drive(now);
+        }
+    }
+
+    /// Asks the log whether topics are still those that were claimed, for all partitions that wait to know: one question
+    /// for each topic, and not too often, since the thread waits for the answer. True if it was asked.
+    fn recognise(&mut self, now: Duration) -> bool {
+        if self.unrecognised.is_empty() || now < self.recognise_at {
+            return false;
+        }
+        let homes = std::mem::take(&mut self.unrecognised);
+        let topics: BTreeSet<&Arc<str>> = homes.iter().map(|home| &home.name.topic).collect();
+        let known: BTreeMap<_, _> = topics.into_iter().map(|topic| (topic, self.log.recognise(topic))).collect();
+        let all = known.values().all(Result::is_ok);
+        self.recognise_at = now + if all { RECOGNISE_AGAIN } else { RECOGNISE_LATER };
+        for home in &homes {
+            self.reply(home, Reply::Recognised(known[&home.name.topic].clone()), now);
+        }
+        true
     }
 
     fn finish(&mut self, round: Round, now: Duration) {
@@ -374,6 +405,7 @@ fn failed(reply: &Reply) -> Option<Errand> {
         Reply::Ids(Err(_)) => Some(Errand::Ids),
         Reply::Bounds(Err(_)) => Some(Errand::Bounds),
         Reply::Started(Err(_)) => Some(Errand::Start),
+        Reply::Recognised(Err(_)) => Some(Errand::Recognise),
         _ => None,
     }
 }

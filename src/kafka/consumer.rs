@@ -189,15 +189,29 @@ impl Log for KafkaLog {
     }
 
     fn bounds(&mut self, partitions: &[TopicPartition]) -> Vec<Result<Bounds, LogError>> {
+        let found = bounds(&*self.consumer, partitions, ASK);
+        // Afterwards, so that what was found is of the topic that is recognised.
         let topics: BTreeSet<&Arc<str>> = partitions.iter().map(|name| &name.topic).collect();
         let strange: BTreeMap<Arc<str>, LogError> = topics
             .into_iter()
-            .filter_map(|topic| Some((Arc::clone(topic), self.recognise(topic, ASK).err()?)))
+            .filter_map(|topic| Some((Arc::clone(topic), self.ensure_claimed(topic, ASK).err()?)))
             .collect();
-        let found = bounds(&*self.consumer, partitions, ASK);
         let of =
             |(name, found): (&TopicPartition, _)| strange.get(&name.topic).map_or(found, |error| Err(error.clone()));
         partitions.iter().zip(found).map(of).collect()
+    }
+
+    fn recognise(&mut self, topic: &str) -> Result<(), LogError> {
+        // Who has left does not notice any more that they are back.
+        if self.brokers.is_away() && !self.left {
+            return Err(LogError::Passing("the brokers are away".to_owned()));
+        }
+        let found = self.ensure_claimed(topic, ASK);
+        if matches!(found, Err(LogError::OtherTopic(_))) {
+            // What is done of the one would be committed to the other.
+            self.done.retain(|name, _| *name.topic != *topic);
+        }
+        found
     }
 
     fn start(&mut self, partition: &TopicPartition, offset: u64) -> Result<(), LogError> {

@@ -1,14 +1,19 @@
 //! One batch on its way into ClickHouse: a compare-and-set on the mark of every table and month that it writes to.
 //!
 //! ```text
-//!        ┌──────────────── something missing ◀────────────┐
-//!        ▼                                                │
+//!    Recognise   is the topic still the one that was claimed?
+//!        │
+//!        │┌─────────────── something missing ◀────────────┐
+//!        ▼▼                                               │
 //!       Ask ──marks──▶ settle ──blocks not there──▶ Send ─┤ all sent, or one failed
 //!                        │      all there: the ledger row │
 //!                        ▼                                │
 //!                the ledger has it: done
 //! ```
 //!
+//! - Nothing of a batch goes out before the log, asked after the batch was sealed, has said that the topic is the one that
+//!   was claimed. A topic that was deleted and made anew is read on at the old position, if it is long enough already, and
+//!   no record tells.
 //! - A block is built from the rows at or above its mark, and its token names that mark: of two writers who found the
 //!   same mark, one lands.
 //! - It goes out on the connection that the mark was asked on. A server killed in between breaks that connection.
@@ -55,6 +60,10 @@ pub(super) struct Flight {
 
 #[derive(Debug)]
 enum Step {
+    /// Have the topic recognised, not before the time. What is known of the marks is kept for afterwards.
+    Recognise { due: Duration, known: Option<Known> },
+    /// That was asked.
+    Recognising { known: Option<Known> },
     /// Ask for the marks, not before the time.
     Ask { due: Duration },
     /// Asked for the marks of these keys, at that time.
@@ -91,30 +100,38 @@ fn found(known: &Known, key: Key, at: u64) -> u64 {
 }
 
 impl Flight {
-    /// Sends a sealed batch on its way, on marks that are known already if they cover it.
-    pub(super) fn new(
-        terms: Terms<'_>,
-        batch: Arc<Batch>,
-        known: Option<Known>,
-        recorded: &BTreeMap<Key, u64>,
-    ) -> Flight {
-        let mut flight = Flight {
+    /// Sends a batch that was sealed `now` on its way, on marks that are known already if they cover it.
+    pub(super) fn new(now: Duration, batch: Arc<Batch>, known: Option<Known>) -> Flight {
+        Flight {
             end: batch.from(),
             batch,
-            step: Step::Ask { due: terms.now },
+            step: Step::Recognise { due: now, known },
             tokens: BTreeMap::new(),
             connection: None,
             recorded: false,
             row_marks: None,
-            sealed_at: terms.now,
+            sealed_at: now,
             backoff: Backoff::default(),
-        };
-        if let Some(known) = known
-            && known.marks.ledger.end == Some(flight.batch.from())
-        {
-            flight.build(terms, &known, recorded, flight.batch.from());
         }
-        flight
+    }
+
+    /// The topic is the one that was claimed, and so all of the batch is of it.
+    pub(super) fn recognised(&mut self, terms: Terms<'_>, recorded: &BTreeMap<Key, u64>) {
+        let Step::Recognising { known } = &mut self.step else { return };
+        let known = known.take().filter(|known| known.marks.ledger.end == Some(self.batch.from()));
+        self.backoff = Backoff::default();
+        match known {
+            Some(known) => self.build(terms, &known, recorded, self.batch.from()),
+            None => self.step = Step::Ask { due: terms.now },
+        }
+    }
+
+    /// Nobody could say whether it is.
+    pub(super) fn recognise_later(&mut self, now: Duration) {
+        let due = self.backoff.after_failure(now);
+        if let Step::Recognising { known } = &mut self.step {
+            self.step = Step::Recognise { due, known: known.take() };
+        }
     }
 
     pub(super) fn batch(&self) -> &Batch {
@@ -125,13 +142,17 @@ impl Flight {
     pub(super) fn sending(&self) -> &str {
         match &self.step {
             Step::Sending { token, .. } => token,
-            Step::Ask { .. } | Step::Asking { .. } | Step::Send { .. } => "",
+            _ => "",
         }
     }
 
     /// What to do next. `open` gives the keys of the batch that follows, so that its marks come with the same answer.
     pub(super) fn next(&mut self, terms: Terms<'_>, open: impl FnOnce() -> BTreeMap<Key, u64>) -> Option<Action> {
         match &mut self.step {
+            Step::Recognise { due, known } if *due <= terms.now => {
+                self.step = Step::Recognising { known: known.take() };
+                Some(Action::Recognise)
+            }
             Step::Ask { due } if *due <= terms.now => {
                 let own = self.batch.keys(terms.plan, self.batch.from());
                 let keys: BTreeSet<Key> = own.into_keys().chain(open().into_keys()).collect();
@@ -192,7 +213,7 @@ impl Flight {
     pub(super) fn answered(&mut self, marks: Marks) -> Known {
         let (keys, asked) = match &mut self.step {
             Step::Asking { keys, asked } => (std::mem::take(keys), *asked),
-            Step::Ask { .. } | Step::Send { .. } | Step::Sending { .. } => (BTreeSet::new(), Duration::ZERO),
+            _ => (BTreeSet::new(), Duration::ZERO),
         };
         Known { marks, keys, asked }
     }

@@ -202,7 +202,10 @@ impl Locate {
             (_, Reply::Marks(Err(_)) | Reply::Inserted(Err(_))) => {
                 Step::Ledger { due: self.backoff.after_failure(terms.now) }
             }
-            (step, Reply::Bounds(_) | Reply::Ids(_) | Reply::Started(_) | Reply::Inserted(Ok(()))) => step,
+            (
+                step,
+                Reply::Bounds(_) | Reply::Ids(_) | Reply::Started(_) | Reply::Recognised(_) | Reply::Inserted(Ok(())),
+            ) => step,
         };
         Ok(None)
     }

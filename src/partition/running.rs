@@ -10,7 +10,7 @@ use super::{Action, Reply, Status, Stop, Terms, Tuning};
 use crate::batch::{Batch, Key, Progress, Reason, Source, Window};
 use crate::meter::{Note, Why};
 use crate::plan::Plan;
-use crate::ports::{Record, StoreError};
+use crate::ports::{LogError, Record, StoreError};
 use crate::writers::Content;
 
 /// The state of a partition that reads and writes.
@@ -208,7 +208,7 @@ impl Running {
         let batch = Arc::new(std::mem::replace(&mut self.open, next));
         self.flush = false;
         self.watermark.seal(self.progress.greatest_ms(), terms);
-        self.flight = Some(Flight::new(terms, batch, self.known.take(), &self.recorded));
+        self.flight = Some(Flight::new(terms.now, batch, self.known.take()));
     }
 
     pub(super) fn reply(&mut self, terms: Terms<'_>, reply: Reply) -> Result<(), Stop> {
@@ -239,6 +239,9 @@ impl Running {
                 return Err(Stop::Refused { what: format!("the insert {}", flight.sending()), error });
             }
             Reply::Inserted(result) => flight.inserted(result.is_ok(), terms.now),
+            Reply::Recognised(Ok(())) => flight.recognised(terms, &self.recorded),
+            Reply::Recognised(Err(LogError::OtherTopic(why))) => return Err(Stop::OtherTopic(why)),
+            Reply::Recognised(Err(LogError::Passing(_))) => flight.recognise_later(terms.now),
             Reply::Ids(_) | Reply::Bounds(_) | Reply::Started(_) => {}
         }
         Ok(())

@@ -28,6 +28,7 @@ struct Bench {
     partition: Partition,
     ledger: Option<u64>,
     bounds: Result<Bounds, LogError>,
+    topic: Result<(), LogError>,
     ids: Result<Vec<(u64, usize, u128)>, StoreError>,
     /// What the store says to an insert, and whether it lands.
     insert: Result<(), StoreError>,
@@ -78,6 +79,7 @@ impl Bench {
             partition: Partition::new(Source { epoch: 1, redrive: None, topic: "t".into(), partition: 0 }),
             ledger,
             bounds: Ok(Bounds { start, end, committed }),
+            topic: Ok(()),
             ids: Ok(Vec::new()),
             insert: Ok(()),
             lands: true,
@@ -123,6 +125,7 @@ impl Bench {
                 }
                 Action::Ids { .. } => Reply::Ids(self.ids.clone()),
                 Action::Bounds => Reply::Bounds(self.bounds.clone()),
+                Action::Recognise => Reply::Recognised(self.topic.clone()),
                 Action::Start(offset) => {
                     self.started.push(offset);
                     Reply::Started(Ok(()))
@@ -259,6 +262,24 @@ fn it_stops_when_the_topic_is_another() {
     bench.bounds = Err(LogError::OtherTopic("made anew".to_owned()));
     bench.run();
     assert!(bench.partition.is_stopped());
+}
+
+#[test]
+fn nothing_goes_out_before_the_topic_is_recognised() {
+    let mut bench = Bench::new(Some(40), 0, 100, None);
+    bench.run();
+    bench.topic = Err(LogError::Passing("away".to_owned()));
+    (40..45).for_each(|offset| bench.noise(offset));
+    bench.run();
+    assert_eq!((bench.partition.is_stopped(), bench.tokens.len()), (false, 0));
+    bench.topic = Ok(());
+    bench.run();
+    assert_eq!(bench.partition.done(), Some(45));
+    let sent = bench.tokens.len();
+    bench.topic = Err(LogError::OtherTopic("made anew".to_owned()));
+    (45..50).for_each(|offset| bench.noise(offset));
+    bench.run();
+    assert_eq!((bench.partition.is_stopped(), bench.tokens.len(), bench.ledger), (true, sent, Some(45)));
 }
 
 #[test]

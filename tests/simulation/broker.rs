@@ -32,19 +32,17 @@ impl Shared {
         }
     }
 
-    /// Producers write; `ready`: those of a topic that was made anew, too.
-    pub fn produce(&mut self, ready: bool) {
+    /// Producers write.
+    pub fn produce(&mut self) {
         let partition = self.some_partition();
         let more = self.rng.u64(1..7);
         let open = self.chance(40);
         let log = &self.kafka.partitions[partition];
-        if ready {
-            let end = (log.end + more).min(log.records.len() as u64);
-            if open && end > log.end {
-                self.count("transaction left open");
-            }
-            self.kafka.append(partition, end, open, self.now);
+        let end = (log.end + more).min(log.records.len() as u64);
+        if open && end > log.end {
+            self.count("transaction left open");
         }
+        self.kafka.append(partition, end, open, self.now);
     }
 
     pub fn produce_all(&mut self) {
@@ -130,6 +128,10 @@ impl Shared {
         }
         let logs = (0..self.kafka.partitions.len()).map(|_| log::log(&mut self.rng, repeats)).collect();
         self.kafka.make_anew(logs);
+        // Producers go on, and may have written more by now than was read of the old one.
+        if self.rng.bool() {
+            self.produce_all();
+        }
         self.count("topic made anew");
         self.say("kafka", || "the topic is deleted and made anew".to_owned());
         if self.rng.bool() {

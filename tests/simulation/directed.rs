@@ -59,6 +59,7 @@ impl Bench {
             while let Some(action) = self.partition.next(self.terms()) {
                 match action {
                     Action::Pause | Action::Resume | Action::Commit(_) => {}
+                    Action::Recognise => self.reply(Reply::Recognised(Ok(()))),
                     action => return action,
                 }
             }

@@ -169,7 +169,10 @@ impl ModelLog {
             let log = &shared.kafka.partitions[partition as usize];
             // Sometimes for no reason that the model knows: a client that went backwards reports the same.
             let astray = !shared.calm && shared.rng.u8(..) < 4;
-            let strange = self.life != shared.kafka.life || position > log.stable;
+            // Who reads on in a topic made anew, where that is long enough, is told by no record of it.
+            let anew = self.life != shared.kafka.life;
+            let noticed = anew && (shared.calm || shared.rng.u8(0..16) == 0);
+            let strange = noticed || position > log.stable;
             if shared.mutation == Mutation::ResetEarliest && !strange {
                 position = position.max(log.start);
             }
@@ -190,6 +193,9 @@ impl ModelLog {
                 if is_gap {
                     shared.count("gap passed over");
                     continue;
+                }
+                if anew {
+                    shared.count("read on in a topic made anew");
                 }
                 if is_anothers {
                     shared.count("read of a partition that is another's");
@@ -254,6 +260,17 @@ impl Log for ModelLog {
             Ok(bounds)
         };
         partitions.iter().map(bounds).collect()
+    }
+
+    fn recognise(&mut self, _topic: &str) -> Result<(), LogError> {
+        let shared = &mut *self.shared.borrow_mut();
+        if !shared.calm && shared.rng.u8(..) < 10 {
+            return Err(LogError::Passing("the broker did not answer".to_owned()));
+        }
+        if self.life != shared.kafka.life && shared.mutation != Mutation::Unrecognised {
+            return Err(LogError::OtherTopic("the topic was made anew".to_owned()));
+        }
+        Ok(())
     }
 
     fn start(&mut self, partition: &TopicPartition, offset: u64) -> Result<(), LogError> {

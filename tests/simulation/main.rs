@@ -124,7 +124,7 @@ fn every_schedule_ends_with_the_truth() {
 }
 
 /// What has to have happened, and more than once in a while.
-const MOMENTS: [&str; 51] = [
+const MOMENTS: [&str; 52] = [
     "a clock jumped",
     "a passing error of one month",
     "a passing error of one table",
@@ -170,6 +170,7 @@ const MOMENTS: [&str; 51] = [
     "stopped and started again by the operator",
     "token left the window",
     "topic made anew",
+    "read on in a topic made anew",
     "transaction left open",
     "watermark of a quiet log",
     "watermark of an event",

@@ -39,6 +39,8 @@ pub enum Mutation {
     LedgerNeverBack,
     /// The marks that the ledger recorded are not read.
     NoRecordedMarks,
+    /// Nobody asks, before a batch goes out, whether the topic is still the one that was claimed.
+    Unrecognised,
     /// Work begins at the group's commit instead of the ledger's end.
     StartAtCommit,
     /// The ledger is not asked again before offsets are called lost.
@@ -70,7 +72,7 @@ pub enum Mutation {
 }
 
 impl Mutation {
-    pub const ALL: [Mutation; 31] = [
+    pub const ALL: [Mutation; 32] = [
         Mutation::NoTokens,
         Mutation::NoMarks,
         Mutation::NoMarker,
@@ -88,6 +90,7 @@ impl Mutation {
         Mutation::LedgerWithoutToken,
         Mutation::LedgerNeverBack,
         Mutation::NoRecordedMarks,
+        Mutation::Unrecognised,
         Mutation::StartAtCommit,
         Mutation::NoDoubt,
         Mutation::ResetEarliest,

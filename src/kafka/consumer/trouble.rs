@@ -176,7 +176,7 @@ impl KafkaLog {
     }
 
     /// Whether a topic is still the one that was claimed.
-    pub(super) fn recognise(&self, topic: &Arc<str>, patience: Duration) -> Result<(), LogError> {
+    pub(super) fn ensure_claimed(&self, topic: &str, patience: Duration) -> Result<(), LogError> {
         let Some(claimed) = self.claimed.get(topic) else { return Ok(()) };
         let found = self.identity(topic, patience).map_err(|error| LogError::Passing(error.to_string()))?;
         if (&found.cluster_id, &found.topic_id) == (&claimed.cluster_id, &claimed.topic_id) {
@@ -196,7 +196,7 @@ impl KafkaLog {
             return;
         }
         self.recognised = now;
-        let strange = |topic: &&Arc<str>| matches!(self.recognise(topic, PROBE), Err(LogError::OtherTopic(_)));
+        let strange = |topic: &&Arc<str>| matches!(self.ensure_claimed(topic, PROBE), Err(LogError::OtherTopic(_)));
         let strangers: Vec<Arc<str>> = self.topics.iter().filter(strange).cloned().collect();
         // What is done of the one would be committed to the other.
         self.done.retain(|name, _| !strangers.contains(&name.topic));

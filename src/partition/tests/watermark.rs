@@ -96,7 +96,7 @@ fn what_is_read_while_a_batch_is_in_flight_does_not_count_with_it() {
     let start = now_ms(&bench) - HOUR;
     bench.tick(0, start, start);
     bench.now += Duration::from_secs(2);
-    let Some(Action::Ask(_)) = bench.next() else { panic!("the batch is sealed") };
+    let Some(Action::Recognise) = bench.next() else { panic!("the batch is sealed") };
     bench.tick(1, start + 50_000, start + 50_000);
     let marks = Marks {
         connection: Connection(1),
@@ -104,8 +104,8 @@ fn what_is_read_while_a_batch_is_in_flight_does_not_count_with_it() {
         marks: BTreeMap::new(),
     };
     // Another writer's ledger row covers the sealed batch.
-    for _ in 0..2 {
-        let reply = Reply::Marks(Ok(marks.clone()));
+    let marks = || Reply::Marks(Ok(marks.clone()));
+    for reply in [Reply::Recognised(Ok(())), marks(), marks()] {
         let terms = Terms {
             plan: &bench.plan,
             writers: &Writers::default(),
