@@ -26,7 +26,7 @@ use super::query::{Question, Row};
 use super::rule::{Notice, Rules, aligned};
 use super::state::Phase;
 use super::verdict::{Moment, Verdict, judge};
-use crate::rollup::Rollup;
+use crate::rollup::{OTHER, Rollup};
 
 /// Judges rules. Give it rows with [`Evaluator::take`], then let it judge with [`Evaluator::advance`].
 #[derive(Debug)]
@@ -131,10 +131,11 @@ impl Evaluator {
     }
 
     /// Takes in what was sent before the start, each alert's in the order of its sequence: the last message of each alert
-    /// that is older than the horizon, and all that are not.
+    /// that is older than the horizon, and all that are not. Where some of these are gone, as from a compacted topic,
+    /// nothing is told anew; only what was before the first that is left is not corrected any more.
     pub fn restore(&mut self, messages: &[Message]) {
         for message in messages {
-            if self.desk.restore(message, &self.rules, &mut self.books) {
+            if self.desk.restore(message, &self.rules, &mut self.books, self.judged - self.horizon) {
                 continue;
             }
             let Some(publication) = message.publication() else { continue };
@@ -269,16 +270,24 @@ impl Evaluator {
         for slot in 0..book.series.len() as u32 {
             let news = if self.is_new { Some(Minute::MIN) } else { book.news[slot as usize] };
             let news = news.filter(|news| *news < self.judged);
+            // What is beyond a batch's limit is no series that could fall silent.
+            let name = &book.names[slot as usize];
+            let is_other = !name.is_empty() && name.iter().all(|value| value == OTHER);
             for (position, fold, found) in &mut folds {
                 let rule = &self.rules.rules[*position];
-                let oldest = self.begun[*position].max(self.judged - self.horizon);
-                let again = news.map(|news| news.max(oldest));
-                let after = again.unwrap_or(self.judged);
-                if through <= after || slot as usize >= rule.notice.max_series {
+                if is_other && rule.test.is_about_lack() {
                     continue;
                 }
                 let (alerts, rested) = (&mut self.alerts[*position], &mut self.rested[*position]);
                 let known = alerts.get(&slot);
+                let told_from = known.and_then(|alert| alert.history.known_from());
+                let oldest = self.begun[*position].max(self.judged - self.horizon);
+                let oldest = told_from.map_or(oldest, |told_from| oldest.max(told_from.min(self.judged)));
+                let again = news.map(|news| news.max(oldest));
+                let after = again.unwrap_or(self.judged);
+                if through <= after {
+                    continue;
+                }
                 let phase = match (known, again) {
                     (known, Some(after)) => fold.phase_at(slot, after, known.map(|alert| &alert.history)),
                     (Some(alert), None) => alert.phase,
@@ -317,13 +326,12 @@ impl Evaluator {
         let budgets = self.rules.budgets.iter().map(|budget| (&budget.notice, budget.signal));
         let overflow = |(notice, signal): (&Notice, usize)| {
             let (signal, book) = (&self.rules.signals[signal], &self.books[signal]);
-            let unwatched = book.names.get(notice.max_series..).unwrap_or_default();
             let (left_out, example) = &book.left_out;
-            let example = example.as_ref().or(unwatched.first())?;
+            let example = example.as_ref()?;
             Some(Overflow {
                 rule: notice.name.clone(),
-                watched: notice.max_series.min(book.series.len()),
-                left_out: left_out + unwatched.len(),
+                watched: book.series.len(),
+                left_out: *left_out,
                 example: signal.by.iter().cloned().zip(example.iter().cloned()).collect(),
             })
         };
@@ -348,9 +356,8 @@ impl Evaluator {
             let before = oldest - signal.reach - signal.step;
             let rules = self.rules.rules.iter().zip(&self.alerts).filter(|(rule, _)| rule.signal == position);
             let alerts: Vec<_> = rules.map(|(_, alerts)| alerts).collect();
-            let (desk, budgets) = (&self.desk, &self.rules.budgets);
-            let is_told =
-                |slot| alerts.iter().any(|alerts| alerts.contains_key(&slot)) || desk.is_told(budgets, position, slot);
+            let of_budgets = self.desk.told(&self.rules.budgets, position);
+            let is_told = |slot| alerts.iter().any(|alerts| alerts.contains_key(&slot)) || of_budgets.contains(&slot);
             book.forget(before, signal, is_told);
         }
     }

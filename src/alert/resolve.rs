@@ -241,7 +241,6 @@ impl<'a> Resolver<'a> {
             Some(position) => {
                 let known = &mut self.rules.signals[position];
                 known.reach = known.reach.max(reach);
-                known.max_series = known.max_series.max(wanted.max_series);
                 position
             }
             None => {

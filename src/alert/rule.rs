@@ -240,6 +240,16 @@ impl Test {
         }
     }
 
+    /// Whether it tells of what is missing.
+    pub fn is_about_lack(&self) -> bool {
+        match self {
+            Test::NoData { .. } => true,
+            Test::Threshold { side, .. } | Test::Change { side, .. } => *side == Side::Below,
+            Test::Anomaly { side, .. } => *side != Some(Side::Above),
+            Test::BurnRate { .. } | Test::Forecast { .. } | Test::Unpriced { .. } => false,
+        }
+    }
+
     /// How many minutes before a moment it may look at, that moment's window included.
     pub fn reach(&self) -> i64 {
         match self {
