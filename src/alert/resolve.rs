@@ -251,14 +251,21 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// The lines of a file from an entry's header to the next.
-fn entry_text(pack: &Pack, at: usize, header: &str) -> String {
+/// The lines of a file from an entry's header, or from its name where it has none, to the next.
+fn entry_text(pack: &Pack, at: usize) -> String {
     let text = pack.text();
-    let start = text[..at].rfind(header).unwrap_or(at);
-    let rest = &text[start..];
-    let next = rest[header.len().min(rest.len())..].find("\n[[").map(|end| end + header.len());
+    let is_header = |line: &str| line.trim_start().starts_with("[[");
     let is_said = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
-    rest[..next.unwrap_or(rest.len())].lines().filter(is_said).collect::<Vec<_>>().join("\n")
+    let start_of_line = text[..at].rfind('\n').map_or(0, |end| end + 1);
+    let mut before: Vec<&str> = text[..start_of_line].lines().rev().take_while(|line| !is_header(line)).collect();
+    // Its header is the line before these.
+    let header = text[..start_of_line].lines().rev().nth(before.len());
+    if header.is_none() {
+        before.clear();
+    }
+    let rest = text[start_of_line..].lines();
+    let rest = rest.enumerate().take_while(|(number, line)| *number == 0 || !is_header(line)).map(|(_, line)| line);
+    header.into_iter().chain(before.into_iter().rev()).chain(rest).filter(is_said).collect::<Vec<_>>().join("\n")
 }
 
 /// SHA-256 of what decides what a rule says, hexadecimal, first 16 digits.

@@ -353,6 +353,17 @@ pub fn step(reach: i64, spans: &[i64]) -> i64 {
     dividing().find(|step| reach / step <= ROWS).or_else(|| dividing().next_back()).unwrap_or(1)
 }
 
+/// Most rows of a series that a rule may look back over. Memory goes by it, and by how many series there are.
+const MOST_ROWS: i64 = 4_200;
+
+/// Where a rule would look back over too many rows: the step that it would be judged in, and the one that all its spans
+/// have to be multiples of.
+pub fn too_fine(reach: i64, spans: &[i64]) -> Option<(i64, i64)> {
+    let (found, longest) = (step(reach, spans), STEPS[STEPS.len() - 1]);
+    let needed = STEPS.into_iter().find(|step| reach / step <= MOST_ROWS).unwrap_or(longest);
+    (found < needed).then_some((found, needed))
+}
+
 /// The last multiple of a step that is not after a minute.
 pub fn aligned(minute: Minute, step: i64) -> Minute {
     minute.div_euclid(step) * step

@@ -1,10 +1,10 @@
 //! One `[[budget]]`.
 
-use super::alert::span_of;
+use super::alert::{span_of, too_fine_for};
 use super::{Common, Faults, Resolver, Wrong, entry_text, hash};
 use crate::alert::decimal;
 use crate::alert::period::{Calendar, Unit, time_zone};
-use crate::alert::rule::{Budget, BudgetLevel, Notice, Severity, Test};
+use crate::alert::rule::{Budget, BudgetLevel, Notice, Severity, Test, too_fine};
 use crate::alert::signal::scales;
 use crate::rollup::alerts::BudgetEntry;
 use crate::rollup::{Pack, Quantity};
@@ -57,9 +57,6 @@ impl<'a> Resolver<'a> {
         let (Some(unit), Some(zone), Some(amount), true) = (unit, zone, amount, faults.0.is_empty()) else {
             return Err(faults.0);
         };
-        subject.notice.text = entry_text(pack, entry.name.span().start, "[[budget]]");
-        let decides = (&subject.notice.text, &metric.quantity, &subject.filter, &subject.rollup.name);
-        subject.notice.hash = hash(&decides);
         let calendar = Calendar { unit, zone };
         let window = window.unwrap_or(match unit {
             Unit::Day => 3 * 60,
@@ -69,6 +66,15 @@ impl<'a> Resolver<'a> {
         let is_wanted = |given: &Option<toml::Spanned<bool>>| given.as_ref().is_none_or(|given| *given.get_ref());
         // The signal of the budget itself is that of its forecast, also where nobody wants to be told of that.
         let test = Test::Forecast { calendar: calendar.clone(), amount, window };
+        let spans: Vec<i64> = test.spans().into_iter().chain([FORECAST_HOLD]).collect();
+        if let (Some((found, needed)), Some(given)) = (too_fine(test.reach(), &spans), &entry.forecast_window) {
+            let what = format!("{}: {}", given.get_ref(), too_fine_for(test.reach(), found, needed));
+            faults.add(given.span().start, "forecast_window", what);
+            return Err(faults.0);
+        }
+        subject.notice.text = entry_text(pack, entry.name.span().start);
+        let looks_at = (&metric.quantity, &subject.filter, &subject.by, &subject.rollup.name);
+        subject.notice.hash = hash(&(&subject.notice, looks_at, &test, &levels));
         let mut companion = subject.notice.clone();
         companion.summary = parsed(
             "{rule}: at the pace of the last {window}, {threshold} will be spent within the period",
