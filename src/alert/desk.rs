@@ -264,11 +264,12 @@ impl Standing<'_> {
         let summary = self.budget.notice.summary.render(|place| match place {
             "rule" => Some(message.rule.clone()),
             "state" => Some(message.state.clone()),
-            "value" => Some(self.percent()),
-            "threshold" => Some(percent.to_string()),
-            "samples" => Some(self.shown(self.spent)),
-            "window" => Some(self.shown(self.budget.amount)),
             "level" => Some(message.severity.clone()),
+            "percent" => Some(self.percent()),
+            "threshold" => Some(percent.to_string()),
+            "spent" => Some(self.shown(self.spent)),
+            "amount" => Some(self.shown(self.budget.amount)),
+            "overshoot" => Some(self.overshoot()),
             dimension => message.dimensions.get(dimension).cloned(),
         });
         let window = self.series.window(self.period.start, self.period.end);

@@ -101,6 +101,8 @@ struct Common<'a> {
     max_series: Option<&'a Spanned<u32>>,
     /// What its messages say if it does not.
     default_summary: &'static str,
+    /// What they can say beside its dimensions.
+    places: &'static [&'static str],
 }
 
 /// The same, understood.
@@ -179,7 +181,7 @@ impl<'a> Resolver<'a> {
         };
         let (text, at) =
             given.summary.map_or((given.default_summary, at), |given| (given.get_ref(), given.span().start));
-        let summary = faults.keep(at, "summary", Template::parse(text, &by)).unwrap_or_default();
+        let summary = faults.keep(at, "summary", Template::parse(text, &by, given.places)).unwrap_or_default();
         let max_series = given.max_series.map_or(MAX_SERIES, |given| *given.get_ref());
         if !(1..=MOST_SERIES).contains(&max_series) {
             let at = given.max_series.map_or(at, |given| given.span().start);

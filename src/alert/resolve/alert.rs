@@ -8,6 +8,7 @@ use super::{Common, Faults, Resolver, Subject, Wrong, entry_text, hash};
 use crate::alert::period::{parse_span, span};
 use crate::alert::rule::{Notice, Proof, Quantile, Rule, Severity, Side, Test, step, too_fine};
 use crate::alert::stat::deviations;
+use crate::alert::template::PLACES;
 use crate::rollup::alerts::{AlertEntry, Level};
 use crate::rollup::{Pack, Quantity};
 
@@ -45,6 +46,7 @@ impl<'a> Resolver<'a> {
             summary: entry.summary.as_ref(),
             max_series: entry.max_series.as_ref(),
             default_summary: SUMMARY,
+            places: &PLACES,
         };
         let Some(mut subject) = self.subject(pack, &common, &mut faults) else { return Err(faults.0) };
         let severity = severity(entry.severity.as_ref(), &mut faults);

@@ -6,6 +6,7 @@ use crate::alert::decimal;
 use crate::alert::period::{Calendar, Unit, time_zone};
 use crate::alert::rule::{Budget, BudgetLevel, Notice, Severity, Test, too_fine};
 use crate::alert::signal::scales;
+use crate::alert::template::{BUDGET_PLACES, PLACES};
 use crate::rollup::alerts::BudgetEntry;
 use crate::rollup::{Pack, Quantity};
 
@@ -21,7 +22,7 @@ const FORECAST_HOLD: i64 = 15;
 /// Minutes that events without a price are looked for in.
 const UNPRICED_WINDOW: i64 = 60;
 
-const SUMMARY: &str = "{rule}: {value} % is spent ({samples} of {window})";
+const SUMMARY: &str = "{rule}: {percent} % is spent ({spent} of {amount})";
 
 impl<'a> Resolver<'a> {
     /// A budget, and the rules that come with it: its forecast, and its events without a price.
@@ -36,6 +37,7 @@ impl<'a> Resolver<'a> {
             summary: entry.summary.as_ref(),
             max_series: entry.max_series.as_ref(),
             default_summary: SUMMARY,
+            places: &BUDGET_PLACES,
         };
         let Some(mut subject) = self.subject(pack, &common, &mut faults) else { return Err(faults.0) };
         let metric = subject.metric;
@@ -103,7 +105,7 @@ impl<'a> Resolver<'a> {
 
 /// A template of our own.
 fn parsed(text: &str, by: &[String]) -> crate::alert::Template {
-    crate::alert::Template::parse(text, by).unwrap_or_default()
+    crate::alert::Template::parse(text, by, &PLACES).unwrap_or_default()
 }
 
 fn unit(name: &str) -> Result<Unit, String> {

@@ -39,7 +39,7 @@ fn errors_of_alerts_name_the_key_and_the_remedy() {
         (&format!("{rate}window = \"5m\"\nabove = 0.1\nby = [\"modle\"]"), "by: the rollup llm_call_1m has no dimension \"modle\"; did you mean model? use one of app, environment, model, status, or add it to the rollup".into()),
         (&format!("{rate}window = \"5m\"\nabove = 0.1\nby = [\"app\", \"app\"]"), "by: app stands there twice; take one away".into()),
         (&format!("{rate}window = \"5m\"\nabove = 0.1\nwhere = \"status = 'eror'\""), "where: at character 1 of \"status = 'eror'\": status is never 'eror'; did you mean error? use one of ok, error, timeout, cancelled".into()),
-        (&format!("{rate}window = \"5m\"\nabove = 0.1\nsummary = \"{{model}}\""), "summary: there is no {model} to fill in; use one of rule, state, value, threshold, samples, window, level".into()),
+        (&format!("{rate}window = \"5m\"\nabove = 0.1\nsummary = \"{{model}}\""), "summary: there is no {model} to fill in; use one of rule, state, value, threshold, samples, window, severity".into()),
         (&format!("{rate}window = \"5m\"\nabove = 0.1\nmax_series = 0"), "max_series: it can't be 0; give a number from 1 to 1000000".into()),
         (&format!("{rate}no_data = \"5m\"\nwindow = \"5m\""), "window: it has no effect on no_data; leave it out".into()),
         (&format!("{rate}burn_rate = {{ objective = 1 }}"), "burn_rate: it can't be 1; give a number between 0 and 1".into()),
@@ -199,6 +199,10 @@ fn errors_of_budgets_name_the_key_and_the_remedy() {
         ),
         (&format!("{day}levels = {{ none = 0 }}"), "levels: none can't be 0 %; give a number from 1 to 10000"),
         (&format!("{day}levels = {{ a = 5, b = 5 }}"), "levels: a and b are one level; take one away"),
+        (
+            &format!("{day}summary = \"{{value}}\""),
+            "summary: there is no {value} to fill in; use one of rule, state, level, percent, threshold, spent, amount, overshoot",
+        ),
         (
             &format!("{day}levels = {{ ok = 5 }}"),
             "levels: ok and closed say that there is no level; choose another name",
