@@ -100,7 +100,7 @@ struct Common<'a> {
     summary: Option<&'a Spanned<String>>,
     max_series: Option<&'a Spanned<u32>>,
     /// What its messages say if it does not.
-    default_summary: &'static str,
+    default_summary: &'a str,
     /// What they can say beside its dimensions.
     places: &'static [&'static str],
 }
@@ -179,8 +179,10 @@ impl<'a> Resolver<'a> {
             (Some(one), Some(other)) => Some(Condition::And(vec![one, other])),
             (one, other) => one.or(other),
         };
-        let (text, at) =
-            given.summary.map_or((given.default_summary, at), |given| (given.get_ref(), given.span().start));
+        let series: Vec<String> = by.iter().map(|name| format!("{{{name}}}")).collect();
+        let named = if series.is_empty() { String::new() } else { format!("{}: ", series.join(", ")) };
+        let unless_given = format!("{named}{}", given.default_summary);
+        let (text, at) = given.summary.map_or((&unless_given, at), |given| (given.get_ref(), given.span().start));
         let summary = faults.keep(at, "summary", Template::parse(text, &by, given.places)).unwrap_or_default();
         let max_series = given.max_series.map_or(MAX_SERIES, |given| *given.get_ref());
         if !(1..=MOST_SERIES).contains(&max_series) {

@@ -328,9 +328,10 @@ impl Attempt<'_> {
         }
         failures.extend(left.into_iter().map(|message| {
             let at = span((message.at - millis(start)) / 60_000);
+            let time = Timestamp::from_millisecond(message.at).map(|time| format!(" ({time})")).unwrap_or_default();
             let Message { rule, dimensions, state, severity, summary, corrected, .. } = message;
             let corrected = if *corrected { ", corrected" } else { "" };
-            format!("not expected at {at}: {rule} {dimensions:?} {state} ({severity}{corrected}): {summary}")
+            format!("not expected at {at}{time}: {rule} {dimensions:?} {state} ({severity}{corrected}): {summary}")
         }));
         failures
     }

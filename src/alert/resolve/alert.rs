@@ -28,8 +28,6 @@ const CONFIDENCE: f64 = 0.95;
 /// Fewest events of a share, mean or quantile, unless the rule says otherwise: with 1 of 2 nothing is known.
 const MIN_SAMPLES: u64 = 10;
 
-const SUMMARY: &str = "{rule}: {value} against {threshold} over {window}";
-
 /// A test and what it is called beside the rule's name.
 type Tests = Vec<(Option<String>, Option<Severity>, Test)>;
 
@@ -45,7 +43,7 @@ impl<'a> Resolver<'a> {
             labels: &entry.labels,
             summary: entry.summary.as_ref(),
             max_series: entry.max_series.as_ref(),
-            default_summary: SUMMARY,
+            default_summary: summary_of(entry),
             places: &PLACES,
         };
         let Some(mut subject) = self.subject(pack, &common, &mut faults) else { return Err(faults.0) };
@@ -97,6 +95,21 @@ impl<'a> Resolver<'a> {
         let notice = Notice { name, ..subject.notice.clone() };
         self.rules.rules.push(Rule { notice, severity, signal, test, hold, step });
         self.rules.rules.len() - 1
+    }
+}
+
+/// What a rule's messages say if it does not, after the series that they are about.
+fn summary_of(entry: &AlertEntry) -> &'static str {
+    if entry.no_data.is_some() {
+        "{rule}: no events for {window}"
+    } else if entry.burn_rate.is_some() {
+        "{rule}: bad events use up their budget {value} times as fast as it lasts, over {window}"
+    } else if entry.anomaly.is_some() {
+        "{rule}: {value} deviations from the same hour of earlier weeks, over {window}"
+    } else if entry.change.is_some() {
+        "{rule}: a change of {value} against {threshold}, over {window}"
+    } else {
+        "{rule}: {value} against {threshold}, over {window}"
     }
 }
 

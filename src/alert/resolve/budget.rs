@@ -50,7 +50,7 @@ impl<'a> Resolver<'a> {
             entry.time_zone.as_ref().map_or(("UTC", 0), |given| (given.get_ref().as_str(), given.span().start));
         let zone = faults.keep(at, "time_zone", time_zone(zone));
         let scale = scales(&metric.quantity, subject.rollup)[0];
-        let amount = faults.keep(entry.amount.span().start, "amount", amount(entry.amount.get_ref(), scale));
+        let amount = faults.keep(entry.amount.span().start, "amount", amount(&entry.amount.get_ref().text(), scale));
         let levels = levels(entry, &mut faults);
         let window = span_of("forecast_window", entry.forecast_window.as_ref(), &mut faults);
         if let Some(given) = entry.unpriced.as_ref().filter(|_| metric.quantity != Quantity::Cost) {
@@ -103,9 +103,11 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// A template of our own.
+/// A template of our own, after the series that it is about.
 fn parsed(text: &str, by: &[String]) -> crate::alert::Template {
-    crate::alert::Template::parse(text, by, &PLACES).unwrap_or_default()
+    let series: Vec<String> = by.iter().map(|name| format!("{{{name}}}")).collect();
+    let named = if series.is_empty() { String::new() } else { format!("{}: ", series.join(", ")) };
+    crate::alert::Template::parse(&format!("{named}{text}"), by, &PLACES).unwrap_or_default()
 }
 
 fn unit(name: &str) -> Result<Unit, String> {

@@ -187,6 +187,7 @@ fn errors_of_budgets_name_the_key_and_the_remedy() {
             "period = \"day\"\namount = \"50,00\"",
             "amount: \"50,00\" is no amount of at most 12 decimals; write it between quotes, as \"50.00\"",
         ),
+        ("period = \"day\"\namount = 0", "amount: it can't be \"0\"; give an amount above 0"),
         ("period = \"day\"\namount = \"0\"", "amount: it can't be \"0\"; give an amount above 0"),
         ("period = \"day\"\namount = \"-5\"", "amount: it can't be \"-5\"; give an amount above 0"),
         (
@@ -249,8 +250,8 @@ fn errors_have_lines_and_come_all_at_once() {
         ("[[alert]]\nname = \"a\"", "alerts.toml:1: not a pack: missing key `metric`"),
         ("[[alert]]\nname = \"a\"\nmetric = \"calls\"\nabove = \"5\"", "alerts.toml:4: not a pack: expected a number"),
         (
-            "[[budget]]\nname = \"b\"\nmetric = \"cost\"\nperiod = \"day\"\namount = 50",
-            "alerts.toml:5: not a pack: invalid type",
+            "[[budget]]\nname = \"b\"\nmetric = \"cost\"\nperiod = \"day\"\namount = 50.5",
+            "alerts.toml:5: not a pack: expected an amount between quotes, as \"50.00\"",
         ),
     ] {
         let found = parse(text).unwrap_err();

@@ -40,7 +40,9 @@ fn what_is_told_is_what_is_expected() {
     let failures = &run(&fails).unwrap()[0].failures;
     assert_eq!(failures[0], "expected at 13m: failures {\"app\": \"zest\"} firing; it was not told");
     assert!(
-        failures[1].starts_with("not expected at 14m: failures {\"app\": \"zest\"} firing (ticket): failures: "),
+        failures[1].starts_with(
+            "not expected at 14m (2026-11-02T08:14:00Z): failures {\"app\": \"zest\"} firing (ticket): zest: failures: "
+        ),
         "{failures:?}"
     );
 }
@@ -64,7 +66,7 @@ fn weeks_can_be_tried() {
         "[[alert]]\nname = \"failures\"\nmetric = \"calls\"\nby = [\"app\"]\nwindow = \"1h\"\nanomaly = { weeks = 3 }";
     let (rules, resolved) = parse(rules).unwrap();
     let text = test(
-        "events = [{ rollup = \"llm_call_1m\", of = { app = \"zest\" }, count = \"10x30240 100x60\" }]\nexpect = [{ at = \"505h\", \
+        "events = [{ rollup = \"llm_call_1m\", of = { app = \"zest\" }, count = \"10x30240 100x60\" }]\nexpect = [{ at = \"30255m\", \
          rule = \"failures\", of = { app = \"zest\" }, state = \"firing\" }]",
     );
     let began = std::time::Instant::now();

@@ -157,12 +157,12 @@ fn anomalies_count_events_and_not_dollars() {
     let weeks = |count, dollars| (1..=4).map(move |back| spent(START - back * WEEK, count, dollars));
     // Three hundred calls for three dollars, and then none.
     let samples: Vec<Sample> = weeks(300, 3).collect();
-    assert_eq!(states(&told(text, samples, START, START + 60)), [(60, "firing")]);
+    assert_eq!(states(&told(text, samples, START, START + 60)), [(15, "firing")]);
     // One call for fifty dollars, and then one for five hundred: fewer than ten.
     let samples: Vec<Sample> = weeks(1, 50).chain([spent(START, 1, 500)]).collect();
     assert_eq!(states(&told(text, samples, START, START + 60)), []);
     let samples: Vec<Sample> = weeks(1, 50).chain([spent(START, 10, 500)]).collect();
-    assert_eq!(states(&told(text, samples, START, START + 60)), [(60, "firing")]);
+    assert_eq!(states(&told(text, samples, START, START + 60)), [(15, "firing")]);
 }
 
 #[test]
@@ -177,11 +177,11 @@ fn weeks_of_a_few_events_are_no_baseline_of_a_quantile() {
 
 #[test]
 fn what_is_as_always_is_over_also_where_that_is_nothing() {
-    let text = "[[alert]]\nname = \"odd\"\nmetric = \"cost\"\nby = [\"app\"]\nwindow = \"1h\"\nanomaly = { weeks = 4 }\nmin_samples = 1";
+    let text = "[[alert]]\nname = \"odd\"\nmetric = \"cost\"\nby = [\"app\"]\nwindow = \"1h\"\nanomaly = { weeks = 6 }\nmin_samples = 1";
     let spent = |at: Minute, units: i128| Sample { count: 50, ..spending(at, "zest", units * decimal::ONE) };
     // An hour that costs 10 in all weeks and 90 now, and then one that costs nothing in all weeks and now.
     let mut samples: Vec<Sample> =
-        (1..=4).flat_map(|back| [spent(START - back * WEEK, 10), spent(START - back * WEEK + 60, 0)]).collect();
+        (1..=6).flat_map(|back| [spent(START - back * WEEK, 10), spent(START - back * WEEK + 60, 0)]).collect();
     samples.extend([spent(START, 90), spent(START + 60, 0)]);
     assert_eq!(states(&told(text, samples, START, START + 120)), [(60, "firing"), (120, "resolved")]);
 }

@@ -76,7 +76,7 @@ pub(crate) struct BudgetEntry {
     pub(crate) r#where: Option<Spanned<String>>,
     pub(crate) period: Spanned<String>,
     pub(crate) time_zone: Option<Spanned<String>>,
-    pub(crate) amount: Spanned<String>,
+    pub(crate) amount: Spanned<Amount>,
     pub(crate) levels: Option<Spanned<BTreeMap<String, u32>>>,
     pub(crate) forecast: Option<Spanned<bool>>,
     pub(crate) forecast_window: Option<Spanned<String>>,
@@ -85,6 +85,24 @@ pub(crate) struct BudgetEntry {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) summary: Option<Spanned<String>>,
     pub(crate) max_series: Option<Spanned<u32>>,
+}
+
+/// An amount: exact, so a number with a point stands between quotes.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged, expecting = "expected an amount between quotes, as \"50.00\"")]
+pub(crate) enum Amount {
+    Text(String),
+    Whole(i64),
+}
+
+impl Amount {
+    /// As written.
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Amount::Text(text) => text.clone(),
+            Amount::Whole(whole) => whole.to_string(),
+        }
+    }
 }
 
 /// A number, with or without a point.
