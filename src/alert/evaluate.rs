@@ -47,6 +47,10 @@ pub struct Evaluator {
     horizon: i64,
     /// Whether nothing was judged yet since the start.
     is_new: bool,
+    /// Whether rows were taken in since the start, so that what comes is news.
+    is_read: bool,
+    /// From where on rows may be other than those that were judged before the start.
+    unsure: Minute,
     desk: Desk,
     /// What fired of rules that are gone.
     orphans: BTreeMap<String, Message>,
@@ -126,6 +130,8 @@ impl Evaluator {
             judged,
             horizon,
             is_new: true,
+            is_read: false,
+            unsure: Minute::MIN,
             orphans: BTreeMap::new(),
         }
     }
@@ -154,6 +160,13 @@ impl Evaluator {
             }
         }
         self.wake();
+    }
+
+    /// Says from which minute on events came since the checkpoint was written; `None`: none came for minutes that were judged.
+    /// Without that word the first round judges all series again as far back as corrections reach, which takes minutes
+    /// where there are thousands of series and hundreds of rules.
+    pub fn trust(&mut self, late: Option<Minute>) {
+        self.unsure = late.unwrap_or(self.judged).min(self.judged);
     }
 
     /// Looks again at what fires, or may yet be corrected.
@@ -193,7 +206,7 @@ impl Evaluator {
     /// after it was judged, if there is one.
     pub fn wanted(&self, late: Option<Minute>) -> Vec<Minute> {
         let from = |question: &Question| {
-            let back = if self.is_new { self.horizon + question.reach + question.step } else { question.step };
+            let back = if self.is_read { question.step } else { self.horizon + question.reach + question.step };
             let from = (self.judged - back).min(late.unwrap_or(Minute::MAX));
             aligned(from.max(self.judged - self.horizon - question.reach - question.step), question.step)
         };
@@ -226,9 +239,16 @@ impl Evaluator {
         let judged = self.judged;
         let desk = &mut self.desk;
         desk.advance(&self.rules, &self.books, (judged, through, self.horizon), completeness, &mut round);
+        if through > judged {
+            self.is_new = false;
+        } else if self.is_new && self.is_read {
+            // Nothing was judged, so what is news now is to be looked at in the next round.
+            let news = self.books.iter().flat_map(|book| book.news.iter().flatten()).min();
+            self.unsure = self.unsure.min(news.copied().unwrap_or(self.unsure));
+        }
+        self.is_read = true;
         self.books.iter_mut().for_each(|book| book.news.fill(None));
         self.judged = through;
-        self.is_new = false;
         self.forget();
         round
     }
@@ -268,8 +288,12 @@ impl Evaluator {
             .map(|(position, rule)| (position, Fold::new(rule, &self.rules.signals[signal], book), Vec::new()))
             .collect();
         for slot in 0..book.series.len() as u32 {
-            let news = if self.is_new { Some(Minute::MIN) } else { book.news[slot as usize] };
-            let news = news.filter(|news| *news < self.judged);
+            let news = book.news[slot as usize].filter(|news| *news < self.judged);
+            // What was pending at the start is found in the rows, so that all are looked at once.
+            let news = match self.is_new {
+                true => Some(news.filter(|_| self.is_read).map_or(self.unsure, |news| news.min(self.unsure))),
+                false => news,
+            };
             // What is beyond a batch's limit is no series that could fall silent.
             let name = &book.names[slot as usize];
             let is_other = !name.is_empty() && name.iter().all(|value| value == OTHER);
@@ -384,6 +408,8 @@ fn ended(last: Message, at: Minute, completeness: Completeness) -> Message {
     }
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod speed;
 #[cfg(test)]
