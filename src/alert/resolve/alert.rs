@@ -279,8 +279,12 @@ impl Asked<'_, '_> {
             None => CONFIDENCE,
         };
         let is_share = matches!(self.subject.metric.quantity, Quantity::Counts { .. } | Quantity::Quantiles(_));
-        if let Some(given) = given.filter(|_| !is_share) {
-            let what = "only shares and quantiles have one; leave it out";
+        let is_change = self.entry.change.is_some() && !matches!(self.subject.metric.quantity, Quantity::Counts { .. });
+        if let Some(given) = given.filter(|_| !is_share || is_change) {
+            let what = match is_share {
+                false => "only shares and quantiles have one; leave it out",
+                true => "a change of a quantile has none; leave it out",
+            };
             self.faults.add(given.span().start, "confidence", what);
         }
         let min_samples = self.entry.min_samples.as_ref().map_or(min_samples, |given| *given.get_ref());

@@ -49,6 +49,7 @@ fn errors_of_alerts_name_the_key_and_the_remedy() {
         ("metric = \"calls\"\nburn_rate = { objective = 0.99 }", "burn_rate: the metric calls is no share of bad events; use one with ratio = \"condition\", or a distribution".into()),
         ("metric = \"latency\"\nwindow = \"5m\"\nabove = 500", "quantile: the metric latency is a distribution; say which quantile, as 0.95".into()),
         ("metric = \"calls\"\nwindow = \"5m\"\nabove = 5\nconfidence = 0.9", "confidence: only shares and quantiles have one; leave it out".into()),
+        ("metric = \"latency\"\nquantile = 0.9\nwindow = \"5m\"\nabove = 1\nchange = \"1h\"\nconfidence = 0.9", "confidence: a change of a quantile has none; leave it out".into()),
         ("metric = \"calls\"\nwindow = \"5m\"\nbelow = -1.5\nchange = \"1h\"", "below: nothing falls by more than all of it; -1.5 is never reached, give -0.5 for half".into()),
         ("metric = \"calls\"\nwindow = \"7m\"\nanomaly = {}", "window: 7m: it looks back 29 days, and looked at minute by minute that is too much; make all spans multiples of 15m".into()),
         ("metric = \"calls\"\nwindow = \"1h\"\nanomaly = { weeks = 1 }", "anomaly: weeks can't be 1; give a number from 2 to 12".into()),
@@ -248,10 +249,37 @@ fn errors_have_lines_and_come_all_at_once() {
             "alerts.toml:4: not a pack: unknown key `windwo`; did you mean `window`?",
         ),
         ("[[alert]]\nname = \"a\"", "alerts.toml:1: not a pack: missing key `metric`"),
-        ("[[alert]]\nname = \"a\"\nmetric = \"calls\"\nabove = \"5\"", "alerts.toml:4: not a pack: expected a number"),
+        (
+            "[[alert]]\nname = \"a\"\nmetric = \"calls\"\nabove = \"5\"",
+            "alerts.toml:4: not a pack: above: write a number",
+        ),
         (
             "[[budget]]\nname = \"b\"\nmetric = \"cost\"\nperiod = \"day\"\namount = 50.5",
-            "alerts.toml:5: not a pack: expected an amount between quotes, as \"50.00\"",
+            "alerts.toml:5: not a pack: amount: write an amount between quotes, as \"50.00\"",
+        ),
+        (
+            "[[alert]]\nname = \"a\"\nmetric = \"calls\"\nwindow = 300",
+            "alerts.toml:4: not a pack: window: it can't be integer `300`; write a text between quotes",
+        ),
+        (
+            "[[alert]]\nname = \"a\"\nmetric = \"calls\"\nmin_samples = -1",
+            "alerts.toml:4: not a pack: min_samples: it can't be integer `-1`; write a whole number from 0",
+        ),
+        (
+            "[[alert]]\nname = \"a\"\nmetric = \"calls\"\nburn_rate = 0.999",
+            "alerts.toml:4: not a pack: burn_rate: it can't be floating point `0.999`; write a table, as { objective = 0.999 }",
+        ),
+        (
+            "[[alert]]\nname = \"a\"\nmetric = \"calls\"\nburn_rate = { objective = \"99%\" }",
+            "alerts.toml:4: not a pack: objective: write a number",
+        ),
+        (
+            "[[budget]]\nname = \"b\"\nmetric = \"cost\"\nlevels = { warning = -5 }",
+            "alerts.toml:4: not a pack: warning: it can't be integer `-5`; write a whole number from 0",
+        ),
+        (
+            "[[alert]]\nname = \"a\"\nmetric = \"calls\"\nby = \"app\"",
+            "alerts.toml:4: not a pack: by: it can't be string \"app\"; write a list between brackets",
         ),
     ] {
         let found = parse(text).unwrap_err();

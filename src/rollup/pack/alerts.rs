@@ -36,7 +36,7 @@ pub(crate) struct AlertEntry {
 
 /// `burn_rate = { … }` of an alert.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table, as { objective = 0.999 }")]
 pub(crate) struct BurnEntry {
     pub(crate) objective: Spanned<Level>,
     pub(crate) slower_than: Option<Spanned<Level>>,
@@ -45,7 +45,10 @@ pub(crate) struct BurnEntry {
 
 /// A pair of windows of `burn_rate`.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a table, as { rate = 2, long = \"1d\", short = \"2h\", severity = \"ticket\" }"
+)]
 pub(crate) struct TierEntry {
     pub(crate) rate: Level,
     pub(crate) long: String,
@@ -55,7 +58,7 @@ pub(crate) struct TierEntry {
 
 /// `anomaly = { … }` of an alert.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table, as { weeks = 4 }")]
 pub(crate) struct AnomalyEntry {
     pub(crate) weeks: Option<Spanned<u32>>,
     pub(crate) min_weeks: Option<Spanned<u32>>,
