@@ -26,6 +26,8 @@ const REMEMBER_SILENT: i64 = 7 * 24 * 60;
 
 /// How sure a share has to be, unless the rule says otherwise.
 const CONFIDENCE: f64 = 0.95;
+/// Surer than that nothing ever is; nor can a double say how many deviations it is.
+const SUREST: f64 = 0.999_999_9;
 /// Fewest events of a share, mean or quantile, unless the rule says otherwise: with 1 of 2 nothing is known.
 const MIN_SAMPLES: u64 = 10;
 
@@ -275,7 +277,7 @@ impl Asked<'_, '_> {
         let given = self.entry.confidence.as_ref();
         let confidence = match given {
             Some(given) if given.get_ref().get() == 0.0 => 0.0,
-            Some(given) => self.between("confidence", given, 0.0, 1.0).unwrap_or(CONFIDENCE),
+            Some(given) => self.between("confidence", given, 0.0, SUREST).unwrap_or(CONFIDENCE),
             None => CONFIDENCE,
         };
         let is_share = matches!(self.subject.metric.quantity, Quantity::Counts { .. } | Quantity::Quantiles(_));
