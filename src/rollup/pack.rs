@@ -217,6 +217,9 @@ fn explained(message: &str, key: Option<&str>) -> String {
         let found = if found.is_empty() { String::new() } else { format!("it can't be {found}; ") };
         return format!("{key}: {found}write {wanted}");
     }
+    if message == "invalid type: map, expected a sequence" {
+        return "there can be many of these; write the name between two brackets on each side, as [[alert]]".to_owned();
+    }
     let words: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     match words[..] {
         [unknown, ref known @ ..] if message.starts_with("unknown field") => {

@@ -277,7 +277,11 @@ fn a_file_that_is_no_pack_is_refused_with_line_and_key() {
         (&format!("{rollup}by = \"app\""), 3, "write a list between brackets"),
         (&format!("{rollup}by = [1]"), 3, "expected a string"),
         (&format!("{rollup}by = [\"app\"]\nversion = \"2\""), 4, "write a whole number from 0"),
-        ("[rollup]\nevent = \"probe\"\nby = [\"app\"]", 1, "expected a sequence"),
+        (
+            "[rollup]\nevent = \"probe\"\nby = [\"app\"]",
+            1,
+            "write the name between two brackets on each side, as [[alert]]",
+        ),
         ("[[rollup", 1, ""),
         ("\n\n[[metric]]\nname = \"x\"\nquestion = \"y\"", 3, "missing key `unit`"),
         ("[[metric]]\nqueston = \"y\"", 2, "unknown key `queston`; did you mean `question`?"),
