@@ -57,8 +57,8 @@ impl Desk {
         Desk { accounts: begun.iter().map(|_| HashMap::new()).collect(), begun }
     }
 
-    /// Takes in a message that was sent before; false: it is not about the levels of a budget that is there. Periods that
-    /// ended by `oldest` cannot change any more.
+    /// Takes in a message that was sent before; false: it is not about a budget that is there, or about a period that ended
+    /// by `oldest` or before the budget was looked at, which nothing changes any more.
     pub(super) fn restore(&mut self, message: &Message, rules: &Rules, books: &mut [Book], oldest: Minute) -> bool {
         let Some(told) = message.budget.as_ref().filter(|_| message.kind == Kind::Budget.name()) else { return false };
         let Some(publication) = message.publication() else { return true };
@@ -70,7 +70,7 @@ impl Desk {
         let name: Option<Vec<String>> = signal.by.iter().map(|by| message.dimensions.get(by).cloned()).collect();
         let Some(name) = name.filter(|name| name.len() == message.dimensions.len()) else { return false };
         if minute(told.period_end) <= oldest.max(self.begun[position]) {
-            return true;
+            return false;
         }
         if let Some(slot) = books[budget.signal].slot(&name, signal) {
             let account = self.accounts[position].entry((slot, minute(told.period_start))).or_default();

@@ -52,7 +52,7 @@ pub struct Evaluator {
     /// From where on rows may be other than those that were judged before the start.
     unsure: Minute,
     desk: Desk,
-    /// What fired of rules that are gone.
+    /// What fired and no rule looks at any more.
     orphans: BTreeMap<String, Message>,
 }
 
@@ -387,7 +387,7 @@ impl Evaluator {
     }
 }
 
-/// The last message about an alert whose rule is gone.
+/// The last message about an alert that no rule looks at any more.
 fn ended(last: Message, at: Minute, completeness: Completeness) -> Message {
     Message {
         sequence: last.sequence + 1,
@@ -396,7 +396,7 @@ fn ended(last: Message, at: Minute, completeness: Completeness) -> Message {
         corrected: false,
         corrects: Vec::new(),
         at: millis(at),
-        summary: format!("{}: the rule is gone, or groups by something else", last.rule),
+        summary: format!("{}: the rule is gone, groups by something else, or its period is long over", last.rule),
         value: None,
         readings: Vec::new(),
         baseline: None,

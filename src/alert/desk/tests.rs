@@ -172,3 +172,20 @@ fn of_a_budgets_messages_the_last_is_enough() {
     stage.restart(&checkpoint);
     assert_eq!(stage.advance(end + 30, end + 30), []);
 }
+
+#[test]
+fn a_period_that_ended_while_nobody_looked_is_over() {
+    let mut stage = Stage::with_horizon(BUDGET, START, 60);
+    stage.samples = vec![spending(START + 5, "zest", 30 * ONE)];
+    stage.advance(START + 10, START + 10);
+    // Three days later, and nobody knows how far was judged.
+    let now = START + 3 * DAY;
+    stage.evaluator = Evaluator::new(stage.rules.clone(), &stage.resolved.rollups, 60, now, None);
+    stage.evaluator.restore(&stage.told);
+    let told = stage.advance(now + 1, now + 1);
+    let [message] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((message.state.as_str(), message.sequence), ("resolved", 2));
+    let checkpoint = stage.evaluator.checkpoint();
+    stage.restart(&checkpoint);
+    assert_eq!(stage.advance(now + 2, now + 2), []);
+}
