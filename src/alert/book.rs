@@ -11,6 +11,9 @@ use super::rule::aligned;
 use super::series::{Cell, Series};
 use super::signal::{Fit, Signal};
 
+/// So many series of a rollup are remembered at any rate; beyond, those that had rows of late.
+const LINKS: usize = 10_000;
+
 /// All series of a signal, numbered in the order they came.
 #[derive(Debug)]
 pub(super) struct Book {
@@ -84,6 +87,9 @@ impl Book {
     pub(super) fn replace_from(&mut self, from: Minute, signal: &Signal, question: &Question, rows: &[Row]) {
         let mut cells: HashMap<(u32, Minute), Cell, FxBuildHasher> = HashMap::default();
         let mut left_out: HashSet<Vec<String>> = HashSet::new();
+        if self.links.len() > 2 * rows.len() + LINKS {
+            self.links.clear();
+        }
         for row in rows {
             let Some((slot, fit)) = self.link(row, signal, question, &mut left_out) else { continue };
             let share = signal.share(fit, row, &self.picks);
@@ -96,11 +102,11 @@ impl Book {
             for (sum, counter) in cell.counters.iter_mut().zip(&share.counters) {
                 *sum = sum.saturating_add(*counter);
             }
-            if cell.histogram.is_empty() {
-                cell.histogram = share.histogram;
-            } else {
-                cell.histogram = super::stat::merged([&cell.histogram, &share.histogram].into_iter());
-            }
+            // Merged below, all at once: one by one, each would be sorted as often as there are more.
+            cell.histogram.extend(share.histogram);
+        }
+        for cell in cells.values_mut().filter(|cell| !cell.histogram.is_sorted_by(|one, next| one.0 < next.0)) {
+            cell.histogram = super::stat::merged(std::iter::once(&cell.histogram));
         }
         self.left_out = (left_out.len(), left_out.into_iter().min());
         let mut cells: Vec<((u32, Minute), Cell)> = cells.into_iter().collect();
@@ -174,3 +180,6 @@ impl Book {
         signal.by.iter().cloned().zip(self.names[slot as usize].iter().cloned()).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,8 @@
 //! message says so (`provisional`). Each level is told once a period, in their order, so that whoever looks when, the
 //! messages and their numbers are the same.
 
+use std::collections::HashSet;
+
 use hashbrown::HashMap;
 
 use super::book::Book;
@@ -32,8 +34,10 @@ pub(super) struct Desk {
 /// What was told of a budget's period.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Account {
-    /// Numbers of the messages of its levels, in their order.
-    levels: Vec<u64>,
+    /// Numbers of the messages of its levels, in their order; `None`: it was told, and the message is gone.
+    levels: Vec<Option<u64>>,
+    /// Numbers of the messages of levels that the budget has no more.
+    strays: Vec<u64>,
     /// The number of the message of its end.
     closed: Option<u64>,
     last: u64,
@@ -53,8 +57,9 @@ impl Desk {
         Desk { accounts: begun.iter().map(|_| HashMap::new()).collect(), begun }
     }
 
-    /// Takes in a message that was sent before; false: it is not about the levels of a budget that is there.
-    pub(super) fn restore(&mut self, message: &Message, rules: &Rules, books: &mut [Book]) -> bool {
+    /// Takes in a message that was sent before; false: it is not about a budget that is there, or about a period that ended
+    /// by `oldest` or before the budget was looked at, which nothing changes any more.
+    pub(super) fn restore(&mut self, message: &Message, rules: &Rules, books: &mut [Book], oldest: Minute) -> bool {
         let Some(told) = message.budget.as_ref().filter(|_| message.kind == Kind::Budget.name()) else { return false };
         let Some(publication) = message.publication() else { return true };
         let Some(position) = rules.budgets.iter().position(|budget| budget.notice.name == message.rule) else {
@@ -63,8 +68,11 @@ impl Desk {
         let budget = &rules.budgets[position];
         let signal = &rules.signals[budget.signal];
         let name: Option<Vec<String>> = signal.by.iter().map(|by| message.dimensions.get(by).cloned()).collect();
-        let slot = name.and_then(|name| books[budget.signal].slot(&name, signal));
-        if let Some(slot) = slot {
+        let Some(name) = name.filter(|name| name.len() == message.dimensions.len()) else { return false };
+        if minute(told.period_end) <= oldest.max(self.begun[position]) {
+            return false;
+        }
+        if let Some(slot) = books[budget.signal].slot(&name, signal) {
             let account = self.accounts[position].entry((slot, minute(told.period_start))).or_default();
             let level = budget.levels.iter().position(|level| level.name == message.severity);
             account.apply(&publication, level);
@@ -72,10 +80,10 @@ impl Desk {
         true
     }
 
-    /// Whether something was told of a series of a signal.
-    pub(super) fn is_told(&self, budgets: &[Budget], signal: usize, slot: u32) -> bool {
+    /// The series of a signal that something was told of.
+    pub(super) fn told(&self, budgets: &[Budget], signal: usize) -> HashSet<u32> {
         let own = budgets.iter().zip(&self.accounts).filter(|(budget, _)| budget.signal == signal);
-        own.flat_map(|(_, accounts)| accounts.keys()).any(|(of, _)| *of == slot)
+        own.flat_map(|(_, accounts)| accounts.keys()).map(|(slot, _)| *slot).collect()
     }
 
     /// Looks at all periods that can still change. `judged` and `through`: the minutes that all were complete before, then
@@ -135,15 +143,29 @@ impl Desk {
 }
 
 impl Account {
-    /// Takes in a message; `level` is the one that it tells of.
+    /// Takes in a message, once; `level` is the one that it tells of.
     fn apply(&mut self, publication: &Publication, level: Option<usize>) {
-        self.last = self.last.max(publication.sequence);
-        self.levels.retain(|sequence| !publication.corrects.contains(sequence));
-        self.closed = self.closed.filter(|sequence| !publication.corrects.contains(sequence));
-        match publication.state {
-            State::Firing if level == Some(self.levels.len()) => self.levels.push(publication.sequence),
-            State::Resolved => self.closed = Some(publication.sequence),
-            _ => {}
+        if publication.sequence <= self.last {
+            return;
+        }
+        self.last = publication.sequence;
+        let stands = |sequence: &u64| !publication.corrects.contains(sequence);
+        self.levels.retain(|told| told.as_ref().is_none_or(stands));
+        self.strays.retain(stands);
+        self.closed = self.closed.filter(stands);
+        match (publication.state, level) {
+            (State::Firing, Some(level)) if level >= self.levels.len() => {
+                // Levels are told in their order, so those below were told before.
+                self.levels.resize(level, None);
+                self.levels.push(Some(publication.sequence));
+            }
+            (State::Firing, _) => self.strays.push(publication.sequence),
+            (State::Resolved, level) => {
+                let told = level.map_or(0, |level| level + 1);
+                self.levels.resize(self.levels.len().max(told), None);
+                self.closed = Some(publication.sequence);
+            }
+            (State::Withdrawn, _) => self.levels.clear(),
         }
     }
 }
@@ -171,31 +193,38 @@ impl Standing<'_> {
                 (None, false) => Before::Firing,
             };
             // What the first look at a budget finds in minutes long complete is no correction of anything.
-            let is_correction = !corrects.is_empty() || (at <= judged && account.last > 0);
+            let is_correction = !corrects.is_empty() || state == State::Withdrawn || (at <= judged && account.last > 0);
             let sequence = account.last + 1;
             let publication = Publication { sequence, state, before, at, since: at, corrects, is_correction };
             account.apply(&publication, level);
             told.push((publication, level));
         };
-        let closing: Vec<u64> = account.closed.into_iter().collect();
         let was_told = account.levels.len();
-        if reached < was_told {
-            let gone: Vec<u64> = account.levels[reached..].to_vec();
+        let is_other = !account.strays.is_empty();
+        let mut gone = Vec::new();
+        if is_other || reached < was_told {
+            // The highest level that is left takes the place of all from its own on; if levels have other names now, all
+            // are told anew.
+            let left = if is_other { 0 } else { reached.saturating_sub(1) };
+            gone.extend(account.levels.drain(left..).flatten().chain(account.strays.drain(..)));
             match reached.checked_sub(1) {
-                Some(level) => tell(account, State::Firing, now, gone, Some(level)),
                 None => {
-                    let gone = gone.into_iter().chain(closing.iter().copied()).collect();
-                    tell(account, State::Withdrawn, now, gone, Some(0));
+                    gone.extend(account.closed);
+                    tell(account, State::Withdrawn, now, std::mem::take(&mut gone), Some(0));
                 }
+                Some(level) if !is_other => {
+                    tell(account, State::Firing, now, std::mem::take(&mut gone), Some(level));
+                }
+                Some(_) => {}
             }
         }
-        for level in was_told..reached {
+        for level in account.levels.len()..reached {
             let amount = self.at_level(self.budget.levels[level].percent);
             let row = self.series.reaches(self.period.start, self.period.end, 0, amount);
             let at = row.map_or(now, |row| (row + self.signal.step).min((now + 1).max(row + 1)));
-            tell(account, State::Firing, at, Vec::new(), Some(level));
+            tell(account, State::Firing, at, std::mem::take(&mut gone), Some(level));
         }
-        let changed = reached != was_told;
+        let changed = is_other || reached != was_told;
         if through >= self.period.end && reached > 0 && (changed || account.closed.is_none()) {
             let level = reached - 1;
             tell(account, State::Resolved, self.period.end, account.closed.into_iter().collect(), Some(level));
@@ -212,7 +241,7 @@ impl Standing<'_> {
     }
 
     fn overshoot(&self) -> String {
-        self.shown((self.spent - self.budget.amount).max(0))
+        self.shown(self.spent.saturating_sub(self.budget.amount).max(0))
     }
 
     /// When all will be spent, by what is known of the complete minutes.
@@ -235,11 +264,12 @@ impl Standing<'_> {
         let summary = self.budget.notice.summary.render(|place| match place {
             "rule" => Some(message.rule.clone()),
             "state" => Some(message.state.clone()),
-            "value" => Some(self.percent()),
-            "threshold" => Some(percent.to_string()),
-            "samples" => Some(self.shown(self.spent)),
-            "window" => Some(self.shown(self.budget.amount)),
             "level" => Some(message.severity.clone()),
+            "percent" => Some(self.percent()),
+            "threshold" => Some(percent.to_string()),
+            "spent" => Some(self.shown(self.spent)),
+            "amount" => Some(self.shown(self.budget.amount)),
+            "overshoot" => Some(self.overshoot()),
             dimension => message.dimensions.get(dimension).cloned(),
         });
         let window = self.series.window(self.period.start, self.period.end);
@@ -303,3 +333,6 @@ impl Standing<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

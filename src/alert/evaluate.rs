@@ -26,7 +26,7 @@ use super::query::{Question, Row};
 use super::rule::{Notice, Rules, aligned};
 use super::state::Phase;
 use super::verdict::{Moment, Verdict, judge};
-use crate::rollup::Rollup;
+use crate::rollup::{OTHER, Rollup};
 
 /// Judges rules. Give it rows with [`Evaluator::take`], then let it judge with [`Evaluator::advance`].
 #[derive(Debug)]
@@ -47,8 +47,12 @@ pub struct Evaluator {
     horizon: i64,
     /// Whether nothing was judged yet since the start.
     is_new: bool,
+    /// Whether rows were taken in since the start, so that what comes is news.
+    is_read: bool,
+    /// From where on rows may be other than those that were judged before the start.
+    unsure: Minute,
     desk: Desk,
-    /// What fired of rules that are gone.
+    /// What fired and no rule looks at any more.
     orphans: BTreeMap<String, Message>,
 }
 
@@ -126,15 +130,18 @@ impl Evaluator {
             judged,
             horizon,
             is_new: true,
+            is_read: false,
+            unsure: Minute::MIN,
             orphans: BTreeMap::new(),
         }
     }
 
     /// Takes in what was sent before the start, each alert's in the order of its sequence: the last message of each alert
-    /// that is older than the horizon, and all that are not.
+    /// that is older than the horizon, and all that are not. Where some of these are gone, as from a compacted topic,
+    /// nothing is told anew; only what was before the first that is left is not corrected any more.
     pub fn restore(&mut self, messages: &[Message]) {
         for message in messages {
-            if self.desk.restore(message, &self.rules, &mut self.books) {
+            if self.desk.restore(message, &self.rules, &mut self.books, self.judged - self.horizon) {
                 continue;
             }
             let Some(publication) = message.publication() else { continue };
@@ -153,6 +160,13 @@ impl Evaluator {
             }
         }
         self.wake();
+    }
+
+    /// Says from which minute on events came since the checkpoint was written; `None`: none came for minutes that were judged.
+    /// Without that word the first round judges all series again as far back as corrections reach, which takes minutes
+    /// where there are thousands of series and hundreds of rules.
+    pub fn trust(&mut self, late: Option<Minute>) {
+        self.unsure = late.unwrap_or(self.judged).min(self.judged);
     }
 
     /// Looks again at what fires, or may yet be corrected.
@@ -192,7 +206,7 @@ impl Evaluator {
     /// after it was judged, if there is one.
     pub fn wanted(&self, late: Option<Minute>) -> Vec<Minute> {
         let from = |question: &Question| {
-            let back = if self.is_new { self.horizon + question.reach + question.step } else { question.step };
+            let back = if self.is_read { question.step } else { self.horizon + question.reach + question.step };
             let from = (self.judged - back).min(late.unwrap_or(Minute::MAX));
             aligned(from.max(self.judged - self.horizon - question.reach - question.step), question.step)
         };
@@ -225,9 +239,16 @@ impl Evaluator {
         let judged = self.judged;
         let desk = &mut self.desk;
         desk.advance(&self.rules, &self.books, (judged, through, self.horizon), completeness, &mut round);
+        if through > judged {
+            self.is_new = false;
+        } else if self.is_new && self.is_read {
+            // Nothing was judged, so what is news now is to be looked at in the next round.
+            let news = self.books.iter().flat_map(|book| book.news.iter().flatten()).min();
+            self.unsure = self.unsure.min(news.copied().unwrap_or(self.unsure));
+        }
+        self.is_read = true;
         self.books.iter_mut().for_each(|book| book.news.fill(None));
         self.judged = through;
-        self.is_new = false;
         self.forget();
         round
     }
@@ -267,18 +288,30 @@ impl Evaluator {
             .map(|(position, rule)| (position, Fold::new(rule, &self.rules.signals[signal], book), Vec::new()))
             .collect();
         for slot in 0..book.series.len() as u32 {
-            let news = if self.is_new { Some(Minute::MIN) } else { book.news[slot as usize] };
-            let news = news.filter(|news| *news < self.judged);
+            let news = book.news[slot as usize].filter(|news| *news < self.judged);
+            // What was pending at the start is found in the rows, so that all are looked at once.
+            let news = match self.is_new {
+                true => Some(news.filter(|_| self.is_read).map_or(self.unsure, |news| news.min(self.unsure))),
+                false => news,
+            };
+            // What is beyond a batch's limit is no series that could fall silent.
+            let name = &book.names[slot as usize];
+            let is_other = !name.is_empty() && name.iter().all(|value| value == OTHER);
             for (position, fold, found) in &mut folds {
                 let rule = &self.rules.rules[*position];
-                let oldest = self.begun[*position].max(self.judged - self.horizon);
-                let again = news.map(|news| news.max(oldest));
-                let after = again.unwrap_or(self.judged);
-                if through <= after || slot as usize >= rule.notice.max_series {
+                if is_other && rule.test.is_about_lack() {
                     continue;
                 }
                 let (alerts, rested) = (&mut self.alerts[*position], &mut self.rested[*position]);
                 let known = alerts.get(&slot);
+                let told_from = known.and_then(|alert| alert.history.known_from());
+                let oldest = self.begun[*position].max(self.judged - self.horizon);
+                let oldest = told_from.map_or(oldest, |told_from| oldest.max(told_from.min(self.judged)));
+                let again = news.map(|news| news.max(oldest));
+                let after = again.unwrap_or(self.judged);
+                if through <= after {
+                    continue;
+                }
                 let phase = match (known, again) {
                     (known, Some(after)) => fold.phase_at(slot, after, known.map(|alert| &alert.history)),
                     (Some(alert), None) => alert.phase,
@@ -317,13 +350,12 @@ impl Evaluator {
         let budgets = self.rules.budgets.iter().map(|budget| (&budget.notice, budget.signal));
         let overflow = |(notice, signal): (&Notice, usize)| {
             let (signal, book) = (&self.rules.signals[signal], &self.books[signal]);
-            let unwatched = book.names.get(notice.max_series..).unwrap_or_default();
             let (left_out, example) = &book.left_out;
-            let example = example.as_ref().or(unwatched.first())?;
+            let example = example.as_ref()?;
             Some(Overflow {
                 rule: notice.name.clone(),
-                watched: notice.max_series.min(book.series.len()),
-                left_out: left_out + unwatched.len(),
+                watched: book.series.len(),
+                left_out: *left_out,
                 example: signal.by.iter().cloned().zip(example.iter().cloned()).collect(),
             })
         };
@@ -348,15 +380,14 @@ impl Evaluator {
             let before = oldest - signal.reach - signal.step;
             let rules = self.rules.rules.iter().zip(&self.alerts).filter(|(rule, _)| rule.signal == position);
             let alerts: Vec<_> = rules.map(|(_, alerts)| alerts).collect();
-            let (desk, budgets) = (&self.desk, &self.rules.budgets);
-            let is_told =
-                |slot| alerts.iter().any(|alerts| alerts.contains_key(&slot)) || desk.is_told(budgets, position, slot);
+            let of_budgets = self.desk.told(&self.rules.budgets, position);
+            let is_told = |slot| alerts.iter().any(|alerts| alerts.contains_key(&slot)) || of_budgets.contains(&slot);
             book.forget(before, signal, is_told);
         }
     }
 }
 
-/// The last message about an alert whose rule is gone.
+/// The last message about an alert that no rule looks at any more.
 fn ended(last: Message, at: Minute, completeness: Completeness) -> Message {
     Message {
         sequence: last.sequence + 1,
@@ -365,7 +396,7 @@ fn ended(last: Message, at: Minute, completeness: Completeness) -> Message {
         corrected: false,
         corrects: Vec::new(),
         at: millis(at),
-        summary: format!("{}: the rule is gone, or groups by something else", last.rule),
+        summary: format!("{}: the rule is gone, groups by something else, or its period is long over", last.rule),
         value: None,
         readings: Vec::new(),
         baseline: None,
@@ -377,6 +408,8 @@ fn ended(last: Message, at: Minute, completeness: Completeness) -> Message {
     }
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod speed;
 #[cfg(test)]

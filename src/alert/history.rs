@@ -37,6 +37,8 @@ pub struct History {
     told: Vec<Told>,
     /// The number of the last message.
     last: u64,
+    /// Messages are missing, as where a topic was compacted: changes up to this moment are not known.
+    known_from: Option<Minute>,
 }
 
 /// What a message says.
@@ -93,9 +95,23 @@ impl History {
         &self.told
     }
 
-    /// Takes in a message that was sent before; messages come in the order of their numbers.
+    /// Changes up to this moment are not known; `None`: all are, or those that are not are beyond the horizon.
+    pub(super) fn known_from(&self) -> Option<Minute> {
+        self.known_from
+    }
+
+    /// Takes in a message that was sent before; messages come in the order of their numbers, and some of them twice.
     pub fn apply(&mut self, message: &Publication) {
-        self.last = self.last.max(message.sequence);
+        if message.sequence <= self.last {
+            return;
+        }
+        if message.sequence > self.last + 1 {
+            // What is withdrawn may still come to be so at that very moment.
+            let known_from = message.at - i64::from(message.state == State::Withdrawn);
+            self.known_from = Some(self.known_from.map_or(known_from, |known| known.max(known_from)));
+            self.told.clear();
+        }
+        self.last = message.sequence;
         self.told.retain(|told| !message.corrects.contains(&told.sequence));
         let to = match message.state {
             State::Firing => Standing::Firing,

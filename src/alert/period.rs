@@ -84,7 +84,8 @@ impl Calendar {
             Unit::Week => 7,
             Unit::Month => 31,
         };
-        days * 24 * 60 + 60
+        // Clocks go back by two hours at the most.
+        days * 24 * 60 + 120
     }
 
     /// The period that a minute lies in.

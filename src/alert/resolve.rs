@@ -100,7 +100,9 @@ struct Common<'a> {
     summary: Option<&'a Spanned<String>>,
     max_series: Option<&'a Spanned<u32>>,
     /// What its messages say if it does not.
-    default_summary: &'static str,
+    default_summary: &'a str,
+    /// What they can say beside its dimensions.
+    places: &'static [&'static str],
 }
 
 /// The same, understood.
@@ -177,9 +179,11 @@ impl<'a> Resolver<'a> {
             (Some(one), Some(other)) => Some(Condition::And(vec![one, other])),
             (one, other) => one.or(other),
         };
-        let (text, at) =
-            given.summary.map_or((given.default_summary, at), |given| (given.get_ref(), given.span().start));
-        let summary = faults.keep(at, "summary", Template::parse(text, &by)).unwrap_or_default();
+        let series: Vec<String> = by.iter().map(|name| format!("{{{name}}}")).collect();
+        let named = if series.is_empty() { String::new() } else { format!("{}: ", series.join(", ")) };
+        let unless_given = format!("{named}{}", given.default_summary);
+        let (text, at) = given.summary.map_or((&unless_given, at), |given| (given.get_ref(), given.span().start));
+        let summary = faults.keep(at, "summary", Template::parse(text, &by, given.places)).unwrap_or_default();
         let max_series = given.max_series.map_or(MAX_SERIES, |given| *given.get_ref());
         if !(1..=MOST_SERIES).contains(&max_series) {
             let at = given.max_series.map_or(at, |given| given.span().start);
@@ -241,7 +245,6 @@ impl<'a> Resolver<'a> {
             Some(position) => {
                 let known = &mut self.rules.signals[position];
                 known.reach = known.reach.max(reach);
-                known.max_series = known.max_series.max(wanted.max_series);
                 position
             }
             None => {
@@ -252,14 +255,21 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// The lines of a file from an entry's header to the next.
-fn entry_text(pack: &Pack, at: usize, header: &str) -> String {
+/// The lines of a file from an entry's header, or from its name where it has none, to the next.
+fn entry_text(pack: &Pack, at: usize) -> String {
     let text = pack.text();
-    let start = text[..at].rfind(header).unwrap_or(at);
-    let rest = &text[start..];
-    let next = rest[header.len().min(rest.len())..].find("\n[[").map(|end| end + header.len());
+    let is_header = |line: &str| line.trim_start().starts_with("[[");
     let is_said = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
-    rest[..next.unwrap_or(rest.len())].lines().filter(is_said).collect::<Vec<_>>().join("\n")
+    let start_of_line = text[..at].rfind('\n').map_or(0, |end| end + 1);
+    let mut before: Vec<&str> = text[..start_of_line].lines().rev().take_while(|line| !is_header(line)).collect();
+    // Its header is the line before these.
+    let header = text[..start_of_line].lines().rev().nth(before.len());
+    if header.is_none() {
+        before.clear();
+    }
+    let rest = text[start_of_line..].lines();
+    let rest = rest.enumerate().take_while(|(number, line)| *number == 0 || !is_header(line)).map(|(_, line)| line);
+    header.into_iter().chain(before.into_iter().rev()).chain(rest).filter(is_said).collect::<Vec<_>>().join("\n")
 }
 
 /// SHA-256 of what decides what a rule says, hexadecimal, first 16 digits.

@@ -240,6 +240,16 @@ impl Test {
         }
     }
 
+    /// Whether it tells of what is missing.
+    pub fn is_about_lack(&self) -> bool {
+        match self {
+            Test::NoData { .. } => true,
+            Test::Threshold { side, .. } | Test::Change { side, .. } => *side == Side::Below,
+            Test::Anomaly { side, .. } => *side != Some(Side::Above),
+            Test::BurnRate { .. } | Test::Forecast { .. } | Test::Unpriced { .. } => false,
+        }
+    }
+
     /// How many minutes before a moment it may look at, that moment's window included.
     pub fn reach(&self) -> i64 {
         match self {
@@ -329,18 +339,27 @@ impl Severity {
     }
 }
 
-/// Steps that rules are judged in, in minutes.
-pub const STEPS: [i64; 4] = [1, 5, 15, 60];
+/// Steps that rules are judged in, in minutes, and how far back those may look that are judged so often: about a day, a
+/// week, a month.
+const STEPS: [(i64, i64); 4] = [(1, 1_500), (5, 10_500), (15, 46_000), (60, i64::MAX)];
 
-/// About how many rows of a series are kept for a rule.
-const ROWS: i64 = 1_440;
-
-/// The step of a rule: the least that keeps its rows few, among those that divide all its windows. A rule over a week is
-/// judged every quarter of an hour, one over an hour every minute.
+/// The step of a rule: the least that keeps its rows few, among those that divide all its windows.
 pub fn step(reach: i64, spans: &[i64]) -> i64 {
     let divides = |step: &i64| spans.iter().all(|span| span % step == 0);
-    let dividing = || STEPS.into_iter().filter(divides);
-    dividing().find(|step| reach / step <= ROWS).or_else(|| dividing().next_back()).unwrap_or(1)
+    let dividing = || STEPS.into_iter().filter(|(step, _)| divides(step));
+    let fits = dividing().find(|(_, furthest)| reach <= *furthest);
+    fits.or_else(|| dividing().next_back()).map_or(1, |(step, _)| step)
+}
+
+/// Most rows of a series that a rule may look back over. Memory goes by it, and by how many series there are.
+const MOST_ROWS: i64 = 4_200;
+
+/// Where a rule would look back over too many rows: the step that it would be judged in, and the one that all its spans
+/// have to be multiples of.
+pub fn too_fine(reach: i64, spans: &[i64]) -> Option<(i64, i64)> {
+    let found = step(reach, spans);
+    let needed = STEPS.into_iter().map(|(step, _)| step).find(|step| reach / step <= MOST_ROWS);
+    needed.filter(|needed| found < *needed).map(|needed| (found, needed))
 }
 
 /// The last multiple of a step that is not after a minute.
@@ -359,7 +378,9 @@ mod tests {
             (360, vec![360, 30], 1),
             (1_440, vec![1_440], 1),
             (4_320, vec![4_320, 360], 5),
-            (10_080 + 60, vec![60, 10_080], 15),
+            (10_080 + 15, vec![15, 10_080], 5),
+            (10_080 + 60, vec![60, 10_080], 5),
+            (4 * 10_080 + 180, vec![60], 15),
             (8 * 10_080 + 60, vec![60], 60),
             (8 * 10_080 + 30, vec![30], 15),
             (10_080 + 7, vec![7], 1),

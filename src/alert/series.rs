@@ -8,7 +8,8 @@ use super::stat::{Histogram, merged};
 pub struct Series {
     /// First minute of each row.
     at: Vec<Minute>,
-    /// Running sums, those of a row side by side.
+    /// Running sums, those of a row side by side. They wrap around, which no difference of two minds: so a row of absurd
+    /// numbers is wrong for as long as it is looked at and no longer.
     sums: Vec<i128>,
     /// The sums before the first row.
     base: Vec<i128>,
@@ -22,6 +23,14 @@ pub(super) struct Cell {
     pub(super) at: Minute,
     pub(super) counters: Vec<i128>,
     pub(super) histogram: Histogram,
+}
+
+/// The most that a row counts for: 10³⁴ units, more than any budget, and so little that thousands of such rows do not
+/// overflow.
+const MOST: i128 = 10_i128.pow(34);
+
+fn held(value: i128) -> i128 {
+    value.clamp(-MOST, MOST)
 }
 
 impl Series {
@@ -66,7 +75,7 @@ impl Series {
     pub(super) fn reaches(&self, from: Minute, to: Minute, column: usize, amount: i128) -> Option<Minute> {
         let (first, end) = (self.before(from), self.before(to));
         let before = self.sums_of(first)[column];
-        (first..end).find(|row| self.sums_of(row + 1)[column] - before >= amount).map(|row| self.at[row])
+        (first..end).find(|row| self.sums_of(row + 1)[column].wrapping_sub(before) >= amount).map(|row| self.at[row])
     }
 
     /// Takes over that all from a minute on is as these rows say. Answers the first minute at which that is news.
@@ -74,7 +83,7 @@ impl Series {
         let first = self.before(from);
         let is_same = |(row, cell): (usize, &Cell)| {
             let (before, after) = (self.sums_of(row), self.sums_of(row + 1));
-            let equal = |(column, value): (usize, &i128)| after[column] - before[column] == *value;
+            let equal = |(column, value): (usize, &i128)| after[column].wrapping_sub(before[column]) == held(*value);
             let alike = self.histograms.get(row).is_none_or(|histogram| *histogram == cell.histogram);
             self.at[row] == cell.at && cell.counters.iter().enumerate().all(equal) && alike
         };
@@ -95,8 +104,8 @@ impl Series {
 
     fn push(&mut self, cell: &Cell) {
         let rows = self.at.len();
-        let sums: Vec<i128> =
-            self.sums_of(rows).iter().zip(&cell.counters).map(|(sum, counter)| sum.saturating_add(*counter)).collect();
+        let sums = self.sums_of(rows).iter().zip(&cell.counters);
+        let sums: Vec<i128> = sums.map(|(sum, counter)| sum.wrapping_add(held(*counter))).collect();
         self.sums.extend(sums);
         self.at.push(cell.at);
         if !cell.histogram.is_empty() || !self.histograms.is_empty() {
@@ -135,7 +144,7 @@ impl Window<'_> {
 
     /// The sum of a column.
     pub(super) fn sum(&self, column: usize) -> i128 {
-        self.series.sums_of(self.end)[column] - self.series.sums_of(self.first)[column]
+        self.series.sums_of(self.end)[column].wrapping_sub(self.series.sums_of(self.first)[column])
     }
 
     /// The distribution of all its values.
@@ -218,5 +227,16 @@ mod tests {
         assert_eq!(series.window(0, 3).histogram(), [(5.0, 1)]);
         assert_eq!(series.window(0, 2).histogram(), []);
         assert_eq!(series.replace_from(3, &[of(3, &[(1.0, 3), (5.0, 2)])]), Some(3), "same counters, other values");
+    }
+
+    #[test]
+    fn what_no_number_can_hold_is_gone_with_its_row() {
+        let mut series = Series::new(1);
+        let cells = [cell(1, &[7]), cell(2, &[i128::MAX]), cell(3, &[i128::MAX]), cell(4, &[5]), cell(5, &[i128::MIN])];
+        assert_eq!(series.replace_from(0, &cells), Some(1));
+        assert_eq!(series.replace_from(0, &cells), None, "no news");
+        assert!(series.window(0, 4).sum(0) >= 10_i128.pow(34));
+        assert!(series.window(5, 6).sum(0) <= -(10_i128.pow(34)));
+        assert_eq!((series.window(0, 2).sum(0), series.window(4, 5).sum(0)), (7, 5));
     }
 }

@@ -80,8 +80,11 @@ impl Signal {
 
     /// Whether rules over the two can share one.
     pub(super) fn is_like(&self, other: &Signal) -> bool {
-        (self.rollup, &self.by, &self.filter, &self.quantity, self.step)
-            == (other.rollup, &other.by, &other.filter, &other.quantity, other.step)
+        // With another limit it watches other series.
+        let limits = (self.step, self.max_series) == (other.step, other.max_series);
+        limits
+            && (self.rollup, &self.by, &self.filter, &self.quantity)
+                == (other.rollup, &other.by, &other.filter, &other.quantity)
     }
 
     /// What it needs of its rollup's columns: numbers, and the name of a distribution.
@@ -110,7 +113,7 @@ impl Signal {
         if self.filter.as_ref().is_some_and(|filter| !holds(filter, value)) {
             return None;
         }
-        Some(match &self.quantity {
+        let fit = match &self.quantity {
             Quantity::Counts { numerator, denominator } => Fit {
                 numerator: holds(numerator, value),
                 denominator: match denominator {
@@ -119,7 +122,8 @@ impl Signal {
                 },
             },
             _ => Fit { numerator: true, denominator: true },
-        })
+        };
+        (fit.numerator || fit.denominator).then_some(fit)
     }
 
     /// What a row adds. `picks` are the positions in it of what the signal asks for, in that order.

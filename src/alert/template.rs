@@ -12,15 +12,18 @@ enum Part {
     Place(String),
 }
 
-/// Places that every message fills, beside its dimensions.
-pub const PLACES: [&str; 7] = ["rule", "state", "value", "threshold", "samples", "window", "level"];
+/// Places that a rule's messages fill, beside its dimensions.
+pub const PLACES: [&str; 7] = ["rule", "state", "value", "threshold", "samples", "window", "severity"];
+
+/// Places that a budget's messages fill, beside its dimensions.
+pub const BUDGET_PLACES: [&str; 8] = ["rule", "state", "level", "percent", "threshold", "spent", "amount", "overshoot"];
 
 impl Template {
-    /// Reads a template; `dimensions` are the rule's.
+    /// Reads a template; `dimensions` are the rule's, `places` those that its messages fill beside.
     ///
     /// # Errors
     /// A place is unknown, or a brace has no partner.
-    pub fn parse(text: &str, dimensions: &[String]) -> Result<Template, String> {
+    pub fn parse(text: &str, dimensions: &[String], places: &[&str]) -> Result<Template, String> {
         let mut parts = Vec::new();
         let mut rest = text;
         while let Some(open) = rest.find(['{', '}']) {
@@ -29,8 +32,8 @@ impl Template {
             let Some((place, after)) = at.strip_prefix('{').and_then(|inside| inside.split_once('}')) else {
                 return Err(format!("a brace has no partner in {text:?}; write places as {{value}}"));
             };
-            if !PLACES.contains(&place) && !dimensions.iter().any(|name| name == place) {
-                let known: Vec<&str> = dimensions.iter().map(String::as_str).chain(PLACES).collect();
+            if !places.contains(&place) && !dimensions.iter().any(|name| name == place) {
+                let known: Vec<&str> = dimensions.iter().map(String::as_str).chain(places.iter().copied()).collect();
                 return Err(format!("there is no {{{place}}} to fill in; use one of {}", known.join(", ")));
             }
             parts.push(Part::Place(place.to_owned()));
@@ -40,14 +43,21 @@ impl Template {
         Ok(Template { parts })
     }
 
-    /// The sentence. `fill` answers what stands in a place.
+    /// The sentence. `fill` answers what stands in a place: what comes from events is not read as a template again, and
+    /// what a terminal or a mail would obey stands there as �.
     pub fn render(&self, fill: impl Fn(&str) -> Option<String>) -> String {
+        let shown = |letter: char| if letter.is_control() || is_invisible(letter) { '\u{FFFD}' } else { letter };
         let part = |part: &Part| match part {
             Part::Text(text) => text.clone(),
-            Part::Place(place) => fill(place).unwrap_or_else(|| "?".to_owned()),
+            Part::Place(place) => fill(place).map_or_else(|| "?".to_owned(), |text| text.chars().map(shown).collect()),
         };
         self.parts.iter().map(part).collect()
     }
+}
+
+/// Line and paragraph separators, and marks that turn the direction of what follows.
+fn is_invisible(letter: char) -> bool {
+    matches!(letter, '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A number as a sentence says it: at most four digits that matter.
@@ -68,18 +78,35 @@ mod tests {
     #[test]
     fn fills_places_and_refuses_unknown_ones() {
         let dimensions = ["app".to_owned()];
-        let template = Template::parse("{app}: {value} > {threshold}", &dimensions).unwrap();
+        let template = Template::parse("{app}: {value} > {threshold}", &dimensions, &PLACES).unwrap();
         let fill = |place: &str| match place {
             "app" => Some("zest".to_owned()),
             "value" => Some(number(0.123_456)),
             _ => None,
         };
         assert_eq!(template.render(fill), "zest: 0.1235 > ?");
-        assert_eq!(Template::parse("", &[]).unwrap().render(|_| None), "");
-        let error = Template::parse("{modle}", &dimensions).unwrap_err();
+        assert_eq!(Template::parse("", &[], &PLACES).unwrap().render(|_| None), "");
+        let error = Template::parse("{modle}", &dimensions, &PLACES).unwrap_err();
         assert!(error.starts_with("there is no {modle} to fill in; use one of app, rule"), "{error}");
         for text in ["{app", "app}", "{", "{app}}"] {
-            assert!(Template::parse(text, &dimensions).unwrap_err().starts_with("a brace has no partner"), "{text}");
+            assert!(
+                Template::parse(text, &dimensions, &PLACES).unwrap_err().starts_with("a brace has no partner"),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_events_say_is_text_and_nothing_else() {
+        let template = Template::parse("{app} is slow", &["app".to_owned()], &PLACES).unwrap();
+        for (app, shown) in [
+            ("{value}", "{value} is slow"),
+            ("a\nFIRING: b", "a\u{FFFD}FIRING: b is slow"),
+            ("\u{1b}[2J", "\u{FFFD}[2J is slow"),
+            ("\u{202e}tset", "\u{FFFD}tset is slow"),
+            ("Bäckerei 東京", "Bäckerei 東京 is slow"),
+        ] {
+            assert_eq!(template.render(|_| Some(app.to_owned())), shown);
         }
     }
 

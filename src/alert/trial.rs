@@ -14,8 +14,8 @@
 //! ```
 //!
 //! Numbers stand for the minutes from the start on; `50x20` is 50 for twenty minutes, `_` a minute without events. `sum`
-//! and `missing` give numbers of measures of a minute, `values` the value that all events of a minute have. With
-//! `arrives = "20m"` events are known from that moment on only: late events.
+//! and `missing` give numbers of measures of a minute, `values` the value that all events of a minute have, which counts as
+//! its bucket in the rollup does. With `arrives = "20m"` events are known from that moment on only: late events.
 
 use std::collections::BTreeMap;
 
@@ -24,6 +24,7 @@ use serde::Deserialize;
 
 use super::decimal;
 use super::evaluate::Evaluator;
+use super::history::State;
 use super::message::{Completeness, Message, millis};
 use super::period::{Minute, parse_span, span};
 use super::query::{Number, Question, Row};
@@ -182,8 +183,9 @@ impl Attempt<'_> {
         for given in &self.entry.events {
             samples.extend(self.samples(given, start)?);
         }
+        samples.sort_by_key(|sample| sample.at);
         let told = self.told(&samples, start, end);
-        let failures = self.compare(&told, start)?;
+        let failures = self.compare(&told, start);
         Ok(Tried { name: self.entry.name.clone(), failures, messages: told })
     }
 
@@ -198,8 +200,37 @@ impl Attempt<'_> {
                 return Err(format!("rules: there is no alert or budget {name:?}; {known}"));
             }
         }
-        let missing = self.entry.expect.iter().find(|expected| !self.entry.rules.contains(&expected.rule));
-        missing.map_or(Ok(()), |expected| Err(format!("expect: {:?} is not among rules; add it there", expected.rule)))
+        self.entry.expect.iter().try_for_each(|expected| self.check_expected(expected))
+    }
+
+    /// That what is expected can be told at all.
+    fn check_expected(&self, expected: &Expected) -> Result<(), String> {
+        let Expected { at, rule, of, state, .. } = expected;
+        if !self.entry.rules.contains(rule) {
+            return Err(format!("expect: {rule:?} is not among rules; add it there"));
+        }
+        let states = [State::Firing, State::Resolved, State::Withdrawn].map(State::name);
+        if !states.contains(&state.as_str()) {
+            let known = crate::rollup::one_of(state, &states, "");
+            return Err(format!("expect: there is no state {state:?}; {known}"));
+        }
+        let rules = self.rules.rules.iter().map(|rule| (&rule.notice.name, rule.signal));
+        let budgets = self.rules.budgets.iter().map(|budget| (&budget.notice.name, budget.signal));
+        let signal =
+            rules.chain(budgets).find(|(name, _)| *name == rule).map(|(_, signal)| &self.rules.signals[signal]);
+        if let Some(signal) =
+            signal.filter(|signal| !(signal.by.iter().all(|by| of.contains_key(by)) && of.len() == signal.by.len()))
+        {
+            let given: Vec<String> = signal.by.iter().map(|by| format!("{by} = …")).collect();
+            let given = if given.is_empty() { "no of".to_owned() } else { format!("of = {{ {} }}", given.join(", ")) };
+            return Err(format!("expect: {rule} has the dimensions {}; give {given}", signal.by.join(", ")));
+        }
+        let (until, length) =
+            (parse_span(at).map_err(|what| format!("expect: at: {what}"))?, parse_span(&self.entry.length));
+        match length {
+            Ok(length) if until > length => Err(format!("expect: at {at} the test is over; make length longer")),
+            _ => Ok(()),
+        }
     }
 
     /// The samples of some events.
@@ -227,43 +258,46 @@ impl Attempt<'_> {
             samples.insert(minute, Sample { at, arrives, rollup: position, dimensions, count, ..Sample::default() });
         }
         for (name, text) in &given.sum {
-            let scale = number_scale(measure(rollup, name)?.number);
-            for (minute, sum) in numbers(name, text, scale)?.into_iter().enumerate() {
-                let sample = samples.get_mut(&minute);
-                sample.zip(sum).map(|(sample, sum)| sample.sums.insert(name.clone(), sum));
+            let scale = number_scale(measure(rollup, name, "sum", |measure| measure.sum)?.number);
+            for (sample, sum) in of_minutes(&mut samples, name, text, scale)? {
+                sample.sums.insert(name.clone(), sum);
             }
         }
         for (name, text) in &given.missing {
-            measure(rollup, name)?;
-            for (minute, missing) in numbers(name, text, 0)?.into_iter().enumerate() {
-                let missing = missing.map(|missing| u64::try_from(missing).unwrap_or(0));
-                let sample = samples.get_mut(&minute);
-                sample.zip(missing).map(|(sample, missing)| sample.missing.insert(name.clone(), missing));
+            measure(rollup, name, "measure", |_| true)?;
+            for (sample, missing) in of_minutes(&mut samples, name, text, 0)? {
+                let count = sample.count;
+                let lack = u64::try_from(missing).ok().filter(|missing| *missing <= count);
+                let lack = lack.ok_or_else(|| format!("missing: {name}: {missing} of {count} events can't lack it"))?;
+                sample.missing.insert(name.clone(), lack);
             }
         }
         for (name, text) in &given.values {
-            measure(rollup, name)?;
-            for (minute, value) in numbers(name, text, decimal::SCALE)?.into_iter().enumerate() {
-                let value = value.map(|value| decimal::double(value, decimal::SCALE));
-                let sample = samples.get_mut(&minute);
+            measure(rollup, name, "distribution", |measure| measure.distribution)?;
+            for (sample, value) in of_minutes(&mut samples, name, text, decimal::SCALE)? {
+                let value = crate::rollup::stored(decimal::double(value, decimal::SCALE));
                 sample
-                    .zip(value)
-                    .map(|(sample, value)| sample.distributions.insert(name.clone(), vec![(value, sample.count)]));
+                    .distributions
+                    .insert(name.clone(), value.map(|value| (value, sample.count)).into_iter().collect());
             }
         }
         Ok(samples.into_values().collect())
     }
 
-    /// All messages of the rules, as they come minute by minute.
+    /// All messages of the rules, as they come minute by minute. Samples ascend.
     fn told(&self, samples: &[Sample], start: Minute, end: Minute) -> Vec<Message> {
         let mut evaluator = Evaluator::new(self.rules.clone(), self.rollups, HORIZON, start, None);
+        // By the minute in which they come: the earliest of late events.
+        let mut late: BTreeMap<Minute, Minute> = BTreeMap::new();
+        for sample in samples.iter().filter(|sample| sample.arrives > sample.at + 1) {
+            late.entry(sample.arrives).and_modify(|at| *at = sample.at.min(*at)).or_insert(sample.at);
+        }
+        let before = |minute: Minute| samples.partition_point(|sample| sample.at < minute);
         let mut told = Vec::new();
         for at in start..=end {
-            for position in 0..evaluator.questions().len() {
-                let question = &evaluator.questions()[position];
-                let from = aligned(start - HORIZON, question.step);
-                let known: Vec<Sample> = samples.iter().filter(|sample| sample.at < at).cloned().collect();
-                let rows = rows(question, &known, from, at);
+            for (position, from) in evaluator.wanted(late.get(&at).copied()).into_iter().enumerate() {
+                let known = &samples[before(from).min(before(at))..before(at)];
+                let rows = rows(&evaluator.questions()[position], known, from, at);
                 evaluator.take(position, from, &rows);
             }
             let (through_ms, now_ms) = (millis(at), millis(at));
@@ -273,11 +307,11 @@ impl Attempt<'_> {
         told
     }
 
-    fn compare(&self, told: &[Message], start: Minute) -> Result<Vec<String>, String> {
+    fn compare(&self, told: &[Message], start: Minute) -> Vec<String> {
         let mut left: Vec<&Message> = told.iter().collect();
         let mut failures = Vec::new();
         for expected in &self.entry.expect {
-            let at = parse_span(&expected.at).map_err(|what| format!("expect: at: {what}"))?;
+            let at = parse_span(&expected.at).unwrap_or(0);
             let is_it = |message: &&Message| {
                 (message.at, &message.rule, &message.dimensions, &message.state)
                     == (millis(start + at), &expected.rule, &expected.of, &expected.state)
@@ -294,20 +328,39 @@ impl Attempt<'_> {
         }
         failures.extend(left.into_iter().map(|message| {
             let at = span((message.at - millis(start)) / 60_000);
+            let time = Timestamp::from_millisecond(message.at).map(|time| format!(" ({time})")).unwrap_or_default();
             let Message { rule, dimensions, state, severity, summary, corrected, .. } = message;
             let corrected = if *corrected { ", corrected" } else { "" };
-            format!("not expected at {at}: {rule} {dimensions:?} {state} ({severity}{corrected}): {summary}")
+            format!("not expected at {at}{time}: {rule} {dimensions:?} {state} ({severity}{corrected}): {summary}")
         }));
-        Ok(failures)
+        failures
     }
 }
 
-fn measure<'a>(rollup: &'a Rollup, name: &str) -> Result<&'a Measure, String> {
-    rollup.measures.iter().find(|measure| measure.name == name).ok_or_else(|| {
-        let names: Vec<&str> = rollup.measures.iter().map(|measure| measure.name.as_str()).collect();
+fn measure<'a>(rollup: &'a Rollup, name: &str, what: &str, has: fn(&Measure) -> bool) -> Result<&'a Measure, String> {
+    let mut having = rollup.measures.iter().filter(|measure| has(measure));
+    having.clone().find(|measure| measure.name == name).ok_or_else(|| {
+        let names: Vec<&str> = having.by_ref().map(|measure| measure.name.as_str()).collect();
         let known = crate::rollup::one_of(name, &names, "it has none");
-        format!("events: the rollup {} has no measure {name:?}; {known}", rollup.name)
+        let of = if what == "measure" { "" } else { "of " };
+        format!("events: the rollup {} has no {what} {of}{name:?}; {known}", rollup.name)
     })
+}
+
+/// Numbers of a measure beside the minutes that they are about.
+fn of_minutes<'a>(
+    samples: &'a mut BTreeMap<usize, Sample>,
+    name: &str,
+    text: &str,
+    scale: u8,
+) -> Result<Vec<(&'a mut Sample, i128)>, String> {
+    let mut given: BTreeMap<usize, i128> =
+        numbers(name, text, scale)?.into_iter().enumerate().filter_map(|(at, number)| Some((at, number?))).collect();
+    if let Some(minute) = given.keys().find(|minute| !samples.contains_key(minute)) {
+        let remedy = "give as many numbers as count has, with _ where it has none";
+        return Err(format!("{name}: minute {minute} has no events; {remedy}"));
+    }
+    Ok(samples.iter_mut().filter_map(|(minute, sample)| Some((sample, given.remove(minute)?))).collect())
 }
 
 /// Longest row of numbers: a quarter of a year.

@@ -1,12 +1,14 @@
 //! What a rule says of a series at a moment, and on what evidence. A function of the rule and of the rows before that
 //! moment, nothing else.
 
+mod anomaly;
+
 use super::decimal;
 use super::period::{Minute, Period, weeks_before};
 use super::rule::{Proof, Quantile, Rule, Side, Test, aligned};
 use super::series::{Series, Window};
 use super::signal::Signal;
-use super::stat::{MAD_TO_DEVIATION, mad, median, quantile, wilson};
+use super::stat::{quantile, wilson};
 use crate::rollup::Quantity;
 
 /// What a rule says.
@@ -20,7 +22,7 @@ pub enum Outcome {
     Clear,
     /// Too few samples to say anything.
     Unknown,
-    /// There are no rows.
+    /// There is nothing to judge: no events, or no value.
     Absent,
 }
 
@@ -163,6 +165,12 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    /// Whether there is anything from a minute to before another. What does not add up is not there where it has rows
+    /// without samples: calls, but no latency of any.
+    fn is_there(&self, from: Minute, to: Minute) -> bool {
+        if self.is_additive() { self.series.has_rows(from, to) } else { self.read("", from, to, None).0.samples > 0 }
+    }
+
     /// Whether no rows mean 0, as of counts and sums.
     fn is_additive(&self) -> bool {
         matches!(self.signal.quantity, Quantity::Count | Quantity::Sum(_) | Quantity::Cost)
@@ -200,8 +208,11 @@ impl Reader<'_> {
         remember: i64,
     ) -> Verdict {
         let (mut reading, window) = self.read("window", at - length, at, quantile.map(|quantile| quantile.of));
-        let is_zero = || self.is_additive() && beyond.side == Side::Below && self.series.has_rows(at - remember, at);
-        if window.is_empty() && !is_zero() {
+        // All there is is expected at any time; a series of several, while it is remembered.
+        let is_expected = || self.signal.by.is_empty() || self.series.has_rows(at - remember, at);
+        let is_zero = || self.is_additive() && beyond.side == Side::Below && is_expected();
+        let is_there = if self.is_additive() { !window.is_empty() } else { reading.samples > 0 };
+        if !is_there && !is_zero() {
             return verdict(Outcome::Absent, Some(reading), None, beyond.level);
         }
         let enough = reading.samples >= proof.min_samples;
@@ -228,12 +239,13 @@ impl Reader<'_> {
                 let (lower, upper) = wilson(reading.numerator, reading.denominator, proof.z);
                 let bound = if beyond.side == Side::Above { lower } else { upper };
                 reading.bound = Some(bound);
-                reading.value.map_or(Outcome::Unknown, |value| beyond.outcome(bound, value))
+                reading.value.map_or(Outcome::Absent, |value| beyond.outcome(bound, value))
             }
-            _ => reading.value.map_or(Outcome::Unknown, |value| beyond.outcome(value, value)),
+            _ => reading.value.map_or(Outcome::Absent, |value| beyond.outcome(value, value)),
         };
         let value = reading.value;
-        verdict(if enough { outcome } else { Outcome::Unknown }, Some(reading), value, beyond.level)
+        let outcome = if enough || outcome == Outcome::Absent { outcome } else { Outcome::Unknown };
+        verdict(outcome, Some(reading), value, beyond.level)
     }
 
     fn change(
@@ -246,28 +258,44 @@ impl Reader<'_> {
     ) -> Verdict {
         // Quantiles are what is compared here, so they are needed at any rate.
         let full = Reader { full: true, ..*self };
-        let (mut now, window) = full.read("window", at - length, at, quantile);
-        let (before, earlier) = full.read("before", at - distance - length, at - distance, quantile);
+        let (mut now, _) = full.read("window", at - length, at, quantile);
+        let (before, _) = full.read("before", at - distance - length, at - distance, quantile);
         let answer = |outcome, now: Reading, before: Reading, value| Verdict {
             readings: [Some(now), Some(before)],
             ..verdict(outcome, None, value, beyond.level)
         };
-        if window.is_empty() && (earlier.is_empty() || !self.is_additive()) {
+        let is_there = |reading: &Reading| self.is_there(reading.from, reading.to);
+        if !is_there(&now) && (!self.is_additive() || !is_there(&before)) {
             return answer(Outcome::Absent, now, before, None);
         }
-        let (Some(value), Some(reference)) = (now.value, before.value.filter(|value| *value != 0.0)) else {
-            return answer(Outcome::Unknown, now, before, None);
+        let least = match &self.signal.quantity {
+            Quantity::Count => Some(1.0),
+            Quantity::Counts { .. } => Some(1.0 / before.denominator.max(1.0)),
+            _ => None,
         };
-        let relative = |value: f64| (value - reference) / reference.abs();
+        let relative = |value: f64, reference: f64| match (reference == 0.0, least) {
+            (false, _) => Some((value - reference) / reference.abs()),
+            (true, _) if value == 0.0 => Some(0.0),
+            // From nothing: as if there had been a single event. Otherwise the rise from 1 would be told, and not that from 0.
+            (true, least) => least.map(|least| ((value - least) / least).max(0.0)),
+        };
+        let changed = now
+            .value
+            .zip(before.value)
+            .and_then(|(value, reference)| Some((value, reference, relative(value, reference)?)));
+        let Some((value, reference, change)) = changed else { return answer(Outcome::Unknown, now, before, None) };
         let mut bound = value;
         if matches!(self.signal.quantity, Quantity::Counts { .. }) {
             let (lower, upper) = wilson(now.numerator, now.denominator, proof.z);
             bound = if beyond.side == Side::Above { lower } else { upper };
             now.bound = Some(bound);
         }
-        let enough = now.samples.max(before.samples) >= proof.min_samples;
-        let outcome = beyond.outcome(relative(bound), relative(value));
-        answer(if enough { outcome } else { Outcome::Unknown }, now, before, Some(relative(value)))
+        // Counts and sums may fall to nothing or come from it; of all else, few samples on either side say nothing.
+        let samples =
+            if self.is_additive() { now.samples.max(before.samples) } else { now.samples.min(before.samples) };
+        let outcome = beyond.outcome(relative(bound, reference).unwrap_or(change), change);
+        let enough = samples >= proof.min_samples;
+        answer(if enough { outcome } else { Outcome::Unknown }, now, before, Some(change))
     }
 
     fn burn(
@@ -306,52 +334,17 @@ impl Reader<'_> {
     }
 
     fn silence(&self, at: Minute, length: i64, remember: i64) -> Verdict {
-        let (reading, window) = self.read("window", at - length, at, None);
-        let expected = self.signal.by.is_empty() || self.series.has_rows(at - length - remember, at - length);
-        let outcome = match (window.is_empty(), expected) {
-            (false, _) => Outcome::Clear,
-            (true, true) => Outcome::Breach,
-            (true, false) => Outcome::Absent,
+        let (reading, _) = self.read("window", at - length, at, None);
+        let expected = || self.signal.by.is_empty() || self.is_there(at - length - remember, at - length);
+        let outcome = if self.is_there(at - length, at) {
+            Outcome::Clear
+        } else if expected() {
+            Outcome::Breach
+        } else {
+            Outcome::Absent
         };
         let value = reading.samples as f64;
         verdict(outcome, Some(reading), Some(value), 0.0)
-    }
-
-    fn anomaly(&self, moment: &Moment, test: &Test) -> Verdict {
-        let Test::Anomaly { side, deviations, resolve, tolerance, window, min_weeks, min_samples, quantile, .. } = test
-        else {
-            return verdict(Outcome::Unknown, None, None, 0.0);
-        };
-        let full = Reader { full: true, ..*self };
-        let (reading, rows) = full.read("window", moment.at - window, moment.at, *quantile);
-        let answer = |outcome, reading, value| verdict(outcome, Some(reading), value, *deviations);
-        if rows.is_empty() && !self.is_additive() {
-            return answer(Outcome::Absent, reading, None);
-        }
-        let week = |end: &Minute| {
-            let (reading, rows) = full.read("week", end - window, *end, *quantile);
-            reading.value.filter(|_| !rows.is_empty())
-        };
-        let values: Vec<f64> = moment.weeks.iter().filter_map(week).collect();
-        let found = median(&values).and_then(|middle| Some((middle, mad(&values, middle)?)));
-        let Some((middle, mad)) = found.filter(|_| values.len() >= *min_weeks) else {
-            let outcome = if rows.is_empty() { Outcome::Absent } else { Outcome::Unknown };
-            return answer(outcome, reading, None);
-        };
-        let deviation = (MAD_TO_DEVIATION * mad).max(tolerance * middle.abs());
-        // What vanished has no samples, but used to have.
-        let enough = reading.samples >= *min_samples || (self.is_additive() && middle >= *min_samples as f64);
-        let score = reading.value.filter(|_| deviation > 0.0).map(|value| (value - middle) / deviation);
-        let outcome = score.filter(|_| enough).map_or(Outcome::Unknown, |score| {
-            let distance = match side {
-                Some(Side::Above) => score,
-                Some(Side::Below) => -score,
-                None => score.abs(),
-            };
-            Beyond { side: Side::Above, level: *deviations, resolve: *resolve }.outcome(distance, distance)
-        });
-        let baseline = Some(Baseline { values, median: middle, deviation });
-        Verdict { baseline, ..answer(outcome, reading, score) }
     }
 
     fn forecast(&self, at: Minute, period: Period, amount: i128, length: i64) -> Verdict {
@@ -404,5 +397,7 @@ pub(super) fn exhaustion(
     (exhausted < period.end).then_some(exhausted)
 }
 
+#[cfg(test)]
+mod edges;
 #[cfg(test)]
 mod tests;

@@ -33,7 +33,8 @@ pub fn run(settings: &Settings, args: &Args, out: impl Write) -> Result<bool> {
             Ok(tests) => {
                 for test in tests {
                     if test.failures.is_empty() {
-                        report.ok(&format!("{}: {} messages", test.name, test.messages.len()))?;
+                        let told = test.messages.len();
+                        report.ok(&format!("{}: {told} message{}", test.name, if told == 1 { "" } else { "s" }))?;
                     } else {
                         report.wrong(format!("{}\n{}", test.name, test.failures.join("\n")))?;
                     }
@@ -67,6 +68,8 @@ mod tests {
             passed && out.contains("ok       half of all calls fail: 2 messages") && out.contains("all is right"),
             "{out}"
         );
+        let (passed, out) = tried(include_str!("../../packs/tests/suggestions.toml"));
+        assert!(passed, "{out}");
         let (passed, out) = tried(&good.replacen("at = \"", "at = \"1", 1));
         assert!(!passed && out.contains("it was not told"), "{out}");
         let (passed, out) = tried("[[test]]");

@@ -46,6 +46,11 @@ pub(super) fn representative(bucket: i32) -> f64 {
     if bucket < 0 { -magnitude } else { magnitude }
 }
 
+/// The value that stands for this one in what is stored. `None` for NaN and infinities.
+pub(crate) fn stored(value: f64) -> Option<f64> {
+    bucket(value).map(representative)
+}
+
 /// Below this many values sorting is fastest.
 const FEW: usize = 12;
 

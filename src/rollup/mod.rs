@@ -27,6 +27,7 @@ mod table;
 
 pub use block::Marker;
 pub use condition::{Condition, ConditionError};
+pub(crate) use histogram::stored;
 pub use metric::{Metric, Quantity};
 pub(crate) use pack::alerts;
 pub use pack::{Pack, PackError};

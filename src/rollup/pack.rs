@@ -168,8 +168,9 @@ impl Pack {
                 budgets: pack.budget,
             }),
             Err(error) => {
-                let line = line(text, error.span().map_or(0, |span| span.start));
-                Err(PackError::Syntax { file: file.to_owned(), line, what: explained(error.message()) })
+                let at = error.span().map_or(0, |span| span.start);
+                let (line, what) = (line(text, at), explained(error.message(), key_before(text, at)));
+                Err(PackError::Syntax { file: file.to_owned(), line, what })
             }
         }
     }
@@ -189,8 +190,36 @@ fn line(text: &str, at: usize) -> usize {
     1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count()
 }
 
-/// The parser's message; for an unknown key, with the one that was meant.
-fn explained(message: &str) -> String {
+/// The key whose value stands at a position.
+fn key_before(text: &str, at: usize) -> Option<&str> {
+    let before = text.get(..at)?.trim_end().strip_suffix('=')?.trim_end();
+    let is_other = |letter: char| !(letter.is_ascii_alphanumeric() || letter == '_' || letter == '-');
+    let key = before.rsplit(is_other).next()?;
+    Some(key).filter(|key| !key.is_empty())
+}
+
+/// The parser's message; for an unknown key, with the one that was meant; for a value of another kind, with its key and what
+/// to write.
+fn explained(message: &str, key: Option<&str>) -> String {
+    if let (Some(key), Some((found, wanted))) = (key, message.rsplit_once("expected ")) {
+        let wanted = match wanted {
+            "a string" => "a text between quotes",
+            "a sequence" => "a list between brackets",
+            "a map" => "a table between braces",
+            "a boolean" => "true or false",
+            "u32" | "u64" => "a whole number from 0",
+            other => other,
+        };
+        let found = found
+            .trim_end_matches([' ', ','])
+            .trim_start_matches("invalid type: ")
+            .trim_start_matches("invalid value: ");
+        let found = if found.is_empty() { String::new() } else { format!("it can't be {found}; ") };
+        return format!("{key}: {found}write {wanted}");
+    }
+    if message == "invalid type: map, expected a sequence" {
+        return "there can be many of these; write the name between two brackets on each side, as [[alert]]".to_owned();
+    }
     let words: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     match words[..] {
         [unknown, ref known @ ..] if message.starts_with("unknown field") => {

@@ -87,7 +87,7 @@ impl<'a> Fold<'a> {
             "threshold" => Some(number(verdict.threshold)),
             "samples" => samples.map(|samples| samples.to_string()),
             "window" => Some(span(self.rule.test.window())),
-            "level" => Some(message.severity.clone()),
+            "severity" => Some(message.severity.clone()),
             dimension => message.dimensions.get(dimension).cloned(),
         });
         Message {

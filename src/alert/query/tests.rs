@@ -27,7 +27,7 @@ above = 500
 [[alert]]
 name = "d"
 metric = "calls"
-window = "7d"
+window = "2w"
 above = 5
 "#;
     let (rules, resolved) = parse(text).unwrap();

@@ -1,13 +1,15 @@
 //! One `[[alert]]`.
 
 mod kinds;
+mod levels;
 
 use toml::Spanned;
 
 use super::{Common, Faults, Resolver, Subject, Wrong, entry_text, hash};
 use crate::alert::period::{parse_span, span};
-use crate::alert::rule::{Notice, Proof, Quantile, Rule, Severity, Side, Test, step};
+use crate::alert::rule::{Notice, Proof, Quantile, Rule, Severity, Side, Test, step, too_fine};
 use crate::alert::stat::deviations;
+use crate::alert::template::PLACES;
 use crate::rollup::alerts::{AlertEntry, Level};
 use crate::rollup::{Pack, Quantity};
 
@@ -24,10 +26,10 @@ const REMEMBER_SILENT: i64 = 7 * 24 * 60;
 
 /// How sure a share has to be, unless the rule says otherwise.
 const CONFIDENCE: f64 = 0.95;
+/// Surer than that nothing ever is; nor can a double say how many deviations it is.
+const SUREST: f64 = 0.999_999_9;
 /// Fewest events of a share, mean or quantile, unless the rule says otherwise: with 1 of 2 nothing is known.
 const MIN_SAMPLES: u64 = 10;
-
-const SUMMARY: &str = "{rule}: {value} against {threshold} over {window}";
 
 /// A test and what it is called beside the rule's name.
 type Tests = Vec<(Option<String>, Option<Severity>, Test)>;
@@ -44,18 +46,20 @@ impl<'a> Resolver<'a> {
             labels: &entry.labels,
             summary: entry.summary.as_ref(),
             max_series: entry.max_series.as_ref(),
-            default_summary: SUMMARY,
+            default_summary: summary_of(entry),
+            places: &PLACES,
         };
         let Some(mut subject) = self.subject(pack, &common, &mut faults) else { return Err(faults.0) };
         let severity = severity(entry.severity.as_ref(), &mut faults);
         let hold = span_of("for", entry.r#for.as_ref(), &mut faults).unwrap_or(0);
         let tests = Asked { entry, subject: &subject, faults: &mut faults }.tests();
+        tests.iter().for_each(|(_, _, test)| refuse_too_fine(entry, test, hold, &mut faults));
         if !faults.0.is_empty() {
             return Err(faults.0);
         }
-        subject.notice.text = entry_text(pack, entry.name.span().start, "[[alert]]");
-        let decides = (&subject.notice.text, &subject.metric.quantity, &subject.filter, &subject.rollup.name);
-        subject.notice.hash = hash(&decides);
+        subject.notice.text = entry_text(pack, entry.name.span().start);
+        let looks_at = (&subject.metric.quantity, &subject.filter, &subject.by, &subject.rollup.name);
+        subject.notice.hash = hash(&(&subject.notice, looks_at, &tests, severity, hold));
         for (suffix, own, test) in tests {
             self.rule(&subject, suffix, own.unwrap_or(severity), hold, test);
         }
@@ -95,6 +99,56 @@ impl<'a> Resolver<'a> {
         self.rules.rules.push(Rule { notice, severity, signal, test, hold, step });
         self.rules.rules.len() - 1
     }
+}
+
+/// What a rule's messages say if it does not, after the series that they are about.
+fn summary_of(entry: &AlertEntry) -> &'static str {
+    if entry.no_data.is_some() {
+        "{rule}: no events for {window}"
+    } else if entry.burn_rate.is_some() {
+        "{rule}: bad events use up their budget {value} times as fast as it lasts, over {window}"
+    } else if entry.anomaly.is_some() {
+        "{rule}: {value} deviations from the same hour of earlier weeks, over {window}"
+    } else if entry.change.is_some() {
+        "{rule}: a change of {value} against {threshold}, over {window}"
+    } else {
+        "{rule}: {value} against {threshold}, over {window}"
+    }
+}
+
+/// Rules that look back far are looked at in greater steps, which their spans have to be multiples of.
+fn refuse_too_fine(entry: &AlertEntry, test: &Test, hold: i64, faults: &mut Faults) {
+    let spans: Vec<i64> = test.spans().into_iter().chain([hold]).collect();
+    let Some((found, needed)) = too_fine(test.reach(), &spans) else { return };
+    let given = [
+        ("window", &entry.window),
+        ("change", &entry.change),
+        ("no_data", &entry.no_data),
+        ("remember", &entry.remember),
+        ("for", &entry.r#for),
+    ];
+    let is_odd = |text: &str| parse_span(text).is_ok_and(|minutes| minutes % needed != 0);
+    let odd =
+        given.into_iter().find_map(|(key, given)| Some((key, given.as_ref().filter(|given| is_odd(given.get_ref()))?)));
+    let what = too_fine_for(test.reach(), found, needed);
+    match odd {
+        Some((key, given)) => {
+            let or = if matches!(test, Test::NoData { .. }) { ", or give a shorter remember" } else { "" };
+            faults.add(given.span().start, key, format!("{}: {what}{or}", given.get_ref()));
+        }
+        None => {
+            let at = entry.burn_rate.as_ref().map_or(entry.name.span().start, |given| given.span().start);
+            faults.add(at, "burn_rate", what);
+        }
+    }
+}
+
+/// What is wrong with spans that would have too many rows looked at.
+pub(super) fn too_fine_for(reach: i64, found: i64, needed: i64) -> String {
+    let days = (reach + 24 * 60 - 1) / (24 * 60);
+    let every = if found == 1 { "minute by minute".to_owned() } else { format!("every {}", span(found)) };
+    let needed = span(needed);
+    format!("it looks back {days} days, and looked at {every} that is too much; make all spans multiples of {needed}")
 }
 
 fn severity(given: Option<&Spanned<String>>, faults: &mut Faults) -> Severity {
@@ -149,12 +203,12 @@ impl Asked<'_, '_> {
         }
         self.refuse_strangers();
         if let Some(burn) = &entry.burn_rate {
-            return self.burn(burn.get_ref());
+            return self.burn(burn);
         }
         let test = if let Some(silence) = &entry.no_data {
             self.silence(silence)
         } else if let Some(anomaly) = &entry.anomaly {
-            self.anomaly(anomaly.get_ref())
+            self.anomaly(anomaly)
         } else if let Some(level) = &entry.above {
             self.level(Side::Above, level)
         } else {
@@ -178,6 +232,10 @@ impl Asked<'_, '_> {
             ("confidence", level(&entry.confidence)),
             ("min_samples", samples),
         ];
+        if let Some(given) = entry.severity.as_ref().filter(|_| entry.burn_rate.is_some()) {
+            let what = "it has no effect on burn_rate, whose windows have their own; leave it out";
+            self.faults.add(given.span().start, "severity", what);
+        }
         let (kind, taken): (&str, &[&str]) = if entry.burn_rate.is_some() {
             ("burn_rate", &["confidence", "min_samples"])
         } else if entry.no_data.is_some() {
@@ -219,12 +277,16 @@ impl Asked<'_, '_> {
         let given = self.entry.confidence.as_ref();
         let confidence = match given {
             Some(given) if given.get_ref().get() == 0.0 => 0.0,
-            Some(given) => self.between("confidence", given, 0.0, 1.0).unwrap_or(CONFIDENCE),
+            Some(given) => self.between("confidence", given, 0.0, SUREST).unwrap_or(CONFIDENCE),
             None => CONFIDENCE,
         };
         let is_share = matches!(self.subject.metric.quantity, Quantity::Counts { .. } | Quantity::Quantiles(_));
-        if let Some(given) = given.filter(|_| !is_share) {
-            let what = "only shares and quantiles have one; leave it out";
+        let is_change = self.entry.change.is_some() && !matches!(self.subject.metric.quantity, Quantity::Counts { .. });
+        if let Some(given) = given.filter(|_| !is_share || is_change) {
+            let what = match is_share {
+                false => "only shares and quantiles have one; leave it out",
+                true => "a change of a quantile has none; leave it out",
+            };
             self.faults.add(given.span().start, "confidence", what);
         }
         let min_samples = self.entry.min_samples.as_ref().map_or(min_samples, |given| *given.get_ref());
@@ -275,23 +337,31 @@ impl Asked<'_, '_> {
             let what = format!("it can't be {resolved}: it would be over and wrong at once; give {other} {level}");
             self.faults.add(given.span().start, "resolve", what);
         }
-        let is_share = matches!(self.subject.metric.quantity, Quantity::Counts { .. });
-        if let Some(level) =
-            level.filter(|level| is_share && self.entry.change.is_none() && !(0.0..=1.0).contains(level))
-        {
-            let what = format!("a share is never beyond {level}; give a number from 0 to 1, as 0.05 for 5 %");
+        if let Some(what) = level.and_then(|level| self.pointless(side, level)) {
             self.faults.add(given.span().start, key, what);
         }
+        let (least, most) = self.possible();
+        if let (Some(resolved), Some(given)) = (resolved, resolve) {
+            let bound = match side {
+                Side::Above => (resolved < least).then(|| format!("at least {least}")),
+                Side::Below => (resolved > most).then(|| format!("at most {most}")),
+            };
+            if let Some(bound) = bound {
+                let what = format!("it never gets there and would fire for ever; give {bound}");
+                self.faults.add(given.span().start, "resolve", what);
+            }
+        }
         let change = self.entry.change.as_ref();
+        let is_count = matches!(self.subject.metric.quantity, Quantity::Count);
+        let samples = self.entry.min_samples.as_ref();
+        if let Some(given) = samples.filter(|_| is_count && side == Side::Below && change.is_none()) {
+            let what = "it has no effect but to hide that there are few; leave it out";
+            self.faults.add(given.span().start, "min_samples", what);
+        }
         let before = span_of("change", change, self.faults);
         let (level, window) = (level?, window?);
         let resolve = resolved.unwrap_or(level);
         if change.is_some() {
-            if side == Side::Below && level <= -1.0 {
-                let what =
-                    format!("nothing falls by more than all of it; {level} is never reached, give -0.5 for half");
-                self.faults.add(given.span().start, key, what);
-            }
             let proof = Proof { min_samples: proof.min_samples.max(MIN_SAMPLES), ..proof };
             let proof = if self.entry.min_samples.is_some() { self.proof(0) } else { proof };
             return Some(Test::Change { side, level, resolve, window, before: before?, proof, quantile });

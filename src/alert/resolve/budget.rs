@@ -1,11 +1,12 @@
 //! One `[[budget]]`.
 
-use super::alert::span_of;
+use super::alert::{span_of, too_fine_for};
 use super::{Common, Faults, Resolver, Wrong, entry_text, hash};
 use crate::alert::decimal;
 use crate::alert::period::{Calendar, Unit, time_zone};
-use crate::alert::rule::{Budget, BudgetLevel, Notice, Severity, Test};
+use crate::alert::rule::{Budget, BudgetLevel, Notice, Severity, Test, too_fine};
 use crate::alert::signal::scales;
+use crate::alert::template::{BUDGET_PLACES, PLACES};
 use crate::rollup::alerts::BudgetEntry;
 use crate::rollup::{Pack, Quantity};
 
@@ -21,7 +22,7 @@ const FORECAST_HOLD: i64 = 15;
 /// Minutes that events without a price are looked for in.
 const UNPRICED_WINDOW: i64 = 60;
 
-const SUMMARY: &str = "{rule}: {value} % is spent ({samples} of {window})";
+const SUMMARY: &str = "{rule}: {percent} % is spent ({spent} of {amount})";
 
 impl<'a> Resolver<'a> {
     /// A budget, and the rules that come with it: its forecast, and its events without a price.
@@ -36,6 +37,7 @@ impl<'a> Resolver<'a> {
             summary: entry.summary.as_ref(),
             max_series: entry.max_series.as_ref(),
             default_summary: SUMMARY,
+            places: &BUDGET_PLACES,
         };
         let Some(mut subject) = self.subject(pack, &common, &mut faults) else { return Err(faults.0) };
         let metric = subject.metric;
@@ -48,7 +50,7 @@ impl<'a> Resolver<'a> {
             entry.time_zone.as_ref().map_or(("UTC", 0), |given| (given.get_ref().as_str(), given.span().start));
         let zone = faults.keep(at, "time_zone", time_zone(zone));
         let scale = scales(&metric.quantity, subject.rollup)[0];
-        let amount = faults.keep(entry.amount.span().start, "amount", amount(entry.amount.get_ref(), scale));
+        let amount = faults.keep(entry.amount.span().start, "amount", amount(&entry.amount.get_ref().text(), scale));
         let levels = levels(entry, &mut faults);
         let window = span_of("forecast_window", entry.forecast_window.as_ref(), &mut faults);
         if let Some(given) = entry.unpriced.as_ref().filter(|_| metric.quantity != Quantity::Cost) {
@@ -57,9 +59,6 @@ impl<'a> Resolver<'a> {
         let (Some(unit), Some(zone), Some(amount), true) = (unit, zone, amount, faults.0.is_empty()) else {
             return Err(faults.0);
         };
-        subject.notice.text = entry_text(pack, entry.name.span().start, "[[budget]]");
-        let decides = (&subject.notice.text, &metric.quantity, &subject.filter, &subject.rollup.name);
-        subject.notice.hash = hash(&decides);
         let calendar = Calendar { unit, zone };
         let window = window.unwrap_or(match unit {
             Unit::Day => 3 * 60,
@@ -69,6 +68,15 @@ impl<'a> Resolver<'a> {
         let is_wanted = |given: &Option<toml::Spanned<bool>>| given.as_ref().is_none_or(|given| *given.get_ref());
         // The signal of the budget itself is that of its forecast, also where nobody wants to be told of that.
         let test = Test::Forecast { calendar: calendar.clone(), amount, window };
+        let spans: Vec<i64> = test.spans().into_iter().chain([FORECAST_HOLD]).collect();
+        if let (Some((found, needed)), Some(given)) = (too_fine(test.reach(), &spans), &entry.forecast_window) {
+            let what = format!("{}: {}", given.get_ref(), too_fine_for(test.reach(), found, needed));
+            faults.add(given.span().start, "forecast_window", what);
+            return Err(faults.0);
+        }
+        subject.notice.text = entry_text(pack, entry.name.span().start);
+        let looks_at = (&metric.quantity, &subject.filter, &subject.by, &subject.rollup.name);
+        subject.notice.hash = hash(&(&subject.notice, looks_at, &test, &levels));
         let mut companion = subject.notice.clone();
         companion.summary = parsed(
             "{rule}: at the pace of the last {window}, {threshold} will be spent within the period",
@@ -95,9 +103,11 @@ impl<'a> Resolver<'a> {
     }
 }
 
-/// A template of our own.
+/// A template of our own, after the series that it is about.
 fn parsed(text: &str, by: &[String]) -> crate::alert::Template {
-    crate::alert::Template::parse(text, by).unwrap_or_default()
+    let series: Vec<String> = by.iter().map(|name| format!("{{{name}}}")).collect();
+    let named = if series.is_empty() { String::new() } else { format!("{}: ", series.join(", ")) };
+    crate::alert::Template::parse(&format!("{named}{text}"), by, &PLACES).unwrap_or_default()
 }
 
 fn unit(name: &str) -> Result<Unit, String> {

@@ -40,9 +40,40 @@ fn what_is_told_is_what_is_expected() {
     let failures = &run(&fails).unwrap()[0].failures;
     assert_eq!(failures[0], "expected at 13m: failures {\"app\": \"zest\"} firing; it was not told");
     assert!(
-        failures[1].starts_with("not expected at 14m: failures {\"app\": \"zest\"} firing (ticket): failures: "),
+        failures[1].starts_with(
+            "not expected at 14m (2026-11-02T08:14:00Z): failures {\"app\": \"zest\"} firing (ticket): zest: failures: "
+        ),
         "{failures:?}"
     );
+}
+
+#[test]
+fn values_are_those_of_the_rollups_buckets() {
+    // 500 stands for all from 500 to 502, and so does what the rollup has of it.
+    let rules = "[[alert]]\nname = \"failures\"\nmetric = \"latency\"\nby = [\"app\"]\nquantile = 0.95\nwindow = \"5m\"\nabove = 500";
+    let (rules, resolved) = parse(rules).unwrap();
+    let text = test(
+        "events = [{ rollup = \"llm_call_1m\", of = { app = \"zest\" }, count = \"100\", values = { latency_ms = \"500\" } }]",
+    );
+    let tried = &try_file("t.toml", &text, &rules, &resolved.rollups).unwrap()[0];
+    assert_eq!(tried.messages[0].value, Some(501.0));
+}
+
+/// Three weeks of minutes are what a test of an anomaly takes.
+#[test]
+fn weeks_can_be_tried() {
+    let rules =
+        "[[alert]]\nname = \"failures\"\nmetric = \"calls\"\nby = [\"app\"]\nwindow = \"1h\"\nanomaly = { weeks = 3 }";
+    let (rules, resolved) = parse(rules).unwrap();
+    let text = test(
+        "events = [{ rollup = \"llm_call_1m\", of = { app = \"zest\" }, count = \"10x30240 100x60\" }]\nexpect = [{ at = \"30255m\", \
+         rule = \"failures\", of = { app = \"zest\" }, state = \"firing\" }]",
+    );
+    let began = std::time::Instant::now();
+    let tried = &try_file("t.toml", &text.replace("30m", "505h"), &rules, &resolved.rollups).unwrap()[0];
+    assert_eq!(tried.failures, Vec::<String>::new());
+    let taken = began.elapsed();
+    assert!(taken.as_secs() < 60, "{taken:?}");
 }
 
 #[test]
@@ -75,7 +106,47 @@ fn wrong_files_are_told_with_test_and_key() {
         ),
         (
             &test("events = [{ rollup = \"llm_call_1m\", count = \"1\", sum = { cost = \"1\" } }]"),
-            "t.toml: test \"t\": events: the rollup llm_call_1m has no measure \"cost\"; ",
+            "t.toml: test \"t\": events: the rollup llm_call_1m has no sum of \"cost\"; ",
+        ),
+        (
+            &test("events = [{ rollup = \"llm_call_1m\", count = \"1x2\", sum = { cost_usd = \"1x3\" } }]"),
+            "t.toml: test \"t\": cost_usd: minute 2 has no events; give as many numbers as count has, with _ where it has none",
+        ),
+        (
+            &test("events = [{ rollup = \"llm_call_1m\", count = \"1 _ 1\", values = { latency_ms = \"1x3\" } }]"),
+            "t.toml: test \"t\": latency_ms: minute 1 has no events; ",
+        ),
+        (
+            &test("events = [{ rollup = \"llm_call_1m\", count = \"1\", missing = { cost_usd = \"2\" } }]"),
+            "t.toml: test \"t\": missing: cost_usd: 2 of 1 events can't lack it",
+        ),
+        (
+            &test("events = [{ rollup = \"llm_call_1m\", count = \"1\", missing = { cost_usd = \"-1\" } }]"),
+            "t.toml: test \"t\": missing: cost_usd: -1 of 1 events can't lack it",
+        ),
+        (
+            &test("events = [{ rollup = \"llm_call_1m\", count = \"1\", values = { cost_usd = \"1\" } }]"),
+            "t.toml: test \"t\": events: the rollup llm_call_1m has no distribution of \"cost_usd\"; use one of latency_ms",
+        ),
+        (
+            &test("events = [{ rollup = \"llm_call_1m\", count = \"1\", sum = { latency_ms = \"1\" } }]"),
+            "t.toml: test \"t\": events: the rollup llm_call_1m has no sum of \"latency_ms\"; ",
+        ),
+        (
+            &test("events = []\nexpect = [{ at = \"5m\", rule = \"failures\", state = \"fired\" }]"),
+            "t.toml: test \"t\": expect: there is no state \"fired\"; use one of firing, resolved, withdrawn",
+        ),
+        (
+            &test(
+                "events = []\nexpect = [{ at = \"5m\", rule = \"failures\", of = { ap = \"x\" }, state = \"firing\" }]",
+            ),
+            "t.toml: test \"t\": expect: failures has the dimensions app; give of = { app = … }",
+        ),
+        (
+            &test(
+                "events = []\nexpect = [{ at = \"31m\", rule = \"failures\", of = { app = \"x\" }, state = \"firing\" }]",
+            ),
+            "t.toml: test \"t\": expect: at 31m the test is over; make length longer",
         ),
         (
             &test("events = [{ rollup = \"llm_call_1m\", count = \"1\", arrives = \"x\" }]"),

@@ -189,8 +189,9 @@ fn change_is_relative_to_an_earlier_window() {
     for (now, before, condition, fires) in [
         (151, 100, "above = 0.5", true),
         (150, 100, "above = 0.5", false),
-        (1_000, 0, "above = 0.5", false), // no change can be told from nothing
-        (9, 3, "above = 0.5", false),     // fewer than ten
+        (1_000, 0, "above = 0.5", true), // from nothing: as from one
+        (1_000, 0, "below = -0.5", false),
+        (9, 3, "above = 0.5", false), // fewer than ten
         (49, 100, "below = -0.5", true),
         (0, 100, "below = -0.5", true),
     ] {
@@ -200,7 +201,8 @@ fn change_is_relative_to_an_earlier_window() {
         let told = stage.run(START + 1);
         assert_eq!(!told.is_empty(), fires, "{before} to {now}, {condition}");
         if let [message] = &told[..] {
-            assert_eq!(message.value, Some((now as f64 - before as f64) / before as f64));
+            let before = before.max(1) as f64;
+            assert_eq!(message.value, Some((now as f64 - before) / before));
             let names: Vec<&str> = message.readings.iter().map(|reading| reading.name.as_str()).collect();
             assert_eq!((names, message.readings[1].to), (vec!["window", "before"], (START + 1 - 60) * 60_000));
         }

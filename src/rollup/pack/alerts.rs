@@ -36,7 +36,7 @@ pub(crate) struct AlertEntry {
 
 /// `burn_rate = { … }` of an alert.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table, as { objective = 0.999 }")]
 pub(crate) struct BurnEntry {
     pub(crate) objective: Spanned<Level>,
     pub(crate) slower_than: Option<Spanned<Level>>,
@@ -45,7 +45,10 @@ pub(crate) struct BurnEntry {
 
 /// A pair of windows of `burn_rate`.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a table, as { rate = 2, long = \"1d\", short = \"2h\", severity = \"ticket\" }"
+)]
 pub(crate) struct TierEntry {
     pub(crate) rate: Level,
     pub(crate) long: String,
@@ -55,7 +58,7 @@ pub(crate) struct TierEntry {
 
 /// `anomaly = { … }` of an alert.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table, as { weeks = 4 }")]
 pub(crate) struct AnomalyEntry {
     pub(crate) weeks: Option<Spanned<u32>>,
     pub(crate) min_weeks: Option<Spanned<u32>>,
@@ -76,7 +79,7 @@ pub(crate) struct BudgetEntry {
     pub(crate) r#where: Option<Spanned<String>>,
     pub(crate) period: Spanned<String>,
     pub(crate) time_zone: Option<Spanned<String>>,
-    pub(crate) amount: Spanned<String>,
+    pub(crate) amount: Spanned<Amount>,
     pub(crate) levels: Option<Spanned<BTreeMap<String, u32>>>,
     pub(crate) forecast: Option<Spanned<bool>>,
     pub(crate) forecast_window: Option<Spanned<String>>,
@@ -85,6 +88,24 @@ pub(crate) struct BudgetEntry {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) summary: Option<Spanned<String>>,
     pub(crate) max_series: Option<Spanned<u32>>,
+}
+
+/// An amount: exact, so a number with a point stands between quotes.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged, expecting = "expected an amount between quotes, as \"50.00\"")]
+pub(crate) enum Amount {
+    Text(String),
+    Whole(i64),
+}
+
+impl Amount {
+    /// As written.
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Amount::Text(text) => text.clone(),
+            Amount::Whole(whole) => whole.to_string(),
+        }
+    }
 }
 
 /// A number, with or without a point.

@@ -274,15 +274,19 @@ fn a_file_that_is_no_pack_is_refused_with_line_and_key() {
         (&format!("{rollup}by = [\"app\"]\ncolour = []"), 4, "unknown key `colour`; known are event, name"),
         ("[[rollup]]\nby = [\"app\"]", 1, "missing key `event`"),
         (rollup, 1, "missing key `by`"),
-        (&format!("{rollup}by = \"app\""), 3, "expected a sequence"),
+        (&format!("{rollup}by = \"app\""), 3, "write a list between brackets"),
         (&format!("{rollup}by = [1]"), 3, "expected a string"),
-        (&format!("{rollup}by = [\"app\"]\nversion = \"2\""), 4, "expected u32"),
-        ("[rollup]\nevent = \"probe\"\nby = [\"app\"]", 1, "expected a sequence"),
+        (&format!("{rollup}by = [\"app\"]\nversion = \"2\""), 4, "write a whole number from 0"),
+        (
+            "[rollup]\nevent = \"probe\"\nby = [\"app\"]",
+            1,
+            "write the name between two brackets on each side, as [[alert]]",
+        ),
         ("[[rollup", 1, ""),
         ("\n\n[[metric]]\nname = \"x\"\nquestion = \"y\"", 3, "missing key `unit`"),
         ("[[metric]]\nqueston = \"y\"", 2, "unknown key `queston`; did you mean `question`?"),
-        ("[[metric]]\ncount = \"yes\"", 2, "expected a boolean"),
-        ("[[metric]]\nsum = 1", 2, "expected the name of a number or a list of such names"),
+        ("[[metric]]\ncount = \"yes\"", 2, "write true or false"),
+        ("[[metric]]\nsum = 1", 2, "write the name of a number or a list of such names"),
     ] {
         let found = Pack::parse("packs/test.toml", text).map_err(|error| error.to_string());
         let Err(found) = found else { unreachable!("{text} is a pack") };

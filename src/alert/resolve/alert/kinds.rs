@@ -1,8 +1,11 @@
 //! Burn rates and anomalies.
 
+use toml::Spanned;
+
 use super::{Asked, MIN_SAMPLES, Tests, bounded, named_severity};
 use crate::alert::period::{span, time_zone};
-use crate::alert::rule::{STEPS, Severity, Side, Test};
+use crate::alert::rule::{Severity, Side, Test};
+use crate::alert::template::number;
 use crate::rollup::Quantity;
 use crate::rollup::alerts::{AnomalyEntry, BurnEntry};
 
@@ -15,7 +18,8 @@ const TIERS: [(f64, i64, i64, Severity); 3] =
     [(14.4, 60, 5, Severity::Page), (6.0, 6 * 60, 30, Severity::Page), (1.0, 3 * 24 * 60, 6 * 60, Severity::Ticket)];
 
 impl Asked<'_, '_> {
-    pub(super) fn burn(&mut self, burn: &BurnEntry) -> Tests {
+    pub(super) fn burn(&mut self, given: &Spanned<BurnEntry>) -> Tests {
+        let burn = given.get_ref();
         let objective = self.between("burn_rate", &burn.objective, 0.0, 1.0);
         let proof = self.proof(MIN_SAMPLES_BURN);
         let metric = &self.subject.metric.name;
@@ -68,6 +72,14 @@ impl Asked<'_, '_> {
         let Some(objective) = objective else { return Vec::new() };
         let mut tests: Tests = Vec::new();
         for (rate, long, short, severity) in tiers {
+            let allowed = 1.0 - objective;
+            if rate * allowed >= 1.0 {
+                let (rate, percent, most) = (number(rate), number(100.0 * allowed), number(1.0 / allowed));
+                let what =
+                    format!("{rate} times the budget of {percent} % is more than all there is, so that {}", span(long));
+                let what = format!("{what} never fires; give windows with rates below {most}");
+                self.faults.add(burn.objective.span().start, "burn_rate", what);
+            }
             let suffix = Some(span(long));
             if tests.iter().any(|(known, _, _)| *known == suffix) {
                 let what = format!("two pairs of windows are {} long; alerts are told apart by it", span(long));
@@ -84,10 +96,10 @@ impl Asked<'_, '_> {
         tests
     }
 
-    pub(super) fn anomaly(&mut self, given: &AnomalyEntry) -> Option<Test> {
+    pub(super) fn anomaly(&mut self, given: &Spanned<AnomalyEntry>) -> Option<Test> {
+        let (at, given) = (given.span().start, given.get_ref());
         let window = self.window();
         let quantile = self.quantile();
-        let at = self.name_at();
         let weeks = given.weeks.as_ref().map_or(4, |weeks| *weeks.get_ref());
         let min_weeks = given.min_weeks.as_ref().map_or(weeks.min(3), |weeks| *weeks.get_ref());
         if !(2..=12).contains(&weeks) {
@@ -114,10 +126,6 @@ impl Asked<'_, '_> {
                 self.between("resolve", given, 0.0, deviations.unwrap_or(1e6) + f64::EPSILON)
             });
         let window = window?;
-        if STEPS[1..].iter().all(|step| window % step != 0) {
-            let what = format!("it can't be {}; give a multiple of 5m, or weeks of it would be too much", span(window));
-            self.faults.add(at, "window", what);
-        }
         let min_samples = self.entry.min_samples.as_ref().map_or(MIN_SAMPLES, |given| *given.get_ref());
         let (deviations, resolve, tolerance) = (deviations?, resolve?, tolerance?);
         let min_weeks = min_weeks as usize;
