@@ -36,10 +36,15 @@ fn waits(secure: &Secure, name: &str, parts: &[&str]) {
     );
 }
 
-#[test]
-fn what_is_wrong_with_kafka_names_its_setting() {
-    let mut secure = Secure::start();
+fn migrated() -> Secure {
+    let secure = Secure::start();
     secure.world.done(&["migrate"]);
+    secure
+}
+
+#[test]
+fn a_certificate_that_kafka_shows_in_vain_is_told_with_its_setting() {
+    let mut secure = migrated();
     let stranger = Authority::new("a stranger");
 
     secure.go_to(SASL_SSL, "sasl_ssl", "SCRAM-SHA-512");
@@ -50,6 +55,11 @@ fn what_is_wrong_with_kafka_names_its_setting() {
 
     secure.go_to(EXPIRED, "ssl", "");
     waits(&secure, "expired", &["its certificate expired on 2024-12-31", "renewed on the server"]);
+}
+
+#[test]
+fn another_security_than_kafka_has_is_told_with_its_setting() {
+    let mut secure = migrated();
     secure.go_to(ELSEWHERE, "ssl", "");
     waits(&secure, "elsewhere", &["elsewhere.example", "not for localhost", "kafka.brokers"]);
     secure.go_to(CLIENTS, "ssl", "");
@@ -60,7 +70,11 @@ fn what_is_wrong_with_kafka_names_its_setting() {
     waits(&secure, "tls-to-plain", &["kafka.security"]);
     secure.go_to(SASL_SSL, "plaintext", "");
     waits(&secure, "plain-to-tls", &["kafka.security"]);
+}
 
+#[test]
+fn credentials_that_kafka_refuses_end_it_with_their_setting() {
+    let mut secure = migrated();
     // Neither passes by itself; a supervisor starts it anew, with what is mounted then.
     let generate = ["generate", "--type", "llm_call", "--topic", "t", "--partitions", "1", "--events", "1"];
     for (mechanism, arguments) in
