@@ -27,7 +27,7 @@ impl Backlog {
     pub fn take(&mut self, record: Record) {
         match record {
             Record::Alert(message) => self.messages.push(*message),
-            Record::Budget(state) => drop(self.budgets.insert(state.key.clone(), state)),
+            Record::Budget(state) => drop(self.budgets.insert(state.key.clone(), *state)),
             Record::Rules(rules) => self.rules = rules,
             Record::Heartbeat(heartbeat) => {
                 let first = self.rounds.last().map_or(0, |(_, before)| before.end);

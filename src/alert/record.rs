@@ -76,7 +76,7 @@ pub enum Record {
     /// A change of an alert.
     Alert(Box<Message>),
     /// How a budget stands.
-    Budget(BudgetState),
+    Budget(Box<BudgetState>),
     /// That rules are being judged.
     Heartbeat(Heartbeat),
     /// Which rules.
@@ -158,7 +158,7 @@ impl Framing {
         let wire: &Wire = wire_of(position);
         Ok(match position {
             0 => Record::Alert(Box::new(wire.read(body)?)),
-            1 => Record::Budget(wire.read(body)?),
+            1 => Record::Budget(Box::new(wire.read(body)?)),
             2 => Record::Heartbeat(wire.read(body)?),
             _ => Record::Rules(wire.read(body)?),
         })

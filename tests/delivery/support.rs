@@ -32,6 +32,8 @@ impl World {
         world.set("BATCH__INTERVAL", "500ms");
         // Several may run at once.
         world.set("TELEMETRY__LISTEN", "");
+        // Whoever is about alerts gives them a topic.
+        world.set("ALERTS__TOPIC", "");
         // A member that was killed is missed soon.
         world.set("KAFKA__PROPERTIES__SESSION__TIMEOUT__MS", "1500");
         world.set("KAFKA__PROPERTIES__HEARTBEAT__INTERVAL__MS", "300");
@@ -72,9 +74,15 @@ impl World {
     }
 
     pub fn run(&self, name: &str) -> Process {
+        self.run_with(name, &[])
+    }
+
+    /// Runs with more variables.
+    pub fn run_with(&self, name: &str, variables: &[(&str, &str)]) -> Process {
         let log = self.folder.path().join(name);
         let file = std::fs::File::create(&log).unwrap();
         let mut command = self.command(&["run"]);
+        command.envs(variables.iter().copied());
         let child = command.stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
         Process { child, log }
     }

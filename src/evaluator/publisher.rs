@@ -1,0 +1,115 @@
+//! The topics: made where they are missing, read back, and written, a round in a transaction.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+
+use super::{Settings, Trouble};
+use crate::alert::{Backlog, Framing, Record, SCHEMAS};
+use crate::kafka::producer::{Outgoing, create_topic};
+use crate::kafka::{ConsumerSettings, Transactions, keeps, read_to_end};
+use crate::registry;
+
+/// How long records are at least kept that later ones of their key supersede, beside the time within which they may be
+/// corrected: as long as nobody may have been there to judge.
+const KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// How long Kafka may take to tell a topic's settings.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The producer of the alerts, and how its records look.
+pub(super) struct Publisher {
+    producer: Transactions,
+    framing: Framing,
+    topic: String,
+    budget_topic: String,
+}
+
+impl Publisher {
+    /// Shuts out the producer before, and reads back what was published.
+    pub(super) fn open(
+        settings: &Settings,
+        runtime: &Handle,
+        leave: &dyn Fn() -> bool,
+    ) -> Result<(Publisher, Backlog), Trouble> {
+        let over = |error: &dyn std::fmt::Display| Trouble::Over(error.to_string());
+        let consumer = &settings.consumer;
+        let topics = [&settings.topic, &settings.budget_topic];
+        runtime.block_on(make(consumer, topics, settings.horizon)).map_err(|error| over(&error))?;
+        let framing = match &settings.registry {
+            None => Framing::default(),
+            Some(endpoint) => runtime.block_on(registered(endpoint, topics)).map_err(|error| over(&error))?,
+        };
+        // First the producer: what the one before had under way is decided when this returns.
+        let producer = Transactions::open(consumer, &settings.transactional_id(), leave)?;
+        let mut backlog = Backlog::default();
+        for topic in topics {
+            let take = |_: i64, payload: Option<&[u8]>| {
+                // Whoever deletes by key takes back what was said under it.
+                let Some(payload) = payload else { return Ok(()) };
+                backlog.take(framing.decode(payload).map_err(|error| {
+                    format!("{error}. Nothing is judged before it can be told what was published: give alerts a topic of their own")
+                })?);
+                Ok(())
+            };
+            let count = read_to_end(consumer, topic, leave, take).map_err(|error| over(&error))?;
+            tracing::debug!(topic, count, "read back");
+        }
+        let (topic, budget_topic) = (settings.topic.clone(), settings.budget_topic.clone());
+        Ok((Publisher { producer, framing, topic, budget_topic }, backlog))
+    }
+
+    /// Publishes records in one transaction; `sent` is called when all are in the log and not yet committed.
+    pub(super) fn publish(
+        &mut self,
+        records: &[Record],
+        sent: impl FnOnce(),
+        leave: &dyn Fn() -> bool,
+    ) -> Result<(), Trouble> {
+        let encoded: Result<Vec<Vec<u8>>, _> = records.iter().map(|record| self.framing.encode(record)).collect();
+        let encoded = encoded.map_err(|error| Trouble::Over(error.to_string()))?;
+        let outgoing = records.iter().zip(&encoded).map(|(record, payload)| Outgoing {
+            topic: if matches!(record, Record::Budget(_)) { &self.budget_topic } else { &self.topic },
+            // In one partition, so that records stand in the order in which they hold.
+            partition: Some(0),
+            timestamp_ms: None,
+            key: Some(record.key().as_bytes()),
+            payload: Some(payload),
+        });
+        Ok(self.producer.publish(&outgoing.collect::<Vec<_>>(), sent, leave)?)
+    }
+}
+
+/// Makes the topics that are missing, and says where one forgets.
+async fn make(consumer: &ConsumerSettings, topics: [&String; 2], horizon: i64) -> anyhow::Result<()> {
+    let kept = KEPT.as_millis() as i64 + horizon * 60_000;
+    let compact = [("cleanup.policy", "compact".to_owned()), ("min.compaction.lag.ms", kept.to_string())];
+    let compact: BTreeMap<String, String> = compact.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    for topic in topics {
+        if create_topic(&consumer.brokers, &consumer.properties, topic, 1, -1, &compact).await? {
+            tracing::info!("made the topic {topic}, with one partition, compacted");
+        }
+    }
+    let named = topics.map(String::clone).to_vec();
+    match keeps(&ConsumerSettings { topics: named, ..consumer.clone() }, PATIENCE).await {
+        Ok(forgetful) => forgetful.iter().for_each(|(topic, time)| {
+            tracing::warn!(
+                "the topic {topic} deletes records after {time:?}: what is firing longer would be told anew, under numbers that \
+                 were used; set its cleanup.policy to compact"
+            );
+        }),
+        Err(error) => tracing::debug!("the topics' retention is not known: {error:#}"),
+    }
+    Ok(())
+}
+
+/// The ids of the schemas, under a subject each: the topic's and the record's name.
+async fn registered(endpoint: &registry::Endpoint, topics: [&String; 2]) -> anyhow::Result<Framing> {
+    let client = registry::Client::new(endpoint.clone());
+    let mut ids = [0; SCHEMAS.len()];
+    for (id, (name, schema)) in ids.iter_mut().zip(SCHEMAS) {
+        let topic = topics[usize::from(name == "budget_state")];
+        *id = client.register(&format!("{topic}-dev.highwater.{name}"), schema).await?;
+    }
+    Ok(Framing { ids: Some(ids) })
+}
