@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use anyhow::{Result, ensure};
 use tokio::runtime::Handle;
 
 use super::{Settings, Trouble};
 use crate::alert::{Backlog, Framing, Record, SCHEMAS};
-use crate::kafka::producer::{Outgoing, create_topic};
-use crate::kafka::{ConsumerSettings, Transactions, keeps, read_to_end};
+use crate::kafka::identity::IdentityError;
+use crate::kafka::producer::{Outgoing, ProduceError, create_topic};
+use crate::kafka::{ConsumerSettings, Observer, Transactions, keeps, read_to_end, rights};
 use crate::registry;
 
 /// How long records are at least kept that later ones of their key supersede, beside the time within which they may be
@@ -32,7 +34,7 @@ impl Publisher {
         runtime: &Handle,
         leave: &dyn Fn() -> bool,
     ) -> Result<(Publisher, Backlog), Trouble> {
-        let over = |error: &dyn std::fmt::Display| Trouble::Over(error.to_string());
+        let over = |error: &dyn std::fmt::Display| Trouble::Over(format!("{error:#}"));
         let consumer = &settings.consumer;
         let topics = [&settings.topic, &settings.budget_topic];
         runtime.block_on(make(consumer, topics, settings.horizon)).map_err(|error| over(&error))?;
@@ -81,17 +83,24 @@ impl Publisher {
 }
 
 /// Makes the topics that are missing, and says where one forgets.
-async fn make(consumer: &ConsumerSettings, topics: [&String; 2], horizon: i64) -> anyhow::Result<()> {
+async fn make(consumer: &ConsumerSettings, topics: [&String; 2], horizon: i64) -> Result<()> {
+    let named = ConsumerSettings { topics: topics.map(String::clone).to_vec(), ..consumer.clone() };
+    let asked = named.clone();
+    let missing = tokio::task::spawn_blocking(move || missing(&asked)).await??;
     let kept = KEPT.as_millis() as i64 + horizon * 60_000;
     let compact = [("cleanup.policy", "compact".to_owned()), ("min.compaction.lag.ms", kept.to_string())];
     let compact: BTreeMap<String, String> = compact.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-    for topic in topics {
-        if create_topic(&consumer.brokers, &consumer.properties, topic, 1, -1, &compact).await? {
-            tracing::info!("made the topic {topic}, with one partition, compacted");
+    let mut denied = Vec::new();
+    for topic in missing {
+        match create_topic(&consumer.brokers, &consumer.properties, &topic, 1, -1, &compact).await {
+            Ok(true) => tracing::info!("made the topic {topic}, with one partition, compacted"),
+            Ok(false) => {}
+            Err(ProduceError::Denied(right)) => denied.push(right),
+            Err(error) => return Err(error.into()),
         }
     }
-    let named = topics.map(String::clone).to_vec();
-    match keeps(&ConsumerSettings { topics: named, ..consumer.clone() }, PATIENCE).await {
+    ensure!(denied.is_empty(), rights(&denied));
+    match keeps(&named, PATIENCE).await {
         Ok(forgetful) => forgetful.iter().for_each(|(topic, time)| {
             tracing::warn!(
                 "the topic {topic} deletes records after {time:?}: what is firing longer would be told anew, under numbers that \
@@ -103,8 +112,24 @@ async fn make(consumer: &ConsumerSettings, topics: [&String; 2], horizon: i64) -
     Ok(())
 }
 
+/// The topics that are not there.
+fn missing(consumer: &ConsumerSettings) -> Result<Vec<String>> {
+    let observer = Observer::new(consumer, PATIENCE)?;
+    let lacking = observer.unpublishable()?;
+    ensure!(lacking.is_empty(), rights(&lacking));
+    let mut missing = Vec::new();
+    for topic in &consumer.topics {
+        match observer.identity(topic) {
+            Ok(_) => {}
+            Err(IdentityError::NotFound(topic)) => missing.push(topic),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(missing)
+}
+
 /// The ids of the schemas, under a subject each: the topic's and the record's name.
-async fn registered(endpoint: &registry::Endpoint, topics: [&String; 2]) -> anyhow::Result<Framing> {
+async fn registered(endpoint: &registry::Endpoint, topics: [&String; 2]) -> Result<Framing> {
     let client = registry::Client::new(endpoint.clone());
     let mut ids = [0; SCHEMAS.len()];
     for (id, (name, schema)) in ids.iter_mut().zip(SCHEMAS) {

@@ -7,6 +7,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use super::access::is_denial;
 use super::observer::Quiet;
 use super::settings::ConsumerSettings;
 use crate::ports::LogError;
@@ -44,6 +45,9 @@ pub fn read_to_end(
                     .map_err(|what| failed(format!("offset {}: {what}", record.offset())))?;
             }
             Some(Err(KafkaError::PartitionEOF(_))) => return Ok(count),
+            Some(Err(error)) if error.rdkafka_error_code().is_some_and(is_denial) => {
+                return Err(failed(format!("{error}; `highwater check` names the right that is missing")));
+            }
             Some(Err(error)) => tracing::debug!(topic, "reading back: {error}"),
             None => {}
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
-use super::access::is_denial;
+use super::access::{Asker, Resource, is_denial};
 use super::producer::{Deliveries, Outgoing};
 use super::settings::{ConsumerSettings, base};
 
@@ -42,6 +42,7 @@ pub enum TransactionError {
 /// See the module. Used by one thread.
 pub struct Transactions {
     inner: BaseProducer<Deliveries>,
+    asker: Asker,
     id: String,
     sent: u64,
 }
@@ -70,9 +71,10 @@ impl Transactions {
             .set("acks", "all")
             .set("compression.type", "lz4")
             .set("linger.ms", "0");
-        let failed = |error: KafkaError| failed(id, "can't be made", &error);
-        let inner = config.create_with_context(Deliveries::default()).map_err(failed)?;
-        let producer = Transactions { inner, id: id.to_owned(), sent: 0 };
+        let asker = Asker::new(&settings.brokers, &settings.properties);
+        let inner = config.create_with_context(Deliveries::default());
+        let inner = inner.map_err(|error| failed(&asker, id, "can't be made", &error))?;
+        let producer = Transactions { inner, asker, id: id.to_owned(), sent: 0 };
         producer.patiently("can't begin", give_up, || producer.inner.init_transactions(SLICE))?;
         Ok(producer)
     }
@@ -88,7 +90,9 @@ impl Transactions {
         sent: impl FnOnce(),
         give_up: &dyn Fn() -> bool,
     ) -> Result<(), TransactionError> {
-        self.inner.begin_transaction().map_err(|error| failed(&self.id, "can't begin a transaction", &error))?;
+        self.inner
+            .begin_transaction()
+            .map_err(|error| failed(&self.asker, &self.id, "can't begin a transaction", &error))?;
         let outcome = self.send(records, give_up).and_then(|()| {
             sent();
             self.patiently("can't commit", give_up, || self.inner.commit_transaction(SLICE))
@@ -163,7 +167,7 @@ impl Transactions {
         // The first error that ends a producer says more than those that follow from it.
         match self.inner.client().fatal_error() {
             Some((code, reason)) => self.fatal(doing, code, reason),
-            None => failed(&self.id, doing, error),
+            None => failed(&self.asker, &self.id, doing, error),
         }
     }
 
@@ -171,11 +175,11 @@ impl Transactions {
         if is_fence(code) {
             return TransactionError::Fenced(self.id.clone());
         }
-        TransactionError::Failed { id: self.id.clone(), doing, reason, advice: advice(&self.id, code) }
+        TransactionError::Failed { id: self.id.clone(), doing, reason, advice: advice(&self.asker, &self.id, code) }
     }
 }
 
-fn failed(id: &str, doing: &'static str, error: &KafkaError) -> TransactionError {
+fn failed(asker: &Asker, id: &str, doing: &'static str, error: &KafkaError) -> TransactionError {
     let (code, reason) = match error {
         KafkaError::Transaction(error) => (error.code(), error.string()),
         other => (other.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown), other.to_string()),
@@ -183,7 +187,7 @@ fn failed(id: &str, doing: &'static str, error: &KafkaError) -> TransactionError
     if is_fence(code) {
         return TransactionError::Fenced(id.to_owned());
     }
-    TransactionError::Failed { id: id.to_owned(), doing, reason, advice: advice(id, code) }
+    TransactionError::Failed { id: id.to_owned(), doing, reason, advice: advice(asker, id, code) }
 }
 
 fn is_fence(code: RDKafkaErrorCode) -> bool {
@@ -191,13 +195,13 @@ fn is_fence(code: RDKafkaErrorCode) -> bool {
     matches!(code, Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch)
 }
 
-fn advice(id: &str, code: RDKafkaErrorCode) -> String {
-    if is_denial(code) || code == RDKafkaErrorCode::TransactionalIdAuthorizationFailed {
-        format!(
-            "; it needs the rights Write and Describe on the transactional id {id} (kafka-acls.sh --transactional-id {id}) \
-             and Write on its topics"
-        )
-    } else {
-        String::new()
+/// What to do about an error, by the producer's name, if anything.
+fn advice(asker: &Asker, id: &str, code: RDKafkaErrorCode) -> String {
+    match code {
+        RDKafkaErrorCode::TransactionalIdAuthorizationFailed => {
+            format!(": {}", asker.lacks("Write", Resource::TransactionalId(id.to_owned())))
+        }
+        code if is_denial(code) => "; `highwater check` names the right that is missing".to_owned(),
+        _ => String::new(),
     }
 }
