@@ -9,11 +9,15 @@ mod shared;
 #[path = "../delivery/support.rs"]
 mod support;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use apache_avro::reader::datum::GenericDatumReader;
 use devstack::sys::{Signal, send};
 use highwater::failpoint::{Point, VARIABLE};
-use script::{STAGES, Script};
+use highwater::ports::Registered;
+use script::{STAGES, Script, Subscriber};
+use support::Process;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -38,6 +42,78 @@ fn a_scripted_history_is_told_exactly() {
     assert!(process.terminate().0.success());
     assert_eq!(script.told(), before);
     script.check();
+}
+
+/// The topics as consumers of a schema registry read them.
+#[test]
+fn messages_are_framed_for_the_schema_registry() {
+    let registry = devstack::Registry::start().unwrap();
+    let mut script = Script::new();
+    script.world.set("ALERTS__FRAMING", "confluent");
+    script.world.set("REGISTRY__URL", &registry.url());
+    script.world.set("ALERTS__TOPIC", "framed");
+    script.world.set("ALERTS__BUDGET_TOPIC", "framed-budgets");
+    let process = script.world.run("run");
+    process_is_judging(&process);
+    script.play(STAGES[1]);
+    let client = highwater::registry::Client::new(
+        highwater::registry::Endpoint::new(&registry.url(), "", "", Duration::from_secs(10)).unwrap(),
+    );
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let begun = Instant::now();
+    let mut found = BTreeMap::new();
+    while found.get("dev.highwater.alert") != Some(&2) || !found.contains_key("dev.highwater.budget_state") {
+        assert!(begun.elapsed() < MINUTE, "{found:?}: {}", process.said());
+        found = BTreeMap::new();
+        for payload in ["framed", "framed-budgets"].into_iter().flat_map(|topic| script.payloads(topic)) {
+            assert_eq!(payload[0], 0);
+            let id = u32::from_be_bytes(payload[1..5].try_into().unwrap());
+            let Registered::Avro(text) = runtime.block_on(client.schema(id)).unwrap() else { panic!("{id}") };
+            let schema = apache_avro::Schema::parse_str(&text).unwrap();
+            let reader = GenericDatumReader::builder(&schema).build().unwrap();
+            let mut body = &payload[5..];
+            reader.read_value(&mut body).unwrap();
+            assert!(body.is_empty());
+            *found.entry(schema.name().unwrap().fullname(None).to_string()).or_insert(0) += 1;
+        }
+    }
+    assert_eq!(found["dev.highwater.rule_set"], 1);
+    process.kill();
+
+    // The next one reads that back, and goes on.
+    let before = script.payloads("framed").len();
+    let process = script.world.run("second");
+    process_is_judging(&process);
+    assert!(process.said().contains("known=2"), "{}", process.said());
+    script.play(STAGES[2]);
+    wait_until("goes on", || script.payloads("framed").len() > before, &|| process.said());
+}
+
+/// From the event to «stop» on the topic.
+#[test]
+fn a_budget_that_is_spent_is_told_of_at_once() {
+    let script = Script::new();
+    let variables = [("HIGHWATER_BATCH__INTERVAL", "1s"), ("HIGHWATER_ALERTS__INTERVAL", "1s")];
+    let process = script.world.run_with("run", &variables);
+    process_is_judging(&process);
+    let subscriber = Subscriber::new(&script);
+    let mut took = Vec::new();
+    for number in 0..11 {
+        let app = format!("app-{number}");
+        let sent = script.spend(&app, 1_000);
+        while !subscriber.next(&process).is_some_and(|told| told.severity == "stop" && told.dimensions["app"] == app) {}
+        took.push(sent.elapsed().as_millis());
+        // Whenever the batch and the round began.
+        std::thread::sleep(Duration::from_millis(fastrand::u64(..1_000)));
+    }
+    took.sort_unstable();
+    println!("from event to stop, ms: {took:?}");
+    // A batch of a second, and two seconds.
+    assert!(took[took.len() / 2] < 3_000, "{took:?}");
+}
+
+fn process_is_judging(process: &Process) {
+    wait_until("judging", || process.said().contains("judging alerts"), &|| process.said());
 }
 
 /// `ALERTS_KILLS` sets how often it is killed beside the eighteen times of the script.

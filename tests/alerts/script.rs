@@ -22,6 +22,9 @@ use highwater::alert::{BudgetState, Framing, Heartbeat, Message, Record};
 use highwater::event::EventType;
 use highwater::kafka::producer::{Outgoing, create_topic};
 use highwater::kafka::{ConsumerSettings, GroupProtocol, Producer, read_to_end};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::Message as _;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use uuid::Uuid;
 
 use crate::MINUTE;
@@ -121,7 +124,8 @@ impl Script {
                     Producer::new(&self.world.stack.kafka.bootstrap(), "script", &BTreeMap::new()).unwrap();
                 for minute in from..to {
                     for number in 0..count {
-                        let payload = self.call(self.begin + minute * MS + number as i64 * 1_000, status, tokens);
+                        let payload =
+                            self.call("zest", self.begin + minute * MS + number as i64 * 1_000, status, tokens);
                         let partition = Some((number % 2) as i32);
                         let (key, payload) = (None, Some(&payload[..]));
                         producer.send(Outgoing { topic: TOPIC, partition, timestamp_ms: None, key, payload }).unwrap();
@@ -140,12 +144,12 @@ impl Script {
         ));
     }
 
-    fn call(&self, millis: i64, status: &str, tokens: i32) -> Vec<u8> {
+    fn call(&self, app: &str, millis: i64, status: &str, tokens: i32) -> Vec<u8> {
         let text = |text: &str| Value::String(text.to_owned());
         let fields = [
             ("event_id", Value::Uuid(uuid::Builder::from_random_bytes(fastrand::u128(..).to_be_bytes()).into_uuid())),
             ("occurred_at", Value::TimestampMicros(millis * 1_000)),
-            ("app", text("zest")),
+            ("app", text(app)),
             ("environment", text("production")),
             ("status", Value::Enum(u32::from(status == "error"), status.to_owned())),
             ("tokens", Value::Int(tokens)),
@@ -158,8 +162,24 @@ impl Script {
         framed
     }
 
+    /// An app uses tokens now; answers when.
+    pub fn spend(&self, app: &str, tokens: i32) -> Instant {
+        let payload = self.call(app, jiff::Timestamp::now().as_millisecond(), "ok", tokens);
+        let mut producer = Producer::new(&self.world.stack.kafka.bootstrap(), "script", &BTreeMap::new()).unwrap();
+        let (key, payload) = (None, Some(&payload[..]));
+        producer.send(Outgoing { topic: TOPIC, partition: Some(1), timestamp_ms: None, key, payload }).unwrap();
+        let sent = Instant::now();
+        producer.flush(MINUTE).unwrap();
+        sent
+    }
+
     /// What a subscriber has seen of a topic.
     fn records(&self, topic: &str) -> Vec<Record> {
+        self.payloads(topic).iter().map(|payload| Framing::default().decode(payload).unwrap()).collect()
+    }
+
+    /// The same, as it was sent.
+    pub fn payloads(&self, topic: &str) -> Vec<Vec<u8>> {
         let settings = ConsumerSettings {
             brokers: self.world.stack.kafka.bootstrap(),
             group: "subscriber".into(),
@@ -168,15 +188,15 @@ impl Script {
             protocol: GroupProtocol::Classic,
             properties: BTreeMap::new(),
         };
-        let mut records = Vec::new();
+        let mut payloads = Vec::new();
         let begun = Instant::now();
         // Before anybody judged there is no topic.
         let give_up = || begun.elapsed() > Duration::from_secs(3);
         let _ = read_to_end(&settings, topic, &give_up, |_, payload| {
-            records.push(Framing::default().decode(payload.unwrap()).unwrap());
+            payloads.push(payload.unwrap().to_vec());
             Ok(())
         });
-        records
+        payloads
     }
 
     fn messages(&self) -> Vec<Message> {
@@ -376,6 +396,39 @@ impl Script {
         let next = &table["ending"];
         assert_eq!((next.spent.as_str(), next.state.as_str()), ("0", "ok"), "the next day has begun");
         assert_eq!(next.period_start, self.begin + 60 * MS);
+    }
+}
+
+/// Somebody who listens to alerts, as they come.
+pub struct Subscriber(BaseConsumer);
+
+impl Subscriber {
+    pub fn new(script: &Script) -> Subscriber {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", script.world.stack.kafka.bootstrap())
+            .set("group.id", "subscriber")
+            .set("isolation.level", "read_committed")
+            .create()
+            .unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(ALERTS, 0, Offset::Beginning).unwrap();
+        consumer.assign(&list).unwrap();
+        Subscriber(consumer)
+    }
+
+    /// The next message about an alert; `None`: what came is none.
+    pub fn next(&self, process: &Process) -> Option<Message> {
+        let begun = Instant::now();
+        let record = loop {
+            if let Some(record) = self.0.poll(Duration::from_millis(100)) {
+                break record;
+            }
+            assert!(begun.elapsed() < MINUTE, "nothing comes: {}", process.said());
+        };
+        match Framing::default().decode(record.unwrap().payload().unwrap()).unwrap() {
+            Record::Alert(message) => Some(*message),
+            _ => None,
+        }
     }
 }
 
