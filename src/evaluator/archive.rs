@@ -107,5 +107,58 @@ fn rows(heartbeat: &Heartbeat, messages: &[Message]) -> String {
 
 /// Milliseconds as seconds with three decimals, which is how `DateTime64(3)` is read without rounding.
 fn seconds(millis: i64) -> String {
-    format!("{}.{:03}", millis.div_euclid(1_000), millis.rem_euclid(1_000))
+    let (sign, millis) = (if millis < 0 { "-" } else { "" }, millis.unsigned_abs());
+    format!("{sign}{}.{:03}", millis / 1_000, millis % 1_000)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn message(sequence: i64, value: Option<f64>) -> Message {
+        let value = json!(value);
+        let message = json!({
+            "alert_id": "3172c518-9d13-5fd2-85a5-3cec5e0a788b", "sequence": sequence, "rule": "r", "kind": "threshold",
+            "severity": "page", "state": "firing", "previous": "pending", "provisional": false, "corrected": true,
+            "corrects": [1, 2], "at": 1_700_000_040_000_i64, "since": -1, "dimensions": {"app": "a\"b"}, "labels": {},
+            "summary": "one\nline", "metric": "m", "unit": "", "value": value, "threshold": 0.2, "readings": [],
+            "baseline": null, "budget": null, "forecast": null, "complete_through": 0, "late": 3, "lag_ms": 4,
+            "rule_text": "[[alert]]", "rule_hash": "00"
+        });
+        serde_json::from_value(message).unwrap()
+    }
+
+    fn heartbeat(round: i64) -> Heartbeat {
+        Heartbeat { round, sent_at: 1_700_000_041_007, judged: 0, complete_through: 0, rules: 1 }
+    }
+
+    #[test]
+    fn a_message_is_a_line_with_all_that_it_says() {
+        let messages = [message(3, Some(0.625)), message(4, None)];
+        let text = rows(&heartbeat(7), &messages);
+        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 2);
+        for (line, message) in lines.iter().zip(&messages) {
+            assert_eq!((&line["round"], &line["published_at"]), (&7.into(), &"1700000041.007".into()));
+            assert_eq!((&line["at"], &line["since"]), (&"1700000040.000".into(), &"-0.001".into()));
+            assert_eq!(line["dimensions"]["app"], "a\"b");
+            let whole: Message = serde_json::from_str(line["message"].as_str().unwrap()).unwrap();
+            assert_eq!(whole, *message);
+        }
+        assert_eq!((&lines[0]["value"], &lines[1]["value"]), (&0.625.into(), &serde_json::Value::Null));
+    }
+
+    #[test]
+    fn a_token_names_the_round_and_what_is_in_it() {
+        let of = |round, sequences: &[i64]| {
+            let messages: Vec<Message> = sequences.iter().map(|sequence| message(*sequence, None)).collect();
+            token(&heartbeat(round), &messages)
+        };
+        assert_eq!(of(7, &[1, 2]), of(7, &[1, 2]));
+        let others = [of(7, &[1, 2]), of(8, &[1, 2]), of(7, &[1]), of(7, &[2, 1]), of(7, &[12])];
+        let distinct: std::collections::BTreeSet<&String> = others.iter().collect();
+        assert_eq!(distinct.len(), others.len(), "{others:?}");
+        assert!(others[0].starts_with("alerts/7/"));
+    }
 }

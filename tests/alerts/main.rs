@@ -44,6 +44,36 @@ fn a_scripted_history_is_told_exactly() {
     script.check();
 }
 
+#[test]
+fn servers_that_go_away_are_waited_for() {
+    let script = Script::new();
+    let process = script.world.run("run");
+    let stack = &script.world.stack;
+    for (at, stage) in STAGES.into_iter().enumerate() {
+        script.play(stage);
+        script.wait_for(stage, &mut [&process]);
+        match at {
+            // One after the other, and both; long enough for an open transaction to be given up.
+            1 => stack.clickhouse.kill().unwrap(),
+            2 => stack.kafka.kill().unwrap(),
+            3 => [stack.clickhouse.kill(), stack.kafka.kill()].into_iter().for_each(Result::unwrap),
+            _ => continue,
+        }
+        std::thread::sleep(Duration::from_secs(4));
+        if at != 2 {
+            stack.clickhouse.restart().unwrap();
+        }
+        if at != 1 {
+            stack.kafka.restart().unwrap();
+        }
+    }
+    script.check();
+    let (status, said) = process.terminate();
+    assert!(status.success(), "{status}: {said}");
+    let waited = said.matches("waiting for what alerts need").count();
+    assert!((1..6).contains(&waited), "{waited} times: {said}");
+}
+
 /// The topics as consumers of a schema registry read them.
 #[test]
 fn messages_are_framed_for_the_schema_registry() {
