@@ -28,6 +28,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use tokio::runtime::Handle;
 
+pub use publisher::framing;
+
 use crate::clickhouse::{Endpoint, QueryError};
 use crate::kafka::{ConsumerSettings, TransactionError};
 use crate::plan::Plan;

@@ -38,10 +38,7 @@ impl Publisher {
         let consumer = &settings.consumer;
         let topics = [&settings.topic, &settings.budget_topic];
         runtime.block_on(make(consumer, topics, settings.horizon)).map_err(|error| over(&error))?;
-        let framing = match &settings.registry {
-            None => Framing::default(),
-            Some(endpoint) => runtime.block_on(registered(endpoint, topics)).map_err(|error| over(&error))?,
-        };
+        let framing = runtime.block_on(framing(settings)).map_err(|error| over(&error))?;
         // First the producer: what the one before had under way is decided when this returns.
         let producer = Transactions::open(consumer, &settings.transactional_id(), leave)?;
         let mut backlog = Backlog::default();
@@ -128,12 +125,17 @@ fn missing(consumer: &ConsumerSettings) -> Result<Vec<String>> {
     Ok(missing)
 }
 
-/// The ids of the schemas, under a subject each: the topic's and the record's name.
-async fn registered(endpoint: &registry::Endpoint, topics: [&String; 2]) -> Result<Framing> {
+/// How records name their schemas. Those of a registry are registered where they are not, under a subject each: the topic's
+/// and the record's name.
+///
+/// # Errors
+/// The registry can't be reached, or does not take a schema.
+pub async fn framing(settings: &Settings) -> Result<Framing> {
+    let Some(endpoint) = &settings.registry else { return Ok(Framing::default()) };
     let client = registry::Client::new(endpoint.clone());
     let mut ids = [0; SCHEMAS.len()];
     for (id, (name, schema)) in ids.iter_mut().zip(SCHEMAS) {
-        let topic = topics[usize::from(name == "budget_state")];
+        let topic = if name == "budget_state" { &settings.budget_topic } else { &settings.topic };
         *id = client.register(&format!("{topic}-dev.highwater.{name}"), schema).await?;
     }
     Ok(Framing { ids: Some(ids) })

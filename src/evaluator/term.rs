@@ -18,6 +18,8 @@ use crate::telemetry::Outage;
 /// Minutes that one round judges at most. Who is far behind goes on from there, so that a round, and what it publishes, is
 /// bounded.
 const STRIDE: Minute = 24 * 60;
+/// How long a question may take: the first ones read weeks.
+const PATIENCE: Duration = Duration::from_secs(300);
 /// A round rests so many times as long as it took, so that judging costs ClickHouse at most a fifth of its time.
 const REST: u32 = 4;
 
@@ -52,7 +54,7 @@ impl<'a> Term<'a> {
     ) -> Result<Term<'a>, Trouble> {
         let settings = &evaluation.settings;
         let (publisher, backlog) = Publisher::open(settings, &evaluation.runtime, leave)?;
-        let client = Client::new(settings.endpoint.clone());
+        let client = Client::new(settings.endpoint.clone()).with_timeout(PATIENCE);
         let (mut sight, mut archive) = (Sight::new(client.clone()), Archive::new(client));
         let (through, archived) = loop {
             let seen = evaluation.runtime.block_on(async {

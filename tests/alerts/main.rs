@@ -24,11 +24,34 @@ const MINUTE: Duration = Duration::from_secs(60);
 #[test]
 fn a_scripted_history_is_told_exactly() {
     let script = Script::new();
+    let now = || script.world.done(&["alerts"]);
+    assert!(now().contains("the topic of alerts is not there yet"), "{}", now());
     let process = script.world.run("run");
-    for stage in STAGES {
+    for (at, stage) in STAGES.into_iter().enumerate() {
         script.play(stage);
         script.wait_for(stage, &mut [&process]);
+        if at == 4 {
+            let firing = now();
+            let failing = firing
+                .lines()
+                .filter(|line| line.contains("page     firing    failures app=zest: zest: 0.8 of 50 calls"));
+            assert_eq!(failing.count(), 1, "{firing}");
+            assert!(
+                firing.contains("0.8 against 0.2; window ") && firing.contains(": 40 of 50, 50 events"),
+                "{firing}"
+            );
+            assert!(firing.contains("3 alerts fire; 3 rules and budgets are judged up to"), "{firing}");
+        }
     }
+    let firing = now();
+    assert!(firing.contains("1 alert fires") && firing.contains("stop     firing    lasting app=zest"), "{firing}");
+    assert_eq!(script.world.done(&["alerts", "--json"]).lines().count(), 1);
+    let mut tail = script.world.run_command("tail", &["alerts", "tail", "--all", "--json"]);
+    wait_until("all messages", || tail.said().lines().filter(|line| line.starts_with('{')).count() == 13, &|| {
+        tail.said()
+    });
+    assert!(tail.child.try_wait().unwrap().is_none(), "{}", tail.said());
+    tail.kill();
     let (status, said) = process.terminate();
     assert!(status.success(), "{status}: {said}");
     script.check();

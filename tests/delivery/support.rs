@@ -79,10 +79,20 @@ impl World {
 
     /// Runs with more variables.
     pub fn run_with(&self, name: &str, variables: &[(&str, &str)]) -> Process {
-        let log = self.folder.path().join(name);
-        let file = std::fs::File::create(&log).unwrap();
         let mut command = self.command(&["run"]);
         command.envs(variables.iter().copied());
+        self.spawn(name, command)
+    }
+
+    /// Starts another command that goes on.
+    #[allow(dead_code, reason = "each test program uses its part")]
+    pub fn run_command(&self, name: &str, arguments: &[&str]) -> Process {
+        self.spawn(name, self.command(arguments))
+    }
+
+    fn spawn(&self, name: &str, mut command: Command) -> Process {
+        let log = self.folder.path().join(name);
+        let file = std::fs::File::create(&log).unwrap();
         let child = command.stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
         Process { child, log }
     }
