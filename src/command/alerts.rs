@@ -5,9 +5,11 @@
 //! | `topic` | the topic of alerts, as a subscriber reads it |
 //! | `now` | what fires |
 //! | `tail` | messages as they come |
+//! | `explain` | what was told, and the same computed anew |
 //! | `shown` | a message for people |
 //! | `trial` | rules tried on numbers that a file gives |
 
+mod explain;
 mod now;
 mod shown;
 mod tail;
@@ -35,6 +37,14 @@ enum What {
     /// Print messages about alerts as they are published, until Ctrl-C
     #[command(after_help = "Examples:\n  highwater alerts tail\n  highwater alerts tail --all --json | jq .summary")]
     Tail(tail::Args),
+    /// Say why a message was published, and compute the same anew from what ClickHouse has now
+    ///
+    /// With the rule as it was. What it finds is what was told, or it says what is otherwise: events that came later, rows
+    /// that expired, metrics that were changed.
+    #[command(
+        after_help = "Examples:\n  highwater alerts explain 4d73eb51\n  highwater alerts explain 4d73eb51 --sequence 1"
+    )]
+    Explain(explain::Args),
     /// Try the rules on numbers that a file gives, and see that they tell what it expects
     ///
     /// Needs no server. Exit code 1 says that something else was told.
@@ -50,6 +60,7 @@ pub async fn run(settings: &Settings, args: &Args, out: impl Write + Send + 'sta
     match &args.what {
         None => now::run(settings, &args.now, out).await.map(|()| true),
         Some(What::Tail(args)) => tail::run(settings, args, out).await.map(|()| true),
+        Some(What::Explain(args)) => explain::run(settings, args, out).await.map(|()| true),
         Some(What::Test(args)) => trial::run(settings, args, out),
     }
 }

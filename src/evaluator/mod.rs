@@ -29,6 +29,7 @@ use anyhow::{Context as _, Result};
 use tokio::runtime::Handle;
 
 pub use publisher::framing;
+pub use sight::rows;
 
 use crate::clickhouse::{Endpoint, QueryError};
 use crate::kafka::{ConsumerSettings, TransactionError};

@@ -112,14 +112,22 @@ impl Sight {
         rollup: &Rollup,
         from: Minute,
     ) -> Result<Vec<Row>, QueryError> {
-        let sql = question.sql(rollup, self.client.database(), from);
-        let answers: Vec<Answer> = self.client.rows(&sql).await?;
-        let row = |answer: Answer| {
-            question.row(answer).ok_or_else(|| QueryError::Unexpected {
-                expected: "a row as was asked for",
-                answer: format!("one of {} with other columns or numbers", rollup.name),
-            })
-        };
-        answers.into_iter().map(row).collect()
+        rows(&self.client, question, rollup, from).await
     }
+}
+
+/// All rows of a rollup that a question asks for, from a minute on.
+///
+/// # Errors
+/// ClickHouse's, or an answer that is not what was asked for.
+pub async fn rows(client: &Client, question: &Question, rollup: &Rollup, from: Minute) -> Result<Vec<Row>, QueryError> {
+    let sql = question.sql(rollup, client.database(), from);
+    let answers: Vec<Answer> = client.rows(&sql).await?;
+    let row = |answer: Answer| {
+        question.row(answer).ok_or_else(|| QueryError::Unexpected {
+            expected: "a row as was asked for",
+            answer: format!("one of {} with other columns or numbers", rollup.name),
+        })
+    };
+    answers.into_iter().map(row).collect()
 }

@@ -56,6 +56,7 @@ fn a_scripted_history_is_told_exactly() {
     assert!(status.success(), "{status}: {said}");
     script.check();
     script.check_budgets();
+    explain(&script);
     assert!(!said.contains("WARN") && !said.contains("ERROR"), "{said}");
 
     // Whoever comes next finds nothing to tell.
@@ -167,6 +168,29 @@ fn a_budget_that_is_spent_is_told_of_at_once() {
 
 fn process_is_judging(process: &Process) {
     wait_until("judging", || process.said().contains("judging alerts"), &|| process.said());
+}
+
+/// Each message is explained by what is there now; what was told before late events came is known to be otherwise.
+fn explain(script: &Script) {
+    for (id, sequence, rule) in script.ids() {
+        let said = script.world.done(&["alerts", "explain", &id[..13], "--sequence", &sequence.to_string()]);
+        assert!(said.contains("the rule, as it was, is the same now"), "{said}");
+        let expected = match (rule.as_str(), sequence) {
+            ("failures", 1) => {
+                "0.8 against 0.2 when it was told, 0.875 against 0.2 now\n    window: 40 of 50 when it was told, 70 of 80 now"
+            }
+            ("failures", 3) => "computed anew: 0.625 against 0.2, as was told",
+            ("failures", _) => "computed anew: 0 against 0.2, as was told",
+            // It may have been told of when half of the calls had come.
+            (_, 1) => "1000 spent in that period by now, 500 when it was told",
+            _ => "computed anew: 1000 spent",
+        };
+        assert!(said.contains(expected), "{rule} {sequence}: {said}");
+    }
+    let (id, ..) = &script.ids()[0];
+    let missing = script.world.command(&["alerts", "explain", id, "--sequence", "99"]).output().unwrap();
+    let missing = (missing.status.code(), String::from_utf8(missing.stderr).unwrap());
+    assert!(missing.0 == Some(1) && missing.1.contains("there is no message 99"), "{missing:?}");
 }
 
 /// `ALERTS_KILLS` sets how often it is killed beside the eighteen times of the script.

@@ -209,6 +209,12 @@ impl Script {
         self.records(ALERTS).into_iter().filter_map(heartbeat).collect()
     }
 
+    /// Id, sequence and rule of all that was told.
+    pub fn ids(&self) -> Vec<(String, i64, String)> {
+        let messages = self.messages().into_iter();
+        messages.map(|message| (message.alert_id, message.sequence, message.rule)).collect()
+    }
+
     /// All that was told of each rule.
     pub fn told(&self) -> BTreeMap<String, Vec<Told>> {
         let mut told: BTreeMap<String, Vec<Told>> = BTreeMap::new();

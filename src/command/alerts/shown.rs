@@ -38,7 +38,7 @@ fn reading(reading: &MessageReading) -> String {
 }
 
 /// A number without noise behind the point.
-fn short(value: f64) -> String {
+pub(super) fn short(value: f64) -> String {
     let text = format!("{value:.4}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
