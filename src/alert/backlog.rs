@@ -72,7 +72,8 @@ mod tests {
     }
 
     fn heartbeat(round: i64, judged: i64) -> Record {
-        Record::Heartbeat(Heartbeat { round, sent_at: 1, judged, complete_through: judged, rules: 2 })
+        let group = "g".to_owned();
+        Record::Heartbeat(Heartbeat { round, group, sent_at: 1, judged, complete_through: judged, rules: 2 })
     }
 
     fn found(backlog: &Backlog, after: i64) -> Vec<(i64, Vec<i64>)> {

@@ -30,6 +30,7 @@ pub const RULE_SET_SCHEMA: &str = include_str!("../../published/rule_set.avsc");
 #[allow(missing_docs)]
 pub struct Heartbeat {
     pub round: i64,
+    pub group: String,
     pub sent_at: i64,
     pub judged: i64,
     pub complete_through: i64,
@@ -171,7 +172,8 @@ mod tests {
     use super::*;
 
     fn heartbeat(round: i64) -> Record {
-        Record::Heartbeat(Heartbeat { round, sent_at: 9, judged: 120_000, complete_through: 130_000, rules: 3 })
+        let group = "g".to_owned();
+        Record::Heartbeat(Heartbeat { round, group, sent_at: 9, judged: 120_000, complete_through: 130_000, rules: 3 })
     }
 
     fn rules() -> Record {

@@ -151,7 +151,7 @@ impl Evaluation {
                 }
                 Ok(Err(Trouble::ShutOut(reason))) => {
                     tracing::warn!(
-                        "alerts are judged by another replica now: {reason}; what was not published is judged there"
+                        "shut out of judging alerts: {reason}. What was not published is judged by whoever took over"
                     );
                     wait(SHUT_OUT, &leave);
                 }

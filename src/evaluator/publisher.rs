@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use tokio::runtime::Handle;
 
 use super::{Settings, Trouble};
@@ -46,9 +46,7 @@ impl Publisher {
             let take = |_: i64, payload: Option<&[u8]>| {
                 // Whoever deletes by key takes back what was said under it.
                 let Some(payload) = payload else { return Ok(()) };
-                backlog.take(framing.decode(payload).map_err(|error| {
-                    format!("{error}. Nothing is judged before it can be told what was published: give alerts a topic of their own")
-                })?);
+                backlog.take(ours(framing.decode(payload).map_err(|error| error.to_string()), &consumer.group)?);
                 Ok(())
             };
             let count = read_to_end(consumer, topic, leave, take).map_err(|error| over(&error))?;
@@ -79,8 +77,22 @@ impl Publisher {
     }
 }
 
+/// A record that a group before this one, or this one, published.
+fn ours(record: Result<Record, String>, group: &str) -> Result<Record, String> {
+    let what = match record {
+        Ok(Record::Heartbeat(heartbeat)) if heartbeat.group != group => {
+            format!("the alerts of the group {} are told of there", heartbeat.group)
+        }
+        Ok(record) => return Ok(record),
+        Err(error) => error,
+    };
+    Err(format!(
+        "{what}. Nothing is judged before it is known what was told: give alerts topics of their own (alerts.topic)"
+    ))
+}
+
 /// Makes the topics that are missing, and says where one forgets.
-async fn make(consumer: &ConsumerSettings, topics: [&String; 2], horizon: i64) -> Result<()> {
+async fn make(consumer: &ConsumerSettings, topics: [&String; 2], horizon: i64) -> anyhow::Result<()> {
     let named = ConsumerSettings { topics: topics.map(String::clone).to_vec(), ..consumer.clone() };
     let asked = named.clone();
     let missing = tokio::task::spawn_blocking(move || missing(&asked)).await??;
@@ -110,7 +122,7 @@ async fn make(consumer: &ConsumerSettings, topics: [&String; 2], horizon: i64) -
 }
 
 /// The topics that are not there.
-fn missing(consumer: &ConsumerSettings) -> Result<Vec<String>> {
+fn missing(consumer: &ConsumerSettings) -> anyhow::Result<Vec<String>> {
     let observer = Observer::new(consumer, PATIENCE)?;
     let lacking = observer.unpublishable()?;
     ensure!(lacking.is_empty(), rights(&lacking));
@@ -130,7 +142,7 @@ fn missing(consumer: &ConsumerSettings) -> Result<Vec<String>> {
 ///
 /// # Errors
 /// The registry can't be reached, or does not take a schema.
-pub async fn framing(settings: &Settings) -> Result<Framing> {
+pub async fn framing(settings: &Settings) -> anyhow::Result<Framing> {
     let Some(endpoint) = &settings.registry else { return Ok(Framing::default()) };
     let client = registry::Client::new(endpoint.clone());
     let mut ids = [0; SCHEMAS.len()];
@@ -139,4 +151,24 @@ pub async fn framing(settings: &Settings) -> Result<Framing> {
         *id = client.register(&format!("{topic}-dev.highwater.{name}"), schema).await?;
     }
     Ok(Framing { ids: Some(ids) })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::alert::{Heartbeat, RuleSet};
+
+    #[test]
+    fn what_another_group_or_somebody_else_publishes_is_not_ours() {
+        let heartbeat = |group: &str| {
+            let group = group.to_owned();
+            Record::Heartbeat(Heartbeat { round: 1, group, sent_at: 0, judged: 0, complete_through: 0, rules: 1 })
+        };
+        assert_eq!(ours(Ok(heartbeat("a")), "a"), Ok(heartbeat("a")));
+        assert_eq!(ours(Ok(Record::Rules(RuleSet::default())), "a"), Ok(Record::Rules(RuleSet::default())));
+        let error = ours(Ok(heartbeat("b")), "a").unwrap_err();
+        assert!(error.starts_with("the alerts of the group b are told of there.") && error.contains("alerts.topic"));
+        assert!(ours(Err("not Avro".to_owned()), "a").unwrap_err().starts_with("not Avro. Nothing is judged"));
+    }
 }

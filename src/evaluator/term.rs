@@ -198,6 +198,7 @@ impl<'a> Term<'a> {
         }
         let heartbeat = Heartbeat {
             round: self.round + 1,
+            group: self.evaluation.settings.consumer.group.clone(),
             sent_at: completeness.now_ms,
             judged: self.evaluator.judged() * 60_000,
             complete_through: completeness.through_ms,

@@ -22,8 +22,11 @@ const ABORT: Duration = Duration::from_secs(3);
 /// Why records were not published.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TransactionError {
-    /// Another producer of that name was opened.
-    #[error("another producer has taken over the transactional id {0}, so nothing more is published here")]
+    /// Another producer of that name was opened, or Kafka gave up on this one.
+    #[error(
+        "another producer has taken over the transactional id {0}, or Kafka has given up on this one, which was silent for too \
+         long; nothing more is published by it"
+    )]
     Fenced(String),
     /// Something else. Whether the records are in the log is to be found by reading it, once the next producer is open.
     #[error("the transactional producer {id} {doing}: {reason}{advice}")]
