@@ -25,10 +25,18 @@ pub enum Point {
     BeforeCommit,
     /// The offset was handed over to be committed.
     AfterCommit,
+    /// A round of alerts was judged, what it found is about to be published.
+    AlertsJudged,
+    /// It is in the log, the transaction is about to be committed.
+    AlertsSent,
+    /// The transaction is committed, the table of alerts is about to be written.
+    AlertsPublished,
+    /// The table of alerts was written.
+    AlertsKept,
 }
 
 impl Point {
-    /// All of them, in the order in which a batch comes to them.
+    /// Those of a batch, in the order in which it comes to them.
     pub const ALL: [Point; 7] = [
         Point::MarksKnown,
         Point::BetweenBlocks,
@@ -38,6 +46,9 @@ impl Point {
         Point::BeforeCommit,
         Point::AfterCommit,
     ];
+
+    /// Those of a round of alerts, likewise.
+    pub const ALERTS: [Point; 4] = [Point::AlertsJudged, Point::AlertsSent, Point::AlertsPublished, Point::AlertsKept];
 
     /// As the variable has it.
     pub fn name(self) -> &'static str {
@@ -49,6 +60,10 @@ impl Point {
             Point::LedgerRowSent => "ledger_row_sent",
             Point::BeforeCommit => "before_commit",
             Point::AfterCommit => "after_commit",
+            Point::AlertsJudged => "alerts_judged",
+            Point::AlertsSent => "alerts_sent",
+            Point::AlertsPublished => "alerts_published",
+            Point::AlertsKept => "alerts_kept",
         }
     }
 }
@@ -79,7 +94,7 @@ impl Armed {
     fn parse(text: &str) -> Option<Armed> {
         let mut words = text.split(':');
         let (name, at, then) = (words.next()?, words.next()?.parse().ok()?, words.next()?);
-        let point = Point::ALL.into_iter().find(|point| point.name() == name)?;
+        let point = Point::ALL.into_iter().chain(Point::ALERTS).find(|point| point.name() == name)?;
         let freeze = match then {
             "end" => false,
             "freeze" => true,

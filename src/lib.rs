@@ -39,6 +39,7 @@
 //! | [`ports`] | what a worker needs of a log, a store and a schema registry |
 //! | [`meter`] | what a worker tells of its work |
 //! | [`worker`] | one consumer's thread, driving partitions between the two |
+//! | [`evaluator`] | judges alerts while workers consume, and publishes them |
 //! | [`kafka`] | the log |
 //! | [`clickhouse`] | the store; tables and their migration |
 //! | [`registry`] | the schema registry |
@@ -58,6 +59,7 @@ pub mod clickhouse;
 pub mod columns;
 pub mod command;
 pub mod config;
+pub mod evaluator;
 pub mod event;
 pub mod failpoint;
 pub mod kafka;

@@ -61,9 +61,11 @@ enum Command {
         after_help = "Examples:\n  highwater check\n  highwater check --offline     # before a deployment, in CI"
     )]
     Check(check::Args),
-    /// Look at alerts and budgets of packs
-    #[command(subcommand)]
-    Alerts(Alerts),
+    /// Say what fires now, and why
+    ///
+    /// Read from the topic that `highwater run` publishes to, as any subscriber may. Nothing is changed.
+    #[command(after_help = "Examples:\n  highwater alerts\n  highwater alerts --json | jq .summary")]
+    Alerts(alerts::Args),
     /// Look at schemas of events, for a service's own CI
     #[command(subcommand)]
     Schema(Schema),
@@ -115,15 +117,6 @@ enum Command {
     /// Print highwater.toml, docs/configuration.md or docs/metrics-of-highwater.md, as made of the declarations in the code
     #[command(hide = true)]
     Reference { what: Reference },
-}
-
-#[derive(Subcommand)]
-enum Alerts {
-    /// Try the rules on numbers that a file gives, and see that they tell what it expects
-    ///
-    /// Needs no server. Exit code 1 says that something else was told.
-    #[command(after_help = "Example:\n  highwater alerts test packs/tests/llm.toml")]
-    Test(alerts::Args),
 }
 
 #[derive(Subcommand)]
@@ -188,7 +181,7 @@ fn execute(cli: &Cli) -> Result<bool> {
         }
         let settings = survey.sound()?;
         match &cli.command {
-            Command::Alerts(Alerts::Test(args)) => return alerts::run(&settings, args, std::io::stdout()),
+            Command::Alerts(args) => return alerts::run(&settings, args, std::io::stdout()).await,
             Command::Schema(Schema::Check(args)) => return schema::run(&settings, args, std::io::stdout()).await,
             Command::Run => run::run(&settings).await?,
             Command::Migrate(args) => migrate::run(&settings, args).await?,

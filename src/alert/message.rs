@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::history::{Before, Publication, State};
 use super::period::Minute;
+use super::record::SCHEMAS;
 use super::rule::Kind;
 use super::verdict::{Baseline, Reading};
 use crate::event::wire;
@@ -147,7 +148,7 @@ pub struct MessageError {
 }
 
 /// A schema, parsed, with its name and fingerprint.
-struct Wire {
+pub(super) struct Wire {
     name: &'static str,
     parsed: Result<(Schema, u64), String>,
 }
@@ -166,36 +167,66 @@ impl Wire {
         MessageError { schema: self.name, what: what.to_string() }
     }
 
-    /// The single-object encoding: a mark, the fingerprint, the datum.
-    fn encode(&self, message: &impl Serialize) -> Result<Vec<u8>, MessageError> {
-        let (schema, fingerprint) = self.parsed.as_ref().map_err(|error| self.failed(error))?;
+    fn schema(&self) -> Result<&(Schema, u64), MessageError> {
+        self.parsed.as_ref().map_err(|error| self.failed(error))
+    }
+
+    /// The fingerprint of the schema.
+    pub(super) fn fingerprint(&self) -> Result<u64, MessageError> {
+        self.schema().map(|(_, fingerprint)| *fingerprint)
+    }
+
+    /// A message without a frame.
+    pub(super) fn datum(&self, message: &impl Serialize) -> Result<Vec<u8>, MessageError> {
+        let (schema, _) = self.schema()?;
         let datum = || {
             let value = apache_avro::to_value(message)?.resolve(schema)?;
             GenericDatumWriter::builder(schema).build()?.write_value_to_vec(value)
         };
-        let datum = datum().map_err(|error| self.failed(error))?;
+        datum().map_err(|error| self.failed(error))
+    }
+
+    /// The single-object encoding: a mark, the fingerprint, the datum.
+    fn encode(&self, message: &impl Serialize) -> Result<Vec<u8>, MessageError> {
+        let datum = self.datum(message)?;
         let mut out = Vec::with_capacity(datum.len() + 10);
-        wire::frame(*fingerprint, &datum, &mut out);
+        wire::frame(self.fingerprint()?, &datum, &mut out);
         Ok(out)
     }
 
-    fn decode<T: serde::de::DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, MessageError> {
-        let (schema, fingerprint) = self.parsed.as_ref().map_err(|error| self.failed(error))?;
-        let mut header = Vec::new();
-        wire::frame(*fingerprint, &[], &mut header);
-        let Some(mut body) = bytes.strip_prefix(&header[..]) else {
-            return Err(self.failed("it does not begin with the fingerprint of that schema"));
-        };
+    /// What a message without its frame says.
+    pub(super) fn read<T: serde::de::DeserializeOwned>(&self, mut body: &[u8]) -> Result<T, MessageError> {
+        let (schema, _) = self.schema()?;
         let mut read = || {
             let value = GenericDatumReader::builder(schema).build()?.read_value(&mut body)?;
             apache_avro::from_value(&value)
         };
         read().map_err(|error| self.failed(error))
     }
+
+    fn decode<T: serde::de::DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, MessageError> {
+        let mut header = Vec::new();
+        wire::frame(self.fingerprint()?, &[], &mut header);
+        let Some(body) = bytes.strip_prefix(&header[..]) else {
+            return Err(self.failed("it does not begin with the fingerprint of that schema"));
+        };
+        self.read(body)
+    }
 }
 
-static ALERT: LazyLock<Wire> = LazyLock::new(|| Wire::new("alert", ALERT_SCHEMA));
-static BUDGET_STATE: LazyLock<Wire> = LazyLock::new(|| Wire::new("budget_state", BUDGET_STATE_SCHEMA));
+impl MessageError {
+    /// Of what none of our schemas describes.
+    pub(super) fn foreign(what: String) -> MessageError {
+        MessageError { schema: "*", what }
+    }
+}
+
+static WIRES: LazyLock<[Wire; 4]> = LazyLock::new(|| SCHEMAS.map(|(name, json)| Wire::new(name, json)));
+
+/// The schema at a place in [`SCHEMAS`].
+pub(super) fn wire_of(position: usize) -> &'static Wire {
+    &WIRES[position]
+}
 
 impl Message {
     /// In Avro's single-object encoding, with the fingerprint of the schema.
@@ -203,7 +234,7 @@ impl Message {
     /// # Errors
     /// It is not as the schema has it; no message that this room makes is so.
     pub fn encode(&self) -> Result<Vec<u8>, MessageError> {
-        ALERT.encode(self)
+        wire_of(0).encode(self)
     }
 
     /// What was encoded with the same schema.
@@ -211,7 +242,7 @@ impl Message {
     /// # Errors
     /// It is something else.
     pub fn decode(bytes: &[u8]) -> Result<Message, MessageError> {
-        ALERT.decode(bytes)
+        wire_of(0).decode(bytes)
     }
 
     /// What it says without its evidence; `None` where it is not a message of this room.
@@ -242,7 +273,7 @@ impl BudgetState {
     /// # Errors
     /// It is not as the schema has it; no state that this room makes is so.
     pub fn encode(&self) -> Result<Vec<u8>, MessageError> {
-        BUDGET_STATE.encode(self)
+        wire_of(1).encode(self)
     }
 }
 

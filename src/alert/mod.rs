@@ -21,11 +21,13 @@
 //! | `desk`, `period`, `decimal` | budgets; days, weeks and months of a time zone; exact money |
 //! | `evaluate` | all of it, round by round |
 //! | `message`, `template` | what subscribers get |
+//! | `record`, `backlog` | what stands on the topics beside that, and what a successor reads back |
 //! | `trial` | rules tried on given numbers: `highwater alerts test` |
 //!
 //! No socket, clock or thread: rows, the time up to which they are complete and the messages sent before come in as
 //! arguments, so that the evaluator, a look at the past, an explanation and a test run the same code.
 
+mod backlog;
 mod book;
 mod decimal;
 mod desk;
@@ -36,6 +38,7 @@ mod history;
 mod message;
 mod period;
 mod query;
+mod record;
 mod resolve;
 mod rule;
 mod series;
@@ -46,6 +49,7 @@ mod template;
 mod trial;
 mod verdict;
 
+pub use backlog::Backlog;
 pub use evaluate::{Checkpoint, Evaluator, Overflow, Round};
 pub use history::{Before, History, Publication, State, Told};
 pub use message::{
@@ -54,6 +58,10 @@ pub use message::{
 };
 pub use period::{Calendar, Minute, Period, Unit};
 pub use query::{Answer, Number, Question, Row};
+pub use record::{
+    Framing, HEARTBEAT_KEY, HEARTBEAT_SCHEMA, Heartbeat, JudgedRule, RULE_SET_SCHEMA, RULES_KEY, Record, RuleSet,
+    SCHEMAS,
+};
 pub use resolve::resolve;
 pub use rule::{Budget, BudgetLevel, Kind, Notice, Proof, Quantile, Rule, Rules, Severity, Side, Test};
 pub use signal::Signal;

@@ -21,6 +21,9 @@ pub const AUDITS: &str = "audits";
 /// Which dead letters were read again, and what each became.
 pub const REDRIVES: &str = "redrives";
 
+/// What was told of alerts.
+pub const ALERTS: &str = "alerts";
+
 /// The least token window that is safe: parts per second × ten session time-outs.
 pub const LEAST_TOKEN_WINDOW: u64 = 10_000;
 
@@ -62,7 +65,15 @@ impl Catalog {
             TableKind::DeadLetters => dead_letters(&planned.name, retention.dead_letters_days, window),
         };
         let mut tables: Vec<TableDef> = plan.tables.iter().map(table).collect();
-        tables.extend([ledger(window), sources(window), plans(), watermarks(), audits(), redrives(window)]);
+        tables.extend([
+            ledger(window),
+            sources(window),
+            plans(),
+            watermarks(),
+            audits(),
+            redrives(window),
+            alerts(window),
+        ]);
         Catalog { tables, views: views::all(plan, database) }
     }
 }
@@ -282,6 +293,43 @@ fn redrives(token_window: u64) -> TableDef {
     ];
     let order_by = ["run", "topic", "partition", "offset"];
     let mut def = own(REDRIVES, "dead letters that were read again, and what each became", columns, &order_by);
+    def.token_window = token_window;
+    def
+}
+
+/// Not partitioned: a round is one insert.
+fn alerts(token_window: u64) -> TableDef {
+    let time = "DateTime64(3, 'UTC')";
+    let (name, names) = ("LowCardinality(String)", "Map(LowCardinality(String), String)");
+    let columns = vec![
+        ColumnSql::new("alert_id", "UUID", "names the alert"),
+        ColumnSql::new("sequence", "UInt64", "number of the message among the alert's, from 1 without gaps"),
+        ColumnSql::new("rule", name, "the rule's or budget's name"),
+        ColumnSql::new("kind", name, "threshold, change, burn_rate, no_data, anomaly, budget, forecast or unpriced"),
+        ColumnSql::new("severity", name, "page, ticket or info; of a budget, its level"),
+        ColumnSql::new("state", name, "what holds from then on: firing, resolved, or withdrawn"),
+        ColumnSql::new("previous", name, "what held before: inactive, pending, firing or resolved"),
+        ColumnSql::new("provisional", "Bool", "its minutes were not complete yet"),
+        ColumnSql::new("corrected", "Bool", "late events changed what had been judged"),
+        ColumnSql::new("corrects", "Array(UInt64)", "sequences of the alert's messages that no longer stand"),
+        ColumnSql::new("at", time, "the moment that was judged"),
+        ColumnSql::new("since", time, "the first moment in a row at which the condition held"),
+        ColumnSql::new("dimensions", names, "which series it is"),
+        ColumnSql::new("labels", names, "the rule's"),
+        ColumnSql::new("summary", "String", "in a sentence").with("CODEC(ZSTD(1))"),
+        ColumnSql::new("metric", name, "the metric's name"),
+        ColumnSql::new("unit", name, "the metric's"),
+        ColumnSql::new("value", "Nullable(Float64)", "what was held against the threshold"),
+        ColumnSql::new("threshold", "Float64", "what it was held against"),
+        ColumnSql::new("complete_through", time, "before this time no event was expected any more"),
+        ColumnSql::new("late", "Int64", "events that came later than that all the same, of late"),
+        ColumnSql::new("lag_ms", "Int64", "how far complete_through was behind the clock"),
+        ColumnSql::new("rule_hash", name, "changes whenever the rule does"),
+        ColumnSql::new("message", "String", "all of it as JSON, with its evidence and the rule").with("CODEC(ZSTD(3))"),
+        ColumnSql::new("round", "UInt64", "the round of judging that found it; its heartbeat has the same number"),
+        ColumnSql::new("published_at", time, "when it was published"),
+    ];
+    let mut def = own(ALERTS, "what was told of alerts, a row a message", columns, &["alert_id", "sequence"]);
     def.token_window = token_window;
     def
 }

@@ -1,78 +1,66 @@
-//! `highwater alerts test`: rules of packs tried on given numbers, without a server.
+//! `highwater alerts`: what fires now, what comes, why, and rules tried on given numbers.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `topic` | the topic of alerts, as a subscriber reads it |
+//! | `now` | what fires |
+//! | `tail` | messages as they come |
+//! | `explain` | what was told, and the same computed anew |
+//! | `shown` | a message for people |
+//! | `trial` | rules tried on numbers that a file gives |
+
+mod explain;
+mod now;
+mod shown;
+mod tail;
+mod topic;
+mod trial;
 
 use std::io::Write;
-use std::path::PathBuf;
 
 use anyhow::Result;
 
-use super::load;
-use super::report::Report;
-use crate::alert::try_file;
 use crate::config::Settings;
 
-/// What `highwater alerts test` is asked for.
+/// What `highwater alerts` is asked for.
 #[derive(Debug, Clone, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
-    /// Files of tests; docs/alerts.md says how they are written
-    #[arg(required = true, value_name = "FILE")]
-    pub files: Vec<PathBuf>,
+    #[command(subcommand)]
+    what: Option<What>,
+    #[command(flatten)]
+    now: now::Args,
 }
 
-/// Runs the tests of all files against the packs of the settings, and writes how each went; false: one failed.
+#[derive(Debug, Clone, clap::Subcommand)]
+enum What {
+    /// Print messages about alerts as they are published, until Ctrl-C
+    #[command(after_help = "Examples:\n  highwater alerts tail\n  highwater alerts tail --all --json | jq .summary")]
+    Tail(tail::Args),
+    /// Say why a message was published, and compute the same anew from what ClickHouse has now
+    ///
+    /// With the rule as it was. What it finds is what was told, or it says what is otherwise: events that came later, rows
+    /// that expired, metrics that were changed.
+    #[command(
+        after_help = "Examples:\n  highwater alerts explain 4d73eb51\n  highwater alerts explain 4d73eb51 --sequence 1"
+    )]
+    Explain(explain::Args),
+    /// Try the rules on numbers that a file gives, and see that they tell what it expects
+    ///
+    /// Needs no server. Exit code 1 says that something else was told.
+    #[command(after_help = "Example:\n  highwater alerts test packs/tests/llm.toml")]
+    Test(trial::Args),
+}
+
+/// Does it; false: a test failed.
 ///
 /// # Errors
-/// A file, a schema or a pack can't be read or is wrong; `out` can't be written to.
-pub fn run(settings: &Settings, args: &Args, out: impl Write) -> Result<bool> {
-    let plan = load::plan(settings)?;
-    let mut report = Report::new(out);
-    for path in &args.files {
-        let (file, text) = load::text(path)?;
-        report.about(&file)?;
-        match try_file(&file, &text, &plan.alerts, &plan.rollups) {
-            Err(error) => report.wrong(error)?,
-            Ok(tests) => {
-                for test in tests {
-                    if test.failures.is_empty() {
-                        let told = test.messages.len();
-                        report.ok(&format!("{}: {told} message{}", test.name, if told == 1 { "" } else { "s" }))?;
-                    } else {
-                        report.wrong(format!("{}\n{}", test.name, test.failures.join("\n")))?;
-                    }
-                }
-            }
-        }
-    }
-    report.end("")
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    fn tried(test: &str) -> (bool, String) {
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("t.toml");
-        std::fs::write(&path, test).unwrap();
-        let settings = crate::config::load(None, [], &[]).unwrap();
-        let mut out = Vec::new();
-        let passed = run(&settings, &Args { files: vec![path] }, &mut out).unwrap();
-        (passed, String::from_utf8(out).unwrap())
-    }
-
-    #[test]
-    fn tests_of_the_shipped_rules_pass_and_wrong_ones_fail() {
-        let good = include_str!("../../packs/tests/llm.toml");
-        let (passed, out) = tried(good);
-        assert!(
-            passed && out.contains("ok       half of all calls fail: 2 messages") && out.contains("all is right"),
-            "{out}"
-        );
-        let (passed, out) = tried(include_str!("../../packs/tests/suggestions.toml"));
-        assert!(passed, "{out}");
-        let (passed, out) = tried(&good.replacen("at = \"", "at = \"1", 1));
-        assert!(!passed && out.contains("it was not told"), "{out}");
-        let (passed, out) = tried("[[test]]");
-        assert!(!passed && out.contains("missing field `name`"), "{out}");
+/// A file or a server can't be read; `out` can't be written to.
+pub async fn run(settings: &Settings, args: &Args, out: impl Write + Send + 'static) -> Result<bool> {
+    match &args.what {
+        None => now::run(settings, &args.now, out).await.map(|()| true),
+        Some(What::Tail(args)) => tail::run(settings, args, out).await.map(|()| true),
+        Some(What::Explain(args)) => explain::run(settings, args, out).await.map(|()| true),
+        Some(What::Test(args)) => trial::run(settings, args, out),
     }
 }

@@ -26,7 +26,7 @@ mod letters;
 mod list;
 mod lister;
 mod log;
-mod printable;
+pub(super) mod printable;
 mod reader;
 mod redrive;
 mod show;

@@ -18,6 +18,7 @@ use crate::clickhouse::schema::{SchemaError, check_tables};
 use crate::clickhouse::{Catalog, ClaimError, ClickHouseStore, Client, Endpoint, Grants, QueryError, claim, grants};
 use crate::command::load;
 use crate::config::{OnLoss, Settings};
+use crate::evaluator::Evaluation;
 use crate::kafka::identity::IdentityError;
 use crate::kafka::{ConsumerSettings, KafkaLog, Observer, TopicIdentity, rights};
 use crate::meter::Meter;
@@ -32,6 +33,8 @@ use threads::{Stop, join, watched};
 
 /// How long writing what was read may take at the end; the log still has it.
 const LAST_WRITES: Duration = Duration::from_secs(4);
+/// How long a round of alerts that is under way at the end is waited for.
+const LAST_ALERTS: Duration = Duration::from_secs(2);
 /// How long a worker waits for messages while nothing is under way.
 const IDLE_WAIT: Duration = Duration::from_millis(100);
 /// The same while an answer of ClickHouse or the schema registry is awaited.
@@ -94,12 +97,34 @@ pub async fn run(settings: &Settings) -> Result<()> {
         };
         threads.push(thread?);
     }
+    let evaluator = judge(settings, &plan, &board, &counters, &stop)?;
     let ended = tokio::task::spawn_blocking(move || join(threads));
     let ended = ended.await.context("waiting for the workers")?;
     counters.say(true);
+    // Whatever it waits for: to end without it is as safe as a crash, but leaves a transaction open for a while.
+    let deadline = Instant::now() + LAST_ALERTS;
+    while evaluator.as_ref().is_some_and(|thread| !thread.is_finished()) && Instant::now() < deadline {
+        tokio::time::sleep(BUSY_WAIT).await;
+    }
     ended?;
     tracing::info!("stopped; all that was read is written and committed, or will be read again");
     Ok(())
+}
+
+/// Starts the thread that judges alerts, if packs have any and there is a topic for them.
+fn judge(
+    settings: &Settings,
+    plan: &Arc<Plan>,
+    board: &Arc<Board>,
+    counters: &Arc<Counters>,
+    stop: &Stop,
+) -> Result<Option<JoinHandle<()>>> {
+    let is_empty = plan.alerts.rules.is_empty() && plan.alerts.budgets.is_empty();
+    let Some(settings) = settings.evaluator()?.filter(|_| !is_empty) else { return Ok(None) };
+    let (plan, board, counters) = (Arc::clone(plan), Arc::clone(board), Arc::clone(counters));
+    let runtime = tokio::runtime::Handle::current();
+    let (evaluation, stop) = (Evaluation { settings, plan, board, counters, runtime }, stop.clone());
+    evaluation.start(move || stop.is_asked()).map(Some)
 }
 
 /// When batches are sealed, and how patient their delivery is.

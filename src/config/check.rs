@@ -1,6 +1,7 @@
 //! What one setting can't tell alone: addresses, what must fit together, what librdkafka says.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::error::{IsError as _, KafkaError};
@@ -8,12 +9,14 @@ use rdkafka::types::RDKafkaConfRes;
 
 use super::reader::Reader;
 use super::value::{Properties, Property};
-use super::words::Protocol;
-use super::{ClickhouseSettings, RegistrySettings, Settings, nearest, secure, variable};
+use super::words::{AlertFraming, Protocol};
+use super::{AlertSettings, ClickhouseSettings, RegistrySettings, Settings, nearest, secure, variable};
 use crate::clickhouse::{Endpoint, EndpointError, Retention};
+use crate::evaluator;
 use crate::kafka::properties::{FREE, Verdict, judge};
 use crate::kafka::{ConsumerSettings, GroupProtocol};
 use crate::plan::Limits;
+use crate::ports::TopicPartition;
 use crate::registry;
 use crate::tls::TlsFiles;
 
@@ -28,6 +31,7 @@ pub(super) fn check(mut settings: Settings, reader: &mut Reader) -> Settings {
     secure::check_clickhouse(&settings, reader);
     check_database(&settings.clickhouse.database, reader);
     check_registry(&settings, reader);
+    check_alerts(&settings, reader);
     if settings.memory.limit.0 < 2 * settings.batch.bytes.0 {
         let message = format!(
             "found {} bytes, and batch.bytes is {}; allowed is at least twice batch.bytes: one batch is written while \
@@ -63,9 +67,7 @@ fn check_brokers(settings: &Settings, reader: &mut Reader) {
     }
     let mut seen = BTreeSet::new();
     for topic in &settings.kafka.topics {
-        let legal = topic.len() <= 249
-            && !matches!(topic.as_str(), "." | "..")
-            && topic.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
+        let legal = is_topic(topic);
         if !legal || !seen.insert(topic) {
             let message = format!(
                 "found {topic:?} in {}; allowed are topics named once each, of letters, digits, '.', '_' and '-'",
@@ -73,6 +75,34 @@ fn check_brokers(settings: &Settings, reader: &mut Reader) {
             );
             reader.problem("kafka.topics", message);
         }
+    }
+}
+
+/// Whether Kafka takes it for a topic's name.
+fn is_topic(name: &str) -> bool {
+    name.len() <= 249
+        && !matches!(name, "." | "..")
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+}
+
+fn check_alerts(settings: &Settings, reader: &mut Reader) {
+    let alerts = &settings.alerts;
+    let Some(topic) = &alerts.topic else { return };
+    let mut taken: Vec<&String> = settings.kafka.topics.iter().collect();
+    for (key, name) in [("topic", topic), ("budget_topic", &alerts.budget_topic)] {
+        if !is_topic(name) || taken.contains(&name) {
+            let message = format!(
+                "found {name:?} in {}; allowed is a topic of its own, of letters, digits, '.', '_' and '-'",
+                reader.origin("alerts", key)
+            );
+            reader.problem(format!("alerts.{key}"), message);
+        }
+        taken.push(name);
+    }
+    if alerts.framing == AlertFraming::Confluent && settings.registry.url.is_none() {
+        let message =
+            "found \"confluent\", and registry.url names no registry; allowed is \"single_object\" without one";
+        reader.problem("alerts.framing", message.to_owned());
     }
 }
 
@@ -211,6 +241,27 @@ impl Settings {
         let Some(url) = url else { return Ok(None) };
         let (user, files) = (user.as_deref().unwrap_or_default(), self.registry.files());
         registry::Endpoint::open(url, user, password.reveal(), *timeout, &files).map(Some)
+    }
+
+    /// What the evaluator of alerts needs to know; `None`: nothing is to be judged.
+    ///
+    /// # Errors
+    /// As [`Settings::endpoint`] and [`Settings::registry`].
+    pub fn evaluator(&self) -> anyhow::Result<Option<evaluator::Settings>> {
+        let AlertSettings { topic, budget_topic, framing, interval, heartbeat, correct_within } = &self.alerts;
+        let (Some(topic), Some(first)) = (topic, self.kafka.topics.first()) else { return Ok(None) };
+        let minutes = correct_within.as_secs().div_ceil(60);
+        Ok(Some(evaluator::Settings {
+            topic: topic.clone(),
+            budget_topic: budget_topic.clone(),
+            registry: if *framing == AlertFraming::Confluent { self.registry()? } else { None },
+            interval: *interval,
+            heartbeat: *heartbeat,
+            horizon: i64::try_from(minutes)?,
+            consumer: self.consumer("highwater-alerts"),
+            endpoint: self.endpoint()?,
+            home: TopicPartition { topic: Arc::from(first.as_str()), partition: 0 },
+        }))
     }
 
     /// How long tables keep what they have.

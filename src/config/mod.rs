@@ -21,12 +21,12 @@ pub use self::reader::Problem;
 use self::reader::Reader;
 pub use self::reference::{markdown, toml};
 pub use self::settings::{
-    BatchSettings, ClickhouseSettings, EventSettings, KafkaSettings, LogSettings, MemorySettings, RegistrySettings,
-    RetentionSettings, Settings,
+    AlertSettings, BatchSettings, ClickhouseSettings, EventSettings, KafkaSettings, LogSettings, MemorySettings,
+    RegistrySettings, RetentionSettings, Settings,
 };
 pub use self::suggest::nearest;
 pub use self::value::{ByteSize, KeepDays, Properties, Property, Secret, parse_duration};
-pub use self::words::{KafkaSecurity, LogFormat, LogLevel, OnLoss, Protocol, SaslMechanism};
+pub use self::words::{AlertFraming, KafkaSecurity, LogFormat, LogLevel, OnLoss, Protocol, SaslMechanism};
 
 /// The file that is read where none is named, if it is there.
 pub const DEFAULT_FILE: &str = "highwater.toml";

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::reader::Reader;
 use super::value::{ByteSize, KeepDays, Properties, Secret, Setting as _};
-use super::words::{KafkaSecurity, LogFormat, LogLevel, OnLoss, Protocol, SaslMechanism};
+use super::words::{AlertFraming, KafkaSecurity, LogFormat, LogLevel, OnLoss, Protocol, SaslMechanism};
 
 /// A group of settings, described.
 #[derive(Debug)]
@@ -266,6 +266,25 @@ settings! {
         rollups: KeepDays = "0";
         /// Messages that could not be read. They may hold anything: keep them short.
         dead_letters: KeepDays = "30d";
+    }
+
+    /// Where alerts and budgets of packs are told of (docs/alerts.md), if there are any.
+    alerts: AlertSettings {
+        /// Topic of alerts and heartbeats; made if it is missing. "" for none: nothing is judged.
+        topic: Option<String> = "highwater-alerts";
+        /// Topic of how budgets stand; made if it is missing.
+        budget_topic: String = "highwater-budgets";
+        /// How messages name their schemas: `single_object` by the fingerprints of `published/*.avsc`, `confluent` by ids
+        /// of the schema registry (`registry.url`), where they are registered under `{topic}-dev.highwater.{record}`.
+        framing: AlertFraming = "single_object";
+        /// Least time from one look at what is new to the next. With `batch.interval` it says how soon a budget that is
+        /// spent is told of.
+        interval: Duration = "1s" in "100ms" to "10m";
+        /// Longest time from one heartbeat to the next.
+        heartbeat: Duration = "30s" in "1s" to "1h";
+        /// How far back what was judged is judged again when late events come, and corrected. It costs memory: the rows of
+        /// that time are kept.
+        correct_within: Duration = "1d" in "0s" to "30d";
     }
 
     /// What the process says, on standard error.

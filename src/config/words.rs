@@ -87,6 +87,16 @@ words! {
 }
 
 words! {
+    /// How published messages name their schemas.
+    AlertFraming, "\"single_object\" or \"confluent\"" {
+        /// By fingerprint, in Avro's single-object encoding.
+        SingleObject = "single_object",
+        /// By the id that a schema registry gave it.
+        Confluent = "confluent",
+    }
+}
+
+words! {
     /// How a log line looks.
     LogFormat, "\"human\" or \"json\"" {
         /// For a terminal.

@@ -22,6 +22,8 @@ pub enum Resource {
     Topic(String),
     /// A consumer group.
     Group(String),
+    /// A name that a transactional producer goes by.
+    TransactionalId(String),
 }
 
 /// A right that we lack. Its text is one line: who, what, and the command that grants it.
@@ -52,6 +54,7 @@ impl fmt::Display for Right {
         let (what, option, name) = match resource {
             Resource::Topic(name) => ("topic", "--topic", name),
             Resource::Group(name) => ("consumer group", "--group", name),
+            Resource::TransactionalId(name) => ("transactional id", "--transactional-id", name),
         };
         write!(
             f,

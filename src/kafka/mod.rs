@@ -1,8 +1,9 @@
-//! Kafka: the consumer that feeds a worker, the producer for generated and replayed events, who a topic is, and what we
-//! may do with it.
+//! Kafka: the consumer that feeds a worker, the producer for generated and replayed events, the one that alerts are published
+//! by, who a topic is, and what we may do with it.
 
 mod access;
 mod bounds;
+mod compacted;
 mod complaint;
 pub mod consumer;
 mod context;
@@ -16,12 +17,15 @@ mod reach;
 mod retention;
 pub mod settings;
 mod slots;
+pub mod transactions;
 
 pub(crate) use access::lines as rights;
 pub use access::{Access, Resource, Right};
+pub use compacted::{follow, read_to_end};
 pub use consumer::KafkaLog;
 pub use identity::TopicIdentity;
 pub use observer::Observer;
 pub use producer::Producer;
 pub use retention::keeps;
 pub use settings::{ConsumerSettings, GroupProtocol};
+pub use transactions::{TransactionError, Transactions};

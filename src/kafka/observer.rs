@@ -9,7 +9,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::Offset;
 
-use super::access::{self, Access, Asker, Right};
+use super::access::{self, Access, Asker, Resource, Right};
 use super::bounds::{bounds, list, position, raw};
 use super::complaint::{Complaints, diagnose, explain, is_refusal};
 use super::identity::{IdentityError, TopicIdentity, topic_identity};
@@ -104,6 +104,17 @@ impl Observer {
     pub fn unwritable(&self, topic: &str) -> Option<Right> {
         let asker = Asker::new(&self.settings.brokers, &self.settings.properties);
         access::producing(self.consumer.client(), &asker, topic, self.patience)
+    }
+
+    /// What our user lacks to write the settings' topics and to read them back.
+    ///
+    /// # Errors
+    /// Kafka did not answer.
+    pub fn unpublishable(&self) -> Result<Vec<Right>, LogError> {
+        let mut lacking = self.access()?.lacking;
+        lacking.retain(|right| matches!(right.resource, Resource::Topic(_)));
+        lacking.extend(self.settings.topics.iter().filter_map(|topic| self.unwritable(topic)));
+        Ok(lacking)
     }
 
     /// Looks whether a topic can be read, and its commits for the group, by reading a little of its first partition.

@@ -158,9 +158,9 @@ impl Producer {
 
 /// Counts what became of the records.
 #[derive(Debug, Default)]
-struct Deliveries {
-    delivered: AtomicU64,
-    first_error: Mutex<Option<String>>,
+pub(super) struct Deliveries {
+    pub(super) delivered: AtomicU64,
+    pub(super) first_error: Mutex<Option<String>>,
 }
 
 impl ClientContext for Deliveries {

@@ -22,6 +22,16 @@ pub struct Board {
     pub(super) kafka: Mutex<Link>,
     pub(super) clickhouse: Mutex<Link>,
     log: Mutex<LogView>,
+    alerts: Mutex<Option<Judged>>,
+}
+
+/// How far alerts were judged here, milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Judged {
+    /// Before this time all rules were.
+    pub(super) through: i64,
+    /// When the last round was done.
+    pub(super) at: i64,
 }
 
 /// One worker.
@@ -70,6 +80,7 @@ impl Board {
             kafka: Mutex::default(),
             clickhouse: Mutex::default(),
             log: Mutex::default(),
+            alerts: Mutex::default(),
         })
     }
 
@@ -94,6 +105,22 @@ impl Board {
             }
         }
         log.ranges = ranges;
+    }
+
+    /// Whether one of the workers has a partition.
+    pub fn has(&self, name: &TopicPartition) -> bool {
+        let has = |post: &Post| !post.has_ended() && lock(&post.view).partitions.iter().any(|(of, _)| of == name);
+        self.workers.iter().any(has)
+    }
+
+    /// All alerts were judged before a time, in a round that was done at another; `None`: nothing is judged here.
+    pub fn judged(&self, judged: Option<(i64, i64)>) {
+        *lock(&self.alerts) = judged.map(|(through, at)| Judged { through, at });
+    }
+
+    /// How far alerts were judged here.
+    pub(super) fn alerts(&self) -> Option<Judged> {
+        *lock(&self.alerts)
     }
 
     /// The partitions of all workers.

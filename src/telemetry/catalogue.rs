@@ -172,6 +172,18 @@ catalogue! {
     /// `log_ends_earlier`, `ledger_went_back` or `refused`, and `none` while it is 0
     STOPPED: Gauge "highwater_partition_stopped" ["topic", "partition", "reason"];
 
+    /// Whether this replica judges alerts: 1 or 0. Over all replicas it is 1, but for a moment when another takes over
+    EVALUATOR: Gauge "highwater_alerts_evaluator" [];
+    /// Now less the time before which all rules were judged: how late one is told of what happens now. Where it grows,
+    /// a partition holds minutes back, or nobody judges
+    EVALUATION_LAG: Gauge "highwater_alerts_lag_seconds" [];
+    /// Time since alerts were last looked at with success, whether there was anything to tell or not
+    EVALUATED: Gauge "highwater_alerts_last_round_seconds" [];
+    /// Time of a round of judging alerts, from the first question to the last answer
+    ROUND: Histogram "highwater_alerts_round_seconds" [];
+    /// Messages published, by what they say: `firing`, `resolved` or `withdrawn`
+    TOLD: Counter "highwater_alerts_published_total" ["state"];
+
     /// Lines logged, by level
     LINES: Counter "highwater_log_lines_total" ["level"];
     /// Lines held back because the same place had said too many in a minute

@@ -14,6 +14,7 @@ use super::catalogue as all;
 use super::dead_letters::DeadLetters;
 use super::gauges::{Gauges, Labels};
 use super::now;
+use crate::alert::State;
 use crate::batch::{Batch, LedgerRow, Source};
 use crate::meter::{Errand, Meter, Note, Why};
 use crate::plan::{Plan, TableKind};
@@ -53,6 +54,8 @@ pub struct Counters {
     commit: Histogram,
     end_to_end: Histogram,
     insert: Times,
+    round: Histogram,
+    told: Counts,
     untold: DeadLetters,
 }
 
@@ -95,6 +98,8 @@ impl Counters {
             commit: histogram(),
             end_to_end: histogram(),
             insert: Times::new_with_constructor(histogram),
+            round: histogram(),
+            told: counts(&all::TOLD),
             untold: DeadLetters::default(),
             plan,
             registry,
@@ -103,6 +108,7 @@ impl Counters {
             (&all::BATCH_AGE, &counters.batch_age),
             (&all::COMMIT, &counters.commit),
             (&all::END_TO_END, &counters.end_to_end),
+            (&all::ROUND, &counters.round),
         ] {
             register(&mut counters.registry, metric, histogram.clone());
         }
@@ -115,6 +121,9 @@ impl Counters {
     fn begin(&self, topics: &[String]) {
         for errand in Errand::ALL {
             add(&self.retries, one("what", errand.name()), 0);
+        }
+        for state in [State::Firing, State::Resolved, State::Withdrawn] {
+            add(&self.told, one("state", state.name()), 0);
         }
         for topic in topics {
             add(&self.lost, one("topic", topic), 0);
@@ -142,6 +151,16 @@ impl Counters {
     /// Says what is due in the log; all, where nothing will be said later.
     pub fn say(&self, all: bool) {
         self.untold.say(now(), all);
+    }
+
+    /// A round of judging alerts took so long.
+    pub fn judged(&self, took: Duration) {
+        self.round.observe(took.as_secs_f64());
+    }
+
+    /// A message about an alert was published.
+    pub fn told(&self, state: &str) {
+        add(&self.told, one("state", state), 1);
     }
 
     fn sealed(&self, batch: &Batch, why: Why, age: Duration) {

@@ -81,6 +81,12 @@ fn samples(board: &Board, now: Duration) -> Vec<(&'static Metric, Vec<Sample>)> 
     }
     samples.extend([(&all::WORKER_IDLE, idle), (&all::ASSIGNED, assigned)]);
     samples.extend(partitions(board, now));
+    let judged = board.alerts();
+    samples.push((&all::EVALUATOR, alone(truth(judged.is_some()))));
+    if let Some(judged) = judged {
+        samples.push((&all::EVALUATION_LAG, alone(age(judged.through, now))));
+        samples.push((&all::EVALUATED, alone(age(judged.at, now))));
+    }
     samples
 }
 
@@ -178,6 +184,21 @@ mod tests {
         assert_eq!((found(&all::LAG), found(&all::DONE), found(&all::LOG_START)), (Some(5.0), Some(70.0), Some(40.0)));
         assert_eq!((found(&all::FRESHNESS), found(&all::HEADROOM)), (Some(100.0), Some(400.0)));
         assert_eq!((found(&all::HEADROOM_OFFSETS), found(&all::STOPPED)), (Some(30.0), Some(0.0)));
+    }
+
+    #[test]
+    fn alerts_are_told_of_where_they_are_judged() {
+        let board = Board::new(1, 7);
+        let found = |metric: &Metric| {
+            let samples = samples(&board, NOW);
+            samples.iter().find(|(of, _)| of.name == metric.name).map(|(_, samples)| samples[0].1)
+        };
+        let all = || [&all::EVALUATOR, &all::EVALUATION_LAG, &all::EVALUATED].map(found);
+        assert_eq!(all(), [Some(0.0), None, None]);
+        board.judged(Some((900_000, 998_000)));
+        assert_eq!(all(), [Some(1.0), Some(100.0), Some(2.0)]);
+        board.judged(None);
+        assert_eq!(all(), [Some(0.0), None, None]);
     }
 
     #[test]

@@ -177,13 +177,71 @@ fn whoever_writes_is_told_what_writing_takes() {
     run("another", &|code, _| code == 0);
 }
 
+fn is_for_alerts(command: &str) -> bool {
+    ["--topic highwater-alerts", "--topic highwater-budgets", "--transactional-id"]
+        .iter()
+        .any(|of| command.contains(of))
+}
+
+/// What is printed, done, is enough to publish alerts too, and is what the documentation says. Until then events are
+/// consumed without.
+#[test]
+fn alerts_are_told_once_all_that_is_said_to_be_missing_is_granted() {
+    let mut world = denied();
+    for what in [["--topic", TOPIC], ["--group", GROUP]] {
+        let granted = ["--add", "--allow-principal", "User:highwater", "--operation", "Read"];
+        world.stack.kafka.acls(&[&granted[..], &what[..]].concat()).unwrap();
+    }
+    until(&world, &["check"], |code, _| code == 0);
+    world.set("ALERTS__TOPIC", "highwater-alerts");
+    let (code, report) = said(&world, &["check"]);
+    assert!(
+        code == 1 && missing(&report).len() == 4 && missing(&report).iter().all(|one| is_for_alerts(one)),
+        "{report}"
+    );
+    let mut granted = BTreeSet::new();
+    loop {
+        let mut process = world.run("run");
+        let judging = "judging alerts";
+        let begun = Instant::now();
+        while !process.said().contains(judging) && missing(&process.said()).is_subset(&granted) {
+            assert!(process.child.try_wait().unwrap().is_none() && begun.elapsed() < PATIENCE, "{}", process.said());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let report = process.said();
+        if report.contains(judging) {
+            break;
+        }
+        if granted.is_empty() {
+            world.wait_for(1_000, &mut process, PATIENCE);
+        }
+        process.kill();
+        for command in missing(&report).difference(&granted.clone()) {
+            assert!(is_for_alerts(command), "{report}");
+            obey(&world, command);
+            granted.insert(command.clone());
+        }
+    }
+    let (code, report) = said(&world, &["check"]);
+    assert!(code == 0 && report.contains("the topic highwater-budgets is there and can be written"), "{report}");
+    let printed = |command: &str| {
+        let words: Vec<&str> = command.split_whitespace().collect();
+        words[3..].join(" ").replace(" --resource-pattern-type literal", "")
+    };
+    let granted: BTreeSet<String> = granted.iter().map(|command| printed(command)).collect();
+    let documentation = commands(&std::fs::read_to_string("docs/connections.md").unwrap());
+    let documented = documentation.iter().filter(|command| is_for_alerts(command)).map(|command| printed(command));
+    assert_eq!(granted, documented.collect());
+}
+
 /// The commands in docs/connections.md, word by word, and nothing else granted.
 #[test]
 fn what_the_documentation_grants_is_enough() {
     let mut world = denied();
     world.set("KAFKA__TOPICS", "usage-events");
     let documentation = std::fs::read_to_string("docs/connections.md").unwrap();
-    let granted = commands(&documentation);
+    let granted: BTreeSet<String> =
+        commands(&documentation).into_iter().filter(|command| !is_for_alerts(command)).collect();
     let needed: Vec<&String> = granted
         .iter()
         .filter(|command| command.contains("--operation Read") || command.contains("DescribeConfigs"))

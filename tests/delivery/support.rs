@@ -32,6 +32,8 @@ impl World {
         world.set("BATCH__INTERVAL", "500ms");
         // Several may run at once.
         world.set("TELEMETRY__LISTEN", "");
+        // Whoever is about alerts gives them a topic.
+        world.set("ALERTS__TOPIC", "");
         // A member that was killed is missed soon.
         world.set("KAFKA__PROPERTIES__SESSION__TIMEOUT__MS", "1500");
         world.set("KAFKA__PROPERTIES__HEARTBEAT__INTERVAL__MS", "300");
@@ -72,9 +74,25 @@ impl World {
     }
 
     pub fn run(&self, name: &str) -> Process {
+        self.run_with(name, &[])
+    }
+
+    /// Runs with more variables.
+    pub fn run_with(&self, name: &str, variables: &[(&str, &str)]) -> Process {
+        let mut command = self.command(&["run"]);
+        command.envs(variables.iter().copied());
+        self.spawn(name, command)
+    }
+
+    /// Starts another command that goes on.
+    #[allow(dead_code, reason = "each test program uses its part")]
+    pub fn run_command(&self, name: &str, arguments: &[&str]) -> Process {
+        self.spawn(name, self.command(arguments))
+    }
+
+    fn spawn(&self, name: &str, mut command: Command) -> Process {
         let log = self.folder.path().join(name);
         let file = std::fs::File::create(&log).unwrap();
-        let mut command = self.command(&["run"]);
         let child = command.stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
         Process { child, log }
     }

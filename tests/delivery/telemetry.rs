@@ -108,6 +108,7 @@ fn metrics_and_health_tell_the_truth() {
     // One more than there are partitions: it is ready all the same, to take over.
     world.set("WORKERS", "5");
     world.set("LOG__FORMAT", "json");
+    world.set("ALERTS__TOPIC", "highwater-alerts");
     world.set("KAFKA__PROPERTIES__SSL__KEYSTORE__PASSWORD", "hunter2-kafka");
     make_topic(&world.stack.kafka.bootstrap(), 7 * 86_400_000);
     world.generate(&["--events", "30000", "--disorder", "20s", "--duplicates", "0.02", "--bad", "0.002"]);
@@ -143,6 +144,7 @@ fn metrics_and_health_tell_the_truth() {
         ("highwater_log_end_offset", TOPIC, truth.messages),
         ("highwater_retention_headroom_offsets", TOPIC, truth.messages),
         ("highwater_freshness_seconds", TOPIC, 0),
+        ("highwater_alerts_evaluator", "", 1),
         ("highwater_ready", "", 1),
         ("highwater_kafka_up", "", 1),
         ("highwater_clickhouse_up", "", 1),
@@ -150,7 +152,8 @@ fn metrics_and_health_tell_the_truth() {
     // The last batch is told of a moment after its ledger row is there, gauges every second, the log's end every 5 s.
     let told = |scrape: &Scrape| {
         let caught_up = scrape.values.keys().filter(|name| name.starts_with("highwater_lag_offsets{")).count() == 4;
-        caught_up && exact.iter().all(|(name, label, value)| scrape.sum(name, label) == *value as f64)
+        let judged = scrape.types.contains_key("highwater_alerts_lag_seconds");
+        caught_up && judged && exact.iter().all(|(name, label, value)| scrape.sum(name, label) == *value as f64)
     };
     let begun = Instant::now();
     while !told(&Scrape::of(port)) && begun.elapsed() < MINUTE {

@@ -8,3 +8,4 @@ mod offsets;
 mod positions;
 mod producing;
 mod support;
+mod transactions;

@@ -11,7 +11,7 @@ use crate::clickhouse::{Catalog, Client, Grants, grants, look as look_at_claim};
 use crate::command::report::Report;
 use crate::config::{Settings, Survey};
 use crate::kafka::identity::IdentityError;
-use crate::kafka::{Access, Observer, Resource, TopicIdentity};
+use crate::kafka::{Access, ConsumerSettings, Observer, Resource, TopicIdentity};
 use crate::plan::Plan;
 use crate::registry;
 
@@ -27,6 +27,7 @@ pub(super) async fn look(
 ) -> Result<()> {
     let clickhouse = look_at_clickhouse(report, survey, settings, plan).await?;
     look_at_kafka(report, survey, settings, clickhouse.as_ref()).await?;
+    look_at_alerts(report, survey, settings, plan).await?;
     look_at_registry(report, survey, settings).await
 }
 
@@ -213,6 +214,50 @@ async fn look_at_kafka(
              longer",
             settings.batch.interval
         ))?;
+    }
+    Ok(())
+}
+
+/// Whether what is told of alerts can be published, where packs have any.
+async fn look_at_alerts(
+    report: &mut Report<impl Write>,
+    survey: &Survey,
+    settings: &Settings,
+    plan: Option<&Plan>,
+) -> Result<()> {
+    let Some(plan) = plan else { return Ok(()) };
+    let count = plan.alerts.rules.len() + plan.alerts.budgets.len();
+    let Some(topic) = settings.alerts.topic.clone().filter(|_| count > 0) else { return Ok(()) };
+    let topics = vec![topic, settings.alerts.budget_topic.clone()];
+    report.about(&format!("alerts: {count} rules and budgets, to the topics {}", topics.join(" and ")))?;
+    if !survey.is_sound("kafka") || !survey.is_sound("alerts") {
+        return report.skipped("a setting of [kafka] or [alerts] is wrong");
+    }
+    let consumer = ConsumerSettings { topics, ..settings.consumer("highwater-check") };
+    let asked = tokio::task::spawn_blocking(move || {
+        let observer = Observer::new(&consumer, PATIENCE)?;
+        let lacking = observer.unpublishable()?;
+        let found: Vec<_> = consumer.topics.iter().map(|topic| (topic.clone(), observer.identity(topic))).collect();
+        anyhow::Ok((lacking, found))
+    });
+    let (lacking, found) = match asked.await? {
+        Ok(answers) => answers,
+        Err(error) => return report.wrong(format!("{error:#}")),
+    };
+    for right in &lacking {
+        report.wrong(right)?;
+    }
+    for (topic, found) in found {
+        match found {
+            Ok(_) if lacking.is_empty() => report.ok(&format!("the topic {topic} is there and can be written"))?,
+            Ok(_) => {}
+            Err(IdentityError::NotFound(_)) => {
+                report.note(&format!("the topic {topic} is not there yet; `highwater run` makes it"))?;
+            }
+            // Which follows from the right that is missing.
+            Err(IdentityError::Refused { .. }) if !lacking.is_empty() => {}
+            Err(error) => report.wrong(error)?,
+        }
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 /// The text with each character that a terminal would obey, or be turned round by, as `\\u` and four hexadecimal digits.
 ///
 /// JSON says it the same way, so it may be applied to JSON on one line too.
-pub(super) fn printable(text: &str) -> Cow<'_, str> {
+pub(in crate::command) fn printable(text: &str) -> Cow<'_, str> {
     if !text.contains(is_command) {
         return Cow::Borrowed(text);
     }
