@@ -128,7 +128,8 @@ fn joined(text: &str) -> String {
 }
 
 /// Headings whose words the program puts together.
-const TOGETHER: [&str; 2] = ["waiting for ClickHouse", "waiting for the schema registry"];
+const TOGETHER: [&str; 3] =
+    ["waiting for ClickHouse", "waiting for the schema registry", "waiting for what alerts need"];
 
 #[test]
 fn each_heading_is_of_words_that_the_program_says() {
