@@ -97,7 +97,10 @@ pub async fn run(settings: &Settings) -> Result<()> {
         };
         threads.push(thread?);
     }
-    let evaluator = judge(settings, &plan, &board, &counters, &stop)?;
+    let evaluator = judge(settings, &plan, &board, &counters, &stop).unwrap_or_else(|error| {
+        tracing::error!("alerts are not judged: {error:#}; events are consumed all the same");
+        None
+    });
     let ended = tokio::task::spawn_blocking(move || join(threads));
     let ended = ended.await.context("waiting for the workers")?;
     counters.say(true);

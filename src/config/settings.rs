@@ -270,8 +270,10 @@ settings! {
 
     /// Where alerts and budgets of packs are told of (docs/alerts.md), if there are any.
     alerts: AlertSettings {
-        /// Topic of alerts and heartbeats; made if it is missing. "" for none: nothing is judged.
-        topic: Option<String> = "highwater-alerts";
+        /// Topic of alerts and heartbeats, `highwater-alerts` for example; made if it is missing. "" for none: nothing is
+        /// judged. Judging reads weeks of rollups into the process of one replica, beside `memory.limit`: try it where there
+        /// is memory to spare.
+        topic: Option<String> = "";
         /// Topic of how budgets stand; made if it is missing.
         budget_topic: String = "highwater-budgets";
         /// How messages name their schemas: `single_object` by the fingerprints of `published/*.avsc`, `confluent` by ids

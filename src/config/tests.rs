@@ -135,10 +135,10 @@ fn bad_values_are_told_with_their_key() {
         ("[clickhouse]\ninsert_timeout = \"0s\"", "clickhouse.insert_timeout", "from \"1s\" to \"10m\""),
         ("[alerts]\ntopic = \"a b\"", "alerts.topic", "a topic of its own"),
         ("[alerts]\ntopic = \"usage-events\"", "alerts.topic", "a topic of its own"),
-        ("[alerts]\nbudget_topic = \"highwater-alerts\"", "alerts.budget_topic", "a topic of its own"),
+        ("[alerts]\ntopic = \"a\"\nbudget_topic = \"a\"", "alerts.budget_topic", "a topic of its own"),
         ("[alerts]\nbudget_topic = \"\"", "alerts.budget_topic", "a text that is not empty"),
         ("[alerts]\nframing = \"json\"", "alerts.framing", "\"single_object\" or \"confluent\""),
-        ("[alerts]\nframing = \"confluent\"", "alerts.framing", "registry.url names no registry"),
+        ("[alerts]\ntopic = \"a\"\nframing = \"confluent\"", "alerts.framing", "registry.url names no registry"),
         ("[alerts]\ninterval = \"10ms\"", "alerts.interval", "100ms"),
         ("[registry]\nurl = \"sr:8081\"", "registry.url", "https://host:port, with a path"),
         ("[registry]\nurl = \"http://sr/?x=1\"", "registry.url", "https://host:port, with a path"),
@@ -349,11 +349,14 @@ fn lists_in_the_environment_are_separated_by_commas() {
 #[test]
 fn alerts_go_where_settings_say_or_nowhere() {
     let of = |text: &str| load(Some(file(text).path()), [], &[]).unwrap().evaluator().unwrap();
-    let found = of("[alerts]\ncorrect_within = \"90s\"\n[kafka]\ntopics = [\"a\", \"b\"]\ngroup = \"g\"").unwrap();
-    assert_eq!((found.topic.as_str(), found.budget_topic.as_str()), ("highwater-alerts", "highwater-budgets"));
+    let found =
+        of("[alerts]\ntopic = \"alerts\"\ncorrect_within = \"90s\"\n[kafka]\ntopics = [\"a\", \"b\"]\ngroup = \"g\"")
+            .unwrap();
+    assert_eq!((found.topic.as_str(), found.budget_topic.as_str()), ("alerts", "highwater-budgets"));
     assert_eq!((found.horizon, found.home.to_string(), found.transactional_id()), (2, "a/0".into(), "g-alerts".into()));
     assert!(found.registry.is_none());
-    let framed = of("[alerts]\nframing = \"confluent\"\n[registry]\nurl = \"http://sr:1\"").unwrap();
+    let framed =
+        of("[alerts]\ntopic = \"alerts\"\nframing = \"confluent\"\n[registry]\nurl = \"http://sr:1\"").unwrap();
     assert!(framed.registry.is_some());
     // Without alerts their other settings don't matter.
     assert!(of("[alerts]\ntopic = \"\"\nframing = \"confluent\"\nbudget_topic = \"usage-events\"").is_none());

@@ -119,7 +119,8 @@ impl<'a> Term<'a> {
                 }
                 Err(Trouble::Passing(reason)) => {
                     self.outage.failed(&reason);
-                    wait(AGAIN, self.leave);
+                    // A question that failed may have cost as much as one that did not.
+                    wait(AGAIN.max(begun.elapsed() * REST), self.leave);
                 }
                 Err(trouble) => return Err(trouble),
             }

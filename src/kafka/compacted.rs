@@ -70,7 +70,10 @@ enum Next {
 }
 
 fn assigned(settings: &ConsumerSettings, topic: &str, from: Offset) -> Result<BaseConsumer<Quiet>, LogError> {
-    let config = ConsumerSettings { topics: vec![topic.to_owned()], ..settings.clone() }.client_config();
+    let mut settings = ConsumerSettings { topics: vec![topic.to_owned()], ..settings.clone() };
+    // A follower near by may not know yet where the log is committed to: its end is not the end.
+    settings.properties.remove("client.rack");
+    let config = settings.client_config();
     let config = config.map_err(|error| failed(topic, error))?;
     let consumer: BaseConsumer<Quiet> =
         config.create_with_context(Quiet::default()).map_err(|error| failed(topic, error))?;

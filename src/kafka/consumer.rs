@@ -142,6 +142,15 @@ impl KafkaLog {
         }
     }
 
+    /// The client that fetches nothing, made when it is first needed.
+    fn ends(&mut self) -> Result<&Ends, LogError> {
+        let ends = match self.ends.take() {
+            Some(ends) => ends,
+            None => Ends::new(&self.settings).map_err(|error| LogError::Passing(error.to_string()))?,
+        };
+        Ok(self.ends.insert(ends))
+    }
+
     /// Commits what is done, and leaves the group unless it has left already; each takes at most three seconds or so. Dropping
     /// does the same without the commit.
     pub fn close(mut self) {
@@ -202,11 +211,26 @@ impl Log for KafkaLog {
     }
 
     fn recognise(&mut self, topic: &str) -> Result<(), LogError> {
-        // Who has left does not notice any more that they are back.
-        if self.brokers.is_away() && !self.left {
-            return Err(LogError::Passing("the brokers are away".to_owned()));
+        if !self.claimed.contains_key(topic) {
+            return Ok(());
         }
-        let found = self.ensure_claimed(topic, ASK);
+        // Away may mean that one broker of many is.
+        let patience = if self.brokers.is_away() { trouble::PROBE } else { ASK };
+        let found = match self.ends()?.identity(topic, patience) {
+            Ok(found) => self.is_claimed(topic, &found),
+            Err(error) => {
+                if matches!(error, IdentityError::Away { .. }) {
+                    self.brokers.suspect(Instant::now(), &error.to_string());
+                }
+                if let Some(held) = self.limiter.pass(Instant::now(), "recognise") {
+                    tracing::warn!(
+                        held_back = held,
+                        "cannot ask Kafka for the identity of {topic}: {error}; what was read of it is written once it is known"
+                    );
+                }
+                Err(LogError::Passing(error.to_string()))
+            }
+        };
         if matches!(found, Err(LogError::OtherTopic(_))) {
             // What is done of the one would be committed to the other.
             self.done.retain(|name, _| *name.topic != *topic);
@@ -261,14 +285,10 @@ impl Log for KafkaLog {
     }
 
     fn high_watermarks(&mut self, partitions: &[TopicPartition]) -> Vec<Result<u64, LogError>> {
-        let ends = match self.ends.take() {
-            Some(ends) => ends,
-            None => match Ends::new(&self.settings) {
-                Ok(ends) => ends,
-                Err(error) => return vec![Err(LogError::Passing(error.to_string())); partitions.len()],
-            },
-        };
-        self.ends.insert(ends).ask(partitions)
+        match self.ends() {
+            Ok(ends) => ends.ask(partitions),
+            Err(error) => vec![Err(error); partitions.len()],
+        }
     }
 
     fn commit(&mut self, offsets: &[(TopicPartition, u64)]) {

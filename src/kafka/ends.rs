@@ -1,4 +1,4 @@
-//! Where partitions really end, open transactions included.
+//! Where partitions really end, open transactions included, and who topics are: asked by a client that fetches nothing.
 
 use std::time::Duration;
 
@@ -6,6 +6,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::topic_partition_list::Offset;
 
 use super::bounds::{list, raw};
+use super::identity::{IdentityError, TopicIdentity, topic_identity};
 use super::observer::Quiet;
 use super::settings::{ConsumerSettings, SettingsError};
 use crate::ports::{LogError, TopicPartition};
@@ -26,6 +27,12 @@ impl Ends {
         config.set("isolation.level", "read_uncommitted");
         let consumer = config.create_with_context(Quiet::default());
         Ok(Ends { consumer: consumer.map_err(|error| SettingsError::Client(error.to_string()))? })
+    }
+
+    /// Who a topic is. A question over the client that fetches would wait behind its fetches, which wait for records.
+    pub(super) fn identity(&self, topic: &str, patience: Duration) -> Result<TopicIdentity, IdentityError> {
+        let _ = self.consumer.poll(Duration::ZERO);
+        topic_identity(self.consumer.client(), topic, patience)
     }
 
     /// One past the last offset of each partition.

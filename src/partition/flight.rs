@@ -126,11 +126,12 @@ impl Flight {
         }
     }
 
-    /// Nobody could say whether it is.
+    /// Nobody could say whether it is. By the time that somebody does, others may have written so much that the tokens on
+    /// the marks of now are forgotten: they are asked anew then.
     pub(super) fn recognise_later(&mut self, now: Duration) {
         let due = self.backoff.after_failure(now);
-        if let Step::Recognising { known } = &mut self.step {
-            self.step = Step::Recognise { due, known: known.take() };
+        if matches!(self.step, Step::Recognising { .. }) {
+            self.step = Step::Recognise { due, known: None };
         }
     }
 

@@ -134,7 +134,7 @@ catalogue! {
     COMMIT: Histogram "highwater_commit_seconds" [];
     /// Time from the timestamp of a batch's oldest record until all of the batch is visible: the worst of each batch
     END_TO_END: Histogram "highwater_end_to_end_seconds" [];
-    /// What failed and was tried again: `marks`, `insert`, `ids` (ClickHouse), `bounds`, `start` (Kafka)
+    /// What failed and was tried again: `marks`, `insert`, `ids` (ClickHouse), `bounds`, `start`, `recognise` (Kafka)
     RETRIES: Counter "highwater_retries_total" ["what"];
     /// Insert tokens found spent without a part (a server killed between the two), replaced by the next
     BURNT: Counter "highwater_burnt_tokens_total" ["table"];

@@ -1,8 +1,8 @@
 //! The model of Kafka: logs, a group that gives a partition to somebody else whenever it likes, commits that are lost,
 //! late or reset, retention, and a topic that is deleted and made anew.
 //!
-//! What the model takes as given: records of one partition come in order and each once; a consumer that claimed a topic's
-//! earlier life is given no record of the later one, whose producers begin when no such consumer is left; where retention
+//! What the model takes as given: records of one partition come in order and each once; a topic that was made anew is never
+//! taken for the earlier one where its identity is asked; where retention
 //! may take ids, an id comes again only after a raw row, and where it took events for good, none comes again.
 
 use std::cell::RefCell;

@@ -9,12 +9,13 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::super::access;
 use super::super::complaint::{explain, is_refusal};
+use super::super::identity::TopicIdentity;
 use super::super::slots::Stage;
 use super::{KafkaLog, SEEK, list, position, raw};
 use crate::ports::{LogError, LogEvent, TopicPartition};
 
 /// How long a probe of the brokers may hold up the thread that polls.
-const PROBE: Duration = Duration::from_millis(300);
+pub(super) const PROBE: Duration = Duration::from_millis(300);
 /// How long brokers may take to say which rights are missing.
 const RIGHTS: Duration = Duration::from_secs(2);
 /// Between two questions for ends that were not answered.
@@ -177,8 +178,16 @@ impl KafkaLog {
 
     /// Whether a topic is still the one that was claimed.
     pub(super) fn ensure_claimed(&self, topic: &str, patience: Duration) -> Result<(), LogError> {
-        let Some(claimed) = self.claimed.get(topic) else { return Ok(()) };
+        if !self.claimed.contains_key(topic) {
+            return Ok(());
+        }
         let found = self.identity(topic, patience).map_err(|error| LogError::Passing(error.to_string()))?;
+        self.is_claimed(topic, &found)
+    }
+
+    /// Whether what was found of a topic is what was claimed.
+    pub(super) fn is_claimed(&self, topic: &str, found: &TopicIdentity) -> Result<(), LogError> {
+        let Some(claimed) = self.claimed.get(topic) else { return Ok(()) };
         if (&found.cluster_id, &found.topic_id) == (&claimed.cluster_id, &claimed.topic_id) {
             return Ok(());
         }
