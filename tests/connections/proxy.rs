@@ -1,6 +1,7 @@
 //! TLS in front of ClickHouse, which this build of it does not speak: one connection behind each connection, and both
 //! close together. It takes the password out of what it passes on, for the ClickHouse behind it has no users.
 
+use std::io::{Read as _, Write as _};
 use std::sync::{Arc, Mutex};
 
 use rustls::crypto::ring;
@@ -68,6 +69,23 @@ fn acceptor(shown: &Issued, clients: Option<&Authority>) -> TlsAcceptor {
     let certificate = CertificateDer::from_pem_slice(shown.certificate.as_bytes()).unwrap();
     let key = PrivateKeyDer::from_pem_slice(shown.key.as_bytes()).unwrap();
     TlsAcceptor::from(Arc::new(builder.with_single_cert(vec![certificate], key).unwrap()))
+}
+
+/// A port that speaks HTTP without TLS and says of a TLS greeting what ClickHouse's own port says. That port itself is
+/// spared: a client that resets its connection during this answer ends the ClickHouse of this build.
+pub fn without_tls() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map(Result::unwrap) {
+            // Whoever hangs up before the answer gets none.
+            let _ = stream.read(&mut [0; 4_096]).and_then(|_| {
+                let body = "HTTP request method invalid";
+                write!(stream, "HTTP/1.1 400 Bad Request\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+            });
+        }
+    });
+    port
 }
 
 async fn pass(stream: TcpStream, acceptor: TlsAcceptor, behind: String, heads: Arc<Mutex<Vec<String>>>) {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::certificates::Authority;
+use crate::proxy;
 use crate::stack::{CLIENTS, ELSEWHERE, EXPIRED, PASSWORD, SASL_SSL, Secure};
 use crate::support::Process;
 
@@ -105,7 +106,7 @@ fn what_is_wrong_with_clickhouse_names_its_setting_and_passes() {
     secure.set("CLICKHOUSE__CA_FILE", &ca_file);
     secure.set("CLICKHOUSE__URL", &format!("https://127.0.0.1:{port}"));
     waits(&secure, "wrong-host", &["\"localhost\"", "not for 127.0.0.1", "clickhouse.url"]);
-    secure.set("CLICKHOUSE__URL", &secure.world.stack.clickhouse.url().replace("http", "https"));
+    secure.set("CLICKHOUSE__URL", &format!("https://localhost:{}", proxy::without_tls()));
     waits(&secure, "https-to-http", &["does not speak TLS", "clickhouse.url"]);
 
     // A certificate that ran out is renewed while highwater waits for it.
