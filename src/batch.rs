@@ -199,17 +199,6 @@ impl Batch {
         }
     }
 
-    /// Takes note of the id of a message below `from`, which is written already.
-    pub fn remember(&mut self, plan: &Plan, record: &Record<'_>, content: &Content<'_>, window: &mut Window) {
-        let planned = &plan.types[content.event];
-        let key = Key { table: planned.table, month: Month::of(record.timestamp_ms.saturating_mul(1_000)) };
-        let columns = self.tables.entry(key).or_insert_with(|| planned.decoder.new_columns());
-        if let Ok(row) = content.decoder.decode(content.body, columns) {
-            window.observe(content.event, row.id, record.offset);
-            columns.truncate(0);
-        }
-    }
-
     fn take(
         &mut self,
         plan: &Plan,

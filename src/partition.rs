@@ -224,7 +224,7 @@ impl Partition {
         let Opened::Known(content) = terms.writers.open(terms.plan, record, seen) else { return false };
         if let State::Warming(running) = &mut self.state {
             if record.offset < running.done() {
-                running.remember(terms.plan, record, content);
+                running.remember(record.offset, content);
                 return true;
             }
             self.finish_warming();

@@ -1,6 +1,7 @@
 //! The decode plan: one pass from a message's bytes into column buffers.
 
 mod default;
+mod id;
 mod mismatch;
 mod read;
 mod resolve;
@@ -96,16 +97,30 @@ impl Decoder {
         }
     }
 
+    /// The id of one message (without its frame), as [`Decoder::decode`] would tell it, at about half the cost.
+    ///
+    /// # Errors
+    /// As [`Decoder::decode`]: a message that can't be read whole has no id.
+    pub fn id(&self, body: &[u8]) -> Result<u128, DecodeError> {
+        let (mut input, mut row) = (Input(body), Row { time: 0, id: 0 });
+        id::look(&self.steps, &mut input, &mut row)?;
+        ended(&input).map(|()| row.id)
+    }
+
     fn fill(&self, body: &[u8], columns: &mut [Column], row: &mut Row) -> Result<(), DecodeError> {
         if columns.len() != self.empty.len() {
             return Err(DecodeError { field: None, fault: Fault::WrongColumns });
         }
         let mut input = Input(body);
         run(&self.steps, &mut input, columns, row)?;
-        match input.0.len() {
-            0 => Ok(()),
-            left => Err(DecodeError { field: None, fault: Fault::TrailingBytes(left) }),
-        }
+        ended(&input)
+    }
+}
+
+fn ended(input: &Input<'_>) -> Result<(), DecodeError> {
+    match input.0.len() {
+        0 => Ok(()),
+        left => Err(DecodeError { field: None, fault: Fault::TrailingBytes(left) }),
     }
 }
 

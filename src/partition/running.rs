@@ -9,7 +9,6 @@ use super::watermark::Watermark;
 use super::{Action, Reply, Status, Stop, Terms, Tuning};
 use crate::batch::{Batch, Key, Progress, Reason, Source, Window};
 use crate::meter::{Note, Why};
-use crate::plan::Plan;
 use crate::ports::{LogError, Record, StoreError};
 use crate::writers::Content;
 
@@ -103,10 +102,12 @@ impl Running {
         self.throttled = on;
     }
 
-    /// Takes the id of a record that is already written.
-    pub(super) fn remember(&mut self, plan: &Plan, record: &Record<'_>, content: Result<Content<'_>, Reason>) {
-        if let Ok(content) = content {
-            self.open.remember(plan, record, &content, &mut self.window);
+    /// Takes the id of a record at `offset`, which is already written.
+    pub(super) fn remember(&mut self, offset: u64, content: Result<Content<'_>, Reason>) {
+        if let Ok(Content { event, decoder, body }) = content
+            && let Ok(id) = decoder.id(body)
+        {
+            self.window.observe(event, id, offset);
         }
     }
 

@@ -68,8 +68,10 @@ impl Subject {
             let mut columns = decoder.new_columns();
             let before = lengths(&columns);
             let start = Instant::now();
-            let read = decoder.decode(body, &mut columns).is_ok();
+            let row = decoder.decode(body, &mut columns);
             let took = start.elapsed();
+            let read = row.is_ok();
+            assert_eq!(decoder.id(body), row.map(|row| row.id));
             assert!(took < Duration::from_secs(5), "{took:?}");
             assert!(room(&columns) <= LEAST_ROOM + ROOM * body.len(), "{} for {}", room(&columns), body.len());
             if !read {

@@ -98,8 +98,7 @@ impl Read {
             }
             (Read::Uuid(Form::Text), Values::Uuid(values)) => values.push(uuid(input.bytes()?)?),
             (Read::Date, Values::Int32(values)) => {
-                let days = input.int()?;
-                values.push(DAYS.contains(&days).then_some(days).ok_or(Fault::DateOutOfRange(days))?);
+                values.push(date(input.int()?)?);
             }
             (Read::Timestamp(Width::Long, unit), Values::Int64(values)) => {
                 values.push(timestamp(input.long()?, *unit)?);
@@ -112,12 +111,9 @@ impl Read {
                 values.push(row.id);
             }
             (Read::IdString, Values::String(values)) => {
-                let id = utf8(input.bytes()?)?;
-                if id.is_empty() {
-                    return Err(Fault::MissingId);
-                }
-                row.id = cityhash_rs::cityhash_110_128(id);
-                values.push(id);
+                let (id, text) = given_text(input.bytes()?)?;
+                row.id = id;
+                values.push(text);
             }
             (Read::Time(Width::Long, unit), Values::Int64(values)) => {
                 let time = input.long()?;
@@ -143,9 +139,7 @@ impl Read {
                 values.push(time);
             }
             (Read::Symbols(entries), Values::LowCardinality(values)) => {
-                let symbol = input.symbol(entries.len() as u32)?;
-                let entry = entries.get(symbol as usize).copied().flatten();
-                values.index.push(entry.ok_or(Fault::UnreadableSymbol(symbol))?);
+                values.index.push(symbol(entries, input)?);
             }
             (Read::Fixed(size), Values::String(values)) => values.push(input.take(*size)?),
             (Read::Uuid(Form::Fixed), Values::Uuid(values)) => values.push(u128::from_be_bytes(input.array()?)),
@@ -164,13 +158,34 @@ impl Read {
 
 /// An id that is not nil.
 #[inline]
-fn given(id: u128) -> Result<u128, Fault> {
+pub(super) fn given(id: u128) -> Result<u128, Fault> {
     if id == 0 { Err(Fault::MissingId) } else { Ok(id) }
+}
+
+/// An id that is a text, and the text, which is not empty.
+#[inline]
+pub(super) fn given_text(text: &[u8]) -> Result<(u128, &[u8]), Fault> {
+    match utf8(text)? {
+        [] => Err(Fault::MissingId),
+        text => Ok((cityhash_rs::cityhash_110_128(text), text)),
+    }
+}
+
+/// A day that ClickHouse can hold.
+#[inline]
+pub(super) fn date(days: i32) -> Result<i32, Fault> {
+    DAYS.contains(&days).then_some(days).ok_or(Fault::DateOutOfRange(days))
+}
+
+/// The dictionary entry of one of the writer's symbols.
+pub(super) fn symbol(entries: &[Option<u32>], input: &mut Input<'_>) -> Result<u32, Fault> {
+    let symbol = input.symbol(entries.len() as u32)?;
+    entries.get(symbol as usize).copied().flatten().ok_or(Fault::UnreadableSymbol(symbol))
 }
 
 /// A timestamp that ClickHouse can hold.
 #[inline]
-fn timestamp(time: i64, unit: i64) -> Result<i64, Fault> {
+pub(super) fn timestamp(time: i64, unit: i64) -> Result<i64, Fault> {
     match SECONDS.contains(&time.div_euclid(unit)) {
         true => Ok(time),
         false => Err(Fault::TimestampOutOfRange(time)),
@@ -179,7 +194,7 @@ fn timestamp(time: i64, unit: i64) -> Result<i64, Fault> {
 
 /// When an event happened, in microseconds since 1970.
 #[inline]
-fn event_time(time: i64, unit: i64) -> Result<i64, Fault> {
+pub(super) fn event_time(time: i64, unit: i64) -> Result<i64, Fault> {
     match time {
         ..=0 => Err(Fault::MissingTime(time)),
         _ if time.div_euclid(unit) >= TIME_END_SECONDS => Err(Fault::TimeOutOfRange(time)),
@@ -189,7 +204,7 @@ fn event_time(time: i64, unit: i64) -> Result<i64, Fault> {
 }
 
 impl Width {
-    fn read(self, input: &mut Input<'_>) -> Result<i64, Fault> {
+    pub(super) fn read(self, input: &mut Input<'_>) -> Result<i64, Fault> {
         match self {
             Width::Int => input.int().map(i64::from),
             Width::Long => input.long(),
@@ -208,7 +223,7 @@ impl Number {
         }
     }
 
-    fn double(self, input: &mut Input<'_>) -> Result<f64, Fault> {
+    pub(super) fn double(self, input: &mut Input<'_>) -> Result<f64, Fault> {
         match self {
             Number::Int => input.int().map(f64::from),
             Number::Long => input.long().map(|number| number as f64),
@@ -225,7 +240,7 @@ pub(super) fn utf8(bytes: &[u8]) -> Result<&[u8], Fault> {
 
 /// The 36-character form only: what Avro's specification calls a UUID.
 #[inline]
-fn uuid(text: &[u8]) -> Result<u128, Fault> {
+pub(super) fn uuid(text: &[u8]) -> Result<u128, Fault> {
     if text.len() != 36 {
         return Err(Fault::BadUuid);
     }
@@ -234,7 +249,7 @@ fn uuid(text: &[u8]) -> Result<u128, Fault> {
 
 /// Two's complement, greatest byte first, of any length; none is zero.
 #[inline]
-fn decimal(bytes: &[u8], precision: u8) -> Result<i128, Fault> {
+pub(super) fn decimal(bytes: &[u8], precision: u8) -> Result<i128, Fault> {
     let too_wide = Fault::DecimalTooWide { precision };
     let sign = match bytes.first() {
         Some(first) if *first >= 0x80 => 0xff,

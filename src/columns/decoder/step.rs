@@ -77,7 +77,7 @@ fn run_other(step: &Step, input: &mut Input<'_>, columns: &mut [Column], row: &m
         Op::Map { column, entries } => {
             let nested = nested(columns.get_mut(*column)).map_err(at)?;
             read_items(entries, input, nested, row, &at)?;
-            distinct_keys(nested).map_err(at)?;
+            at_most_once(last_keys(nested).map_err(at)?).map_err(at)?;
             nested.end_row();
             Ok(())
         }
@@ -87,7 +87,8 @@ fn run_other(step: &Step, input: &mut Input<'_>, columns: &mut [Column], row: &m
     }
 }
 
-fn branch(input: &mut Input<'_>, branches: usize) -> Result<usize, Fault> {
+/// Reads which of so many branches comes.
+pub(super) fn branch(input: &mut Input<'_>, branches: usize) -> Result<usize, Fault> {
     let branch = input.long()?;
     match usize::try_from(branch) {
         Ok(at) if at < branches => Ok(at),
@@ -105,14 +106,10 @@ fn read_value(
     row: &mut Row,
 ) -> Result<(), Fault> {
     let Some(column) = columns.get_mut(column) else { return Err(Fault::WrongColumns) };
-    let mut is_null = false;
-    if let Some(null) = null {
-        let branch = input.long()?;
-        if branch != 0 && branch != 1 {
-            return Err(Fault::UnknownBranch { branch, branches: 2 });
-        }
-        is_null = branch == i64::from(null);
-    }
+    let is_null = match null {
+        Some(null) => is_null(null, input)?,
+        None => false,
+    };
     if let Some(nulls) = &mut column.nulls {
         nulls.push(u8::from(is_null));
     }
@@ -121,6 +118,16 @@ fn read_value(
         return Ok(());
     }
     read.value(input, &mut column.values, row)
+}
+
+/// Reads the branch of a union of null, which is the branch `null`, and one type.
+#[inline(always)]
+pub(super) fn is_null(null: u8, input: &mut Input<'_>) -> Result<bool, Fault> {
+    let branch = input.long()?;
+    if branch != 0 && branch != 1 {
+        return Err(Fault::UnknownBranch { branch, branches: 2 });
+    }
+    Ok(branch == i64::from(null))
 }
 
 fn push_null(column: Option<&mut Column>) -> Result<(), Fault> {
@@ -155,14 +162,18 @@ fn read_items(
     }
 }
 
-/// Refuses a map in which a key stands twice. No library writes one; ClickHouse would keep both and answer with the
-/// first, while Avro's readers keep the last.
-fn distinct_keys(nested: &Nested) -> Result<(), Fault> {
+/// The keys of the row that is not ended yet.
+fn last_keys(nested: &Nested) -> Result<Vec<&[u8]>, Fault> {
     let Some(Values::String(keys)) = nested.columns.first().map(|column| &column.values) else {
         return Err(Fault::WrongColumns);
     };
     let row = nested.ends.last().copied().unwrap_or(0)..nested.items();
-    let mut keys: Vec<&[u8]> = row.map(|at| keys.get(at)).collect();
+    Ok(row.map(|at| keys.get(at)).collect())
+}
+
+/// Refuses a map in which a key stands twice. No library writes one; ClickHouse would keep both and answer with the
+/// first, while Avro's readers keep the last.
+pub(super) fn at_most_once(mut keys: Vec<&[u8]>) -> Result<(), Fault> {
     keys.sort_unstable();
     match keys.windows(2).any(|pair| pair[0] == pair[1]) {
         true => Err(Fault::DuplicateKey),
