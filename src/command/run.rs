@@ -274,14 +274,8 @@ async fn prepare(settings: &Settings, plan: &Plan, endpoint: &Endpoint) -> Resul
         claims.insert(topic, Claim { epoch, identity: found });
     }
     let partitions = claims.values().map(|claim| claim.identity.partitions).sum();
-    let (needed, window) = (settings.tokens_needed(partitions), settings.clickhouse.token_window);
-    if needed > window {
-        bail!(
-            "{partitions} partitions sealed every {:?} need tables that remember {needed} tokens, and \
-             clickhouse.token_window is {window}: set it to {needed} and run `highwater migrate`, or make batch.interval \
-             longer",
-            settings.batch.interval
-        );
+    if let Some(lacking) = settings.tokens_lacking(partitions) {
+        bail!(lacking);
     }
     Ok(claims)
 }

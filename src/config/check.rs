@@ -22,6 +22,11 @@ use crate::tls::TlsFiles;
 
 /// librdkafka's default for `session.timeout.ms`.
 const SESSION_TIMEOUT_MS: u64 = 45_000;
+/// Bytes of batches that all replicas write to one ClickHouse within a second at most, as batches are counted in memory:
+/// some 300,000 events of 250 bytes. Who writes more has to remember more tokens than [`Settings::tokens_needed`] says.
+const FASTEST: u64 = 100 << 20;
+/// Bytes in memory of a small event.
+const LEAST_EVENT: u64 = 256;
 
 /// Checks the settings as a whole and fetches the secrets; what is wrong goes to the reader.
 pub(super) fn check(mut settings: Settings, reader: &mut Reader) -> Settings {
@@ -276,11 +281,32 @@ impl Settings {
 
     /// Tokens that tables have to remember for so many partitions: what can be sealed in ten session time-outs, which is
     /// as long as a writer that was given up may still have an insert on its way.
+    ///
+    /// Each partition seals a batch whenever one is old enough. Beyond that each byte is written once, [`FASTEST`] of them a
+    /// second, in batches that are full, or in what partitions hold when memory is: then one that is in flight and one
+    /// that fills, of each partition, for every half of the memory.
     pub fn tokens_needed(&self, partitions: usize) -> u64 {
         let session = self.kafka.properties.0.get("session.timeout.ms").and_then(|set| set.value.trim().parse().ok());
-        let millis = session.unwrap_or(SESSION_TIMEOUT_MS).saturating_mul(10);
-        let seals = u128::from(millis).div_ceil(self.batch.interval.as_millis().max(1));
-        u64::try_from(seals).unwrap_or(u64::MAX).saturating_mul(partitions as u64)
+        let millis = u128::from(session.unwrap_or(SESSION_TIMEOUT_MS).saturating_mul(10));
+        let partitions = partitions as u128;
+        let aged = millis.div_ceil(self.batch.interval.as_millis().max(1)) * partitions;
+        let bytes = millis * u128::from(FASTEST) / 1_000;
+        let full = u128::from(self.batch.bytes.0.min(self.batch.rows.saturating_mul(LEAST_EVENT)).max(1));
+        let early = (4 * bytes * partitions).div_ceil(u128::from(self.memory.limit.0.max(1)));
+        u64::try_from(aged + bytes.div_ceil(full).max(early)).unwrap_or(u64::MAX)
+    }
+
+    /// What is to be done if tables remember too few tokens for so many partitions.
+    pub fn tokens_lacking(&self, partitions: usize) -> Option<String> {
+        let (needed, window) = (self.tokens_needed(partitions), self.clickhouse.token_window);
+        (needed > window).then(|| {
+            format!(
+                "{partitions} partitions, sealed every {:?} and as batch.rows, batch.bytes and memory.limit have it, \
+                 need tables that remember {needed} tokens, and clickhouse.token_window is {window}: set it to {needed} \
+                 and run `highwater migrate`, or make batches larger",
+                self.batch.interval
+            )
+        })
     }
 
     /// What decides which events are kept.

@@ -194,8 +194,8 @@ settings! {
         /// How long an insert may take before its outcome counts as unknown and is asked for.
         insert_timeout: Duration = "2m" in "1s" to "10m";
         /// Inserts (parts) for which each table remembers tokens, so that a repeated insert is known as such. Many
-        /// partitions or a short `batch.interval` need more; `highwater run` says how many. Set on the tables by
-        /// `highwater migrate`.
+        /// partitions, small batches (`[batch]`) or little memory need more; `highwater run` says how many. Set on the
+        /// tables by `highwater migrate`.
         token_window: u64 = 10000 in 10000 to 10000000;
     }
 

@@ -45,14 +45,35 @@ fn each_source_wins_over_the_one_before() {
     assert_eq!(settings.kafka.group, "highwater");
 }
 
-#[test]
-fn many_partitions_and_short_intervals_need_more_tokens() {
-    // By default librdkafka's session time-out is 45 s, and batches are sealed every 5 s.
-    assert_eq!(defaults().tokens_needed(8), 720);
+/// The tokens that so many partitions need, and whether as many are remembered.
+fn tokens(partitions: usize, set: &[&str]) -> (u64, bool) {
     let file = file("");
-    let set = flags(&["batch.interval=700ms", "kafka.properties.session.timeout.ms=10000"]);
-    let settings = load(Some(file.path()), [], &set).unwrap();
-    assert_eq!(settings.tokens_needed(256), 256 * 143);
+    let settings = load(Some(file.path()), [], &flags(set)).unwrap();
+    let (needed, lacking) = (settings.tokens_needed(partitions), settings.tokens_lacking(partitions));
+    assert!(lacking.iter().all(|said| said.contains(&format!("remember {needed} tokens"))), "{lacking:?}");
+    (needed, lacking.is_none())
+}
+
+#[test]
+fn many_partitions_and_small_batches_need_more_tokens() {
+    // By default librdkafka's session time-out is 45 s: 450 s are counted, 45,000 MiB. Batches are sealed every 5 s, and
+    // 512 MiB of memory are full of two of each partition's for every 256 MiB.
+    let early = |partitions: u64| (45_000 * 2 * partitions).div_ceil(256);
+    assert_eq!(tokens(8, &[]), (8 * 90 + early(8), true));
+    assert_eq!(tokens(22, &[]), (22 * 90 + early(22), true));
+    assert_eq!(tokens(23, &[]), (23 * 90 + early(23), false));
+    // With one partition they are full of 100,000 events, of 256 bytes at least, more often.
+    let full = 45_000 * (1 << 20) / 25_600_000 + 1;
+    assert_eq!(tokens(1, &[]), (90 + full, true));
+    assert_eq!(tokens(1, &["batch.rows=1000"]), (90 + 184_320, false));
+    assert_eq!(tokens(1, &["batch.bytes=1MiB"]), (90 + 45_000, false));
+    // Half of the memory that is less than a batch is full that much more often.
+    assert_eq!(tokens(4, &["batch.bytes=8MiB", "memory.limit=16MiB"]), (4 * 90 + 45_000 * 2 * 4 / 8, false));
+    // A short session is a short time.
+    let short = ["batch.interval=700ms", "kafka.properties.session.timeout.ms=10000"];
+    assert_eq!(tokens(256, &short).0, 256 * 143 + 10_000 * 2 * 256 / 256);
+    let needed = tokens(64, &[]).0;
+    assert_eq!(tokens(64, &[&format!("clickhouse.token_window={needed}")]), (needed, true));
 }
 
 #[test]

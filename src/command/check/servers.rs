@@ -206,14 +206,9 @@ async fn look_at_kafka(
             }
         }
     }
-    let (needed, window) = (settings.tokens_needed(partitions), settings.clickhouse.token_window);
-    if needed > window && survey.is_sound("batch") && survey.is_sound("clickhouse") {
-        report.wrong(format!(
-            "{partitions} partitions sealed every {:?} need tables that remember {needed} tokens, and \
-             clickhouse.token_window is {window}: set it to {needed} and run `highwater migrate`, or make batch.interval \
-             longer",
-            settings.batch.interval
-        ))?;
+    let sound = ["batch", "clickhouse", "memory"].iter().all(|section| survey.is_sound(section));
+    if let Some(lacking) = settings.tokens_lacking(partitions).filter(|_| sound) {
+        report.wrong(lacking)?;
     }
     Ok(())
 }
