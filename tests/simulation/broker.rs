@@ -148,6 +148,18 @@ impl Shared {
         }
     }
 
+    /// Brokers stop answering questions, or do again.
+    pub fn fall_silent(&mut self) {
+        self.kafka.silent = !self.kafka.silent;
+        let silent = self.kafka.silent;
+        self.say("kafka", || if silent { "falls silent" } else { "answers again" }.to_owned());
+    }
+
+    /// Whether a question to Kafka has no answer now.
+    pub fn is_unanswered(&mut self) -> bool {
+        !self.calm && (self.kafka.silent || self.rng.u8(..) < 10)
+    }
+
     /// No more faults; producers finish.
     pub fn calm_down(&mut self) {
         self.calm = true;

@@ -22,6 +22,8 @@ use crate::truth::{Fate, Truth};
 pub const TOPIC: &str = "ticks";
 /// Records of a partition that one poll delivers at most.
 pub const POLL: u64 = 6;
+/// Questions in vain, one after the other, that are many.
+const LONG: u32 = 5;
 
 /// The broker's side.
 #[derive(Default)]
@@ -37,6 +39,8 @@ pub struct Kafka {
     pub grown: BTreeMap<SourceId, Vec<(Duration, u64)>>,
     /// How far members were given records of partitions.
     pub read: BTreeMap<(u32, i32), u64>,
+    /// Records come, but nobody answers a question.
+    pub silent: bool,
 }
 
 #[derive(Default)]
@@ -104,6 +108,8 @@ pub struct ModelLog {
     held: BTreeMap<i32, Held>,
     /// Polls for which it hears nothing of its group: it goes on with partitions that are another's.
     deaf: u32,
+    /// How often in a row it asked in vain whether the topic is the one that was claimed.
+    unrecognised: u32,
 }
 
 #[derive(Default)]
@@ -130,7 +136,7 @@ fn name(partition: i32) -> TopicPartition {
 
 impl ModelLog {
     pub fn new(shared: Rc<RefCell<Shared>>, member: u32, life: u32) -> ModelLog {
-        ModelLog { shared, member, life, held: BTreeMap::new(), deaf: 0 }
+        ModelLog { shared, member, life, held: BTreeMap::new(), deaf: 0, unrecognised: 0 }
     }
 
     /// One past the last record delivered of a partition since it was started.
@@ -250,7 +256,7 @@ impl Log for ModelLog {
             if self.life != shared.kafka.life {
                 return Err(LogError::OtherTopic("the topic was made anew".to_owned()));
             }
-            if !shared.calm && shared.rng.u8(..) < 10 {
+            if shared.is_unanswered() {
                 return Err(LogError::Passing("the broker did not answer".to_owned()));
             }
             let log = &shared.kafka.partitions[name.partition as usize];
@@ -264,8 +270,15 @@ impl Log for ModelLog {
 
     fn recognise(&mut self, _topic: &str) -> Result<(), LogError> {
         let shared = &mut *self.shared.borrow_mut();
-        if !shared.calm && shared.rng.u8(..) < 10 {
+        if shared.is_unanswered() {
+            self.unrecognised += 1;
+            if self.unrecognised == LONG {
+                shared.count("topic not recognised for long");
+            }
             return Err(LogError::Passing("the broker did not answer".to_owned()));
+        }
+        if std::mem::take(&mut self.unrecognised) >= LONG {
+            shared.count("topic recognised after long");
         }
         if self.life != shared.kafka.life && shared.mutation != Mutation::Unrecognised {
             return Err(LogError::OtherTopic("the topic was made anew".to_owned()));
@@ -305,7 +318,7 @@ impl Log for ModelLog {
     fn high_watermarks(&mut self, partitions: &[TopicPartition]) -> Vec<Result<u64, LogError>> {
         let shared = &mut *self.shared.borrow_mut();
         let high = |name: &TopicPartition| {
-            if !shared.calm && shared.rng.u8(..) < 10 {
+            if shared.is_unanswered() {
                 return Err(LogError::Passing("the broker did not answer".to_owned()));
             }
             let log = &shared.kafka.partitions[name.partition as usize];

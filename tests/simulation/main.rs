@@ -20,6 +20,7 @@ mod log;
 mod mutation;
 mod network;
 mod plans;
+mod race;
 mod scripted;
 mod shared;
 mod store;
@@ -124,7 +125,7 @@ fn every_schedule_ends_with_the_truth() {
 }
 
 /// What has to have happened, and more than once in a while.
-const MOMENTS: [&str; 52] = [
+const MOMENTS: [&str; 54] = [
     "a clock jumped",
     "a passing error of one month",
     "a passing error of one table",
@@ -170,6 +171,8 @@ const MOMENTS: [&str; 52] = [
     "stopped and started again by the operator",
     "token left the window",
     "topic made anew",
+    "topic not recognised for long",
+    "topic recognised after long",
     "read on in a topic made anew",
     "transaction left open",
     "watermark of a quiet log",

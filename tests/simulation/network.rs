@@ -107,8 +107,14 @@ impl Shared {
             return;
         }
         let line = lines.iter().nth(self.rng.usize(0..lines.len())).copied();
-        let Some(first) = requests.iter().position(|request| Some(request.connection) == line) else { return };
-        let mut request = requests.remove(first);
+        if let Some(first) = requests.iter().position(|request| Some(request.connection) == line) {
+            self.arrive(first);
+        }
+    }
+
+    /// A request arrives, which has to be the first of its connection.
+    pub fn arrive(&mut self, first: usize) {
+        let mut request = self.clickhouse.network.requests.remove(first);
         let resent = self.mutation == Mutation::SilentReconnect && matches!(request.body, Body::Insert(_));
         if request.boot != self.clickhouse.boot && !resent {
             return self.cut(&request, "the server was killed");

@@ -27,6 +27,8 @@ struct Script {
     bounds: u32,
     /// Where the log begins.
     start: u64,
+    /// So many questions whether the topic is the one that was claimed have no answer.
+    unanswered: u32,
     tickets: u64,
 }
 
@@ -72,6 +74,17 @@ impl Log for Scripted {
         let script = &mut *self.0.borrow_mut();
         script.bounds += 1;
         vec![Ok(Bounds { start: script.start, end: 9, committed: None }); partitions.len()]
+    }
+
+    fn recognise(&mut self, _: &str) -> Result<(), LogError> {
+        let unanswered = &mut self.0.borrow_mut().unanswered;
+        match unanswered.checked_sub(1) {
+            Some(left) => {
+                *unanswered = left;
+                Err(LogError::Passing("no broker answers".to_owned()))
+            }
+            None => Ok(()),
+        }
     }
 
     fn start(&mut self, _: &TopicPartition, _: u64) -> Result<(), LogError> {
@@ -168,6 +181,43 @@ fn what_was_read_is_written_before_a_position_that_retention_ran_over_is_given_u
     script.0.borrow_mut().events.push_back(Event::OutOfRange);
     steps(30, &mut rows);
     assert_eq!(rows, [(LedgerKind::Start, 0, 0), (LedgerKind::Batch, 0, 2), (LedgerKind::Lost, 2, 5)]);
+}
+
+#[test]
+fn a_batch_waits_for_as_long_as_nobody_says_whose_the_topic_is() {
+    let script = Scripted::default();
+    let epochs = BTreeMap::from([(Arc::from("ticks"), 1)]);
+    let settings = Settings { tuning: tuning(None), memory: 10_000, epochs };
+    let mut worker = Worker::new(Arc::clone(&plans()[0].plan), settings, script.clone(), script.clone());
+    let (mut marks, mut rows, mut now) = (BTreeMap::new(), Vec::new(), NOW);
+    script.0.borrow_mut().unanswered = 200;
+    script.0.borrow_mut().events.extend([Event::Assigned]);
+    let mut minutes = 0;
+    while script.0.borrow().unanswered > 0 {
+        for _ in 0..60 {
+            now += Duration::from_secs(1);
+            worker.step(now, Duration::ZERO);
+            serve(&mut script.0.borrow_mut(), &mut marks, &mut rows);
+        }
+        if script.0.borrow().unanswered > 0 {
+            assert_eq!(
+                (rows.as_slice(), marks.len()),
+                (&[(LedgerKind::Start, 0, 0)][..], 0),
+                "after {minutes} minutes"
+            );
+        }
+        // More comes meanwhile, as long as it is not held back.
+        script.0.borrow_mut().events.extend((minutes < 2).then_some(Event::Record(minutes)));
+        minutes += 1;
+        assert!(minutes < 60 && worker.partitions().all(|partition| !partition.is_stopped()));
+    }
+    assert!(minutes > 5, "asked again and again within {minutes} minutes");
+    for _ in 0..60 {
+        now += Duration::from_secs(1);
+        worker.step(now, Duration::ZERO);
+        serve(&mut script.0.borrow_mut(), &mut marks, &mut rows);
+    }
+    assert_eq!(rows, [(LedgerKind::Start, 0, 0), (LedgerKind::Batch, 0, 1), (LedgerKind::Batch, 1, 2)]);
 }
 
 #[test]

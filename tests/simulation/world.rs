@@ -55,7 +55,7 @@ pub struct Slot {
 type Action = fn(&mut World, usize);
 
 /// What may happen next, and how often beside the others.
-const ACTIONS: [(u32, Action); 23] = [
+const ACTIONS: [(u32, Action); 24] = [
     (480, World::work),
     (260, |world, _| world.shared.borrow_mut().deliver()),
     (50, World::produce),
@@ -75,6 +75,7 @@ const ACTIONS: [(u32, Action); 23] = [
     (8, World::expire_log),
     (15, |world, _| world.shared.borrow_mut().expire()),
     (2, |world, _| world.shared.borrow_mut().sicken()),
+    (2, |world, _| world.shared.borrow_mut().fall_silent()),
     (4, |world, _| world.shared.borrow_mut().back_up()),
     (2, |world, _| world.shared.borrow_mut().restore()),
     (1, World::make_anew),
@@ -140,6 +141,19 @@ impl World {
         }
         let workers = rng.usize(2..4);
         let shared = Shared { faults, kafka, ..Shared::new(rng, mutation, tracing) };
+        World::of(shared, repeats, weights, workers)
+    }
+
+    /// A world in which nothing happens by chance.
+    pub fn still(mutation: Mutation, faults: Faults, logs: Vec<Vec<log::Record>>, workers: usize) -> World {
+        let mut kafka = Kafka { life: 1, ..Kafka::default() };
+        logs.into_iter().for_each(|records| kafka.add(records, None));
+        let rng = fastrand::Rng::with_seed(0);
+        let shared = Shared { faults, kafka, calm: true, ..Shared::new(rng, mutation, true) };
+        World::of(shared, Repeats::Never, [0; ACTIONS.len()], workers)
+    }
+
+    fn of(shared: Shared, repeats: Repeats, weights: [u32; ACTIONS.len()], workers: usize) -> World {
         let shared = Rc::new(RefCell::new(shared));
         let mut world = World { shared, slots: Vec::new(), repeats, weights, clients: 0 };
         world.slots.resize_with(workers, Slot::default);
