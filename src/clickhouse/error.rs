@@ -53,7 +53,7 @@ pub enum QueryError {
 
 /// Codes of errors that come again for the same request until somebody changes a table, a permission or this program.
 /// All others are waited out: an error that is not known must stop nobody for good.
-const PERMANENT: [u32; 25] = [
+const PERMANENT: [u32; 26] = [
     16,  // NO_SUCH_COLUMN_IN_TABLE
     20,  // NUMBER_OF_COLUMNS_DOESNT_MATCH
     26,  // CANNOT_PARSE_QUOTED_STRING
@@ -77,6 +77,7 @@ const PERMANENT: [u32; 25] = [
     193, // WRONG_PASSWORD
     194, // REQUIRED_PASSWORD
     291, // DATABASE_ACCESS_DENIED
+    469, // VIOLATED_CONSTRAINT
     497, // ACCESS_DENIED
     516, // AUTHENTICATION_FAILED
 ];
@@ -188,7 +189,7 @@ mod tests {
         for code in [0, 159, 202, 209, 210, 241, 242, 243, 252, 285, 319, 999, 4_711] {
             assert!(matches!(error(code, "Too many parts (3000)"), StoreError::Passing(_)), "{code}");
         }
-        for code in [16, 27, 53, 60, 62, 117, 164, 194, 497, 516] {
+        for code in [16, 27, 53, 60, 62, 117, 164, 194, 469, 497, 516] {
             assert!(matches!(error(code, "no such column"), StoreError::Refused(_)), "{code}");
         }
     }

@@ -206,3 +206,48 @@ fn a_table_that_refuses_for_good_stops_partitions_loudly_until_it_is_mended() {
     ended_well(process);
     world.check();
 }
+
+#[test]
+fn a_table_that_refuses_the_rows_of_one_partition_stops_that_one_and_no_other() {
+    const REFUSED: &str = "1/llm-calls/2";
+    let world = World::new();
+    world.generate(&["--events", "4000"]);
+    world.done(&["migrate"]);
+    let mut process = world.run("run");
+    world.wait_for(4_000, &mut process, MINUTE);
+    let end_of_it = || world.number(&format!("SELECT max(to) FROM highwater.ledger WHERE source = '{REFUSED}'"));
+    let end = end_of_it();
+    world.query(&format!("ALTER TABLE highwater.llm_call ADD CONSTRAINT by_hand CHECK _source != '{REFUSED}'"));
+    // The others go on, at once and later.
+    let rest_is_written = |process: &Process| {
+        let ends = truth::ends(&world.stack.kafka.bootstrap(), TOPIC);
+        let rest: u64 = ends.iter().enumerate().filter(|(number, _)| *number != 2).map(|(_, end)| end).sum();
+        let events = format!("SELECT sum(events) FROM highwater.ledger WHERE source != '{REFUSED}'");
+        let begun = Instant::now();
+        while world.number(&events) < rest {
+            assert!(begun.elapsed() < MINUTE, "{}", process.said());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let found = format!(
+            "SELECT count() + (SELECT sum(duplicates) FROM highwater.ledger WHERE source != '{REFUSED}'), \
+             uniqExact(_source, _offset) = count() FROM highwater.llm_call WHERE _source != '{REFUSED}' FORMAT TSV"
+        );
+        assert_eq!(world.query(&found).trim(), format!("{rest}\t1"));
+    };
+    world.generate(&["--events", "4000", "--seed", "2"]);
+    process.wait_for_words(&format!("partition stopped: ClickHouse refuses the insert {REFUSED}/llm_call/"));
+    rest_is_written(&process);
+    world.generate(&["--events", "2000", "--seed", "3"]);
+    rest_is_written(&process);
+    assert_eq!(end_of_it(), end);
+    let said = ended_well(process);
+    let stopped: Vec<&str> = said.lines().filter(|line| line.contains("partition stopped")).collect();
+    assert!(matches!(stopped[..], [one] if one.contains(" ERROR ") && one.contains("partition=2")), "{stopped:?}");
+    assert!(stopped[0].contains("by_hand") && stopped[0].contains("mend the cause, then restart"), "{stopped:?}");
+
+    world.query("ALTER TABLE highwater.llm_call DROP CONSTRAINT by_hand");
+    let mut process = world.run("mended");
+    world.wait_for(10_000, &mut process, MINUTE);
+    ended_well(process);
+    world.check();
+}
