@@ -17,7 +17,7 @@ impl Shared {
     /// What a batch's row says is true, and all that it answers for is there.
     pub fn check_row(&self, source: SourceId, line: &LedgerLine) -> Result<(), String> {
         let row = &line.row;
-        if row.kind != LedgerKind::Batch {
+        if !matches!(row.kind, LedgerKind::Batch | LedgerKind::Redrive) {
             return Ok(());
         }
         let truth = &self.kafka.truths[&source];
@@ -115,25 +115,32 @@ impl Shared {
         for (&source, truth) in &self.kafka.truths {
             let lines = self.clickhouse.data.ledger.get(&source).map_or(&[][..], Vec::as_slice);
             let end = lines.last().map_or(0, |line| line.row.to);
-            let SourceId { epoch, partition } = source;
-            if epoch == self.kafka.life && end != truth.end {
-                return Err(format!("{epoch}/{partition}: stuck, the ledger ends at {end} instead of {}", truth.end));
+            if source.epoch == self.kafka.life && end != truth.end {
+                return Err(format!("{source}: stuck, the ledger ends at {end} instead of {}", truth.end));
             }
             for pair in lines.windows(2) {
                 if pair[0].row.to != pair[1].row.from {
-                    return Err(format!("{epoch}/{partition}: a gap in the ledger at {}", pair[0].row.to));
+                    return Err(format!("{source}: a gap in the ledger at {}", pair[0].row.to));
                 }
             }
             for line in lines {
                 let range = line.row.from..line.row.to;
                 match line.row.kind {
-                    LedgerKind::Batch => self.check_rows(source, truth, range, line.plan)?,
+                    LedgerKind::Batch if source.redrive.is_none() => {
+                        self.check_rows(source, truth, range, line.plan)?
+                    }
+                    LedgerKind::Redrive if source.redrive.is_some() => {
+                        self.check_rows(source, truth, range, line.plan)?;
+                    }
                     LedgerKind::Lost => self.check_lost(source, truth, range)?,
                     LedgerKind::Start => {}
-                    LedgerKind::Redrive => return Err(format!("{epoch}/{partition}: a redrive that nobody asked for")),
+                    kind @ (LedgerKind::Batch | LedgerKind::Redrive) => {
+                        return Err(format!("{source}: a row of kind {kind:?}"));
+                    }
                 }
             }
         }
+        self.check_redriven()?;
         self.clickhouse.data.cells.iter().try_for_each(|(place, cell)| self.check_cell(*place, cell))
     }
 

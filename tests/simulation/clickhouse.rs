@@ -18,6 +18,7 @@ use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use highwater::batch::{Block, LedgerRow, Source};
+use highwater::clickhouse::redrives::Listed;
 use highwater::ports::{Connection, Insert, Rows, StoreError};
 
 use crate::mutation::Mutation;
@@ -29,12 +30,21 @@ use crate::shared::{Faults, INSERT_TIMEOUT, Shared};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SourceId {
     pub epoch: u32,
+    /// The run of a redrive whose letters it has.
+    pub redrive: Option<u32>,
     pub partition: i32,
 }
 
 impl SourceId {
     pub fn of(source: &Source) -> SourceId {
-        SourceId { epoch: source.epoch, partition: source.partition }
+        SourceId { epoch: source.epoch, redrive: source.redrive, partition: source.partition }
+    }
+}
+
+impl std::fmt::Display for SourceId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let run = self.redrive.map(|run| format!("r{run}")).unwrap_or_default();
+        write!(f, "{}{run}/{}", self.epoch, self.partition)
     }
 }
 
@@ -56,8 +66,7 @@ impl Place {
 
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let SourceId { epoch, partition } = self.source;
-        write!(f, "{epoch}/{partition} {}/{}", TABLES[usize::from(self.table)], self.month)
+        write!(f, "{} {}/{}", self.source, TABLES[usize::from(self.table)], self.month)
     }
 }
 
@@ -108,6 +117,8 @@ pub struct Data {
     pub ledger: BTreeMap<SourceId, Vec<LedgerLine>>,
     /// Milliseconds since 1970; of each source the greatest that was reported.
     pub watermarks: BTreeMap<SourceId, i64>,
+    /// What each run of a redrive comprises.
+    pub runs: BTreeMap<u32, Vec<Listed>>,
     /// Per table, the ledger's last.
     pub tokens: [Tokens; TABLES.len() + 1],
 }

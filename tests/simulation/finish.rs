@@ -10,6 +10,24 @@ use crate::world::World;
 impl World {
     /// Faults end, everything that slept wakes, all is delivered; then the tables are held against the truth.
     pub fn finish(&mut self) {
+        if self.settle(true) {
+            self.advance();
+        }
+        let shared = &mut *self.shared.borrow_mut();
+        if let Err(wrong) = shared.check() {
+            shared.wrong(wrong);
+        }
+        *shared.counts.entry("lost ranges in which raw rows and a rollup differ").or_default() += shared.lost_apart();
+    }
+
+    /// Faults end until all is written but what is to be redriven.
+    pub fn rest(&mut self) {
+        self.settle(false);
+        self.shared.borrow_mut().calm = false;
+    }
+
+    /// Faults end until all is written; whether it came to that.
+    fn settle(&mut self, redrive: bool) -> bool {
         self.shared.borrow_mut().calm_down();
         for index in 0..self.slots.len() {
             self.slots[index].frozen = false;
@@ -18,11 +36,13 @@ impl World {
                 self.start(index);
             }
         }
-        let mut settled = false;
         for lap in 0..2_000 {
             for index in 0..self.slots.len() {
                 self.operate(index);
                 self.step(index);
+            }
+            if redrive {
+                self.redrive_on();
             }
             let clients: Vec<u32> = self.slots.iter().map(|slot| slot.client).collect();
             {
@@ -35,21 +55,13 @@ impl World {
             }
             self.pass(Duration::from_millis(if lap % 10 == 9 { 11_000 } else { 300 }));
             if self.shared.borrow().violation.is_some() {
-                return;
+                return false;
             }
-            settled = self.is_settled();
-            if settled {
-                break;
+            if self.is_settled() && (!redrive || self.is_redriven()) {
+                return true;
             }
         }
-        if settled {
-            self.advance();
-        }
-        let shared = &mut *self.shared.borrow_mut();
-        if let Err(wrong) = shared.check() {
-            shared.wrong(wrong);
-        }
-        *shared.counts.entry("lost ranges in which raw rows and a rollup differ").or_default() += shared.lost_apart();
+        false
     }
 
     /// All is written and nothing more comes: every watermark follows the clock.
@@ -70,8 +82,8 @@ impl World {
             }
         }
         let shared = &mut *self.shared.borrow_mut();
-        if let Some(SourceId { epoch, partition }) = shared.behind(least) {
-            shared.wrong(format!("{epoch}/{partition}: all is written, and its watermark does not advance"));
+        if let Some(source) = shared.behind(least) {
+            shared.wrong(format!("{source}: all is written, and its watermark does not advance"));
         }
     }
 

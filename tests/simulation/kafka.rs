@@ -61,7 +61,7 @@ pub struct Partition {
 
 impl Kafka {
     pub fn source(&self, partition: usize) -> SourceId {
-        SourceId { epoch: self.life, partition: partition as i32 }
+        SourceId { epoch: self.life, redrive: None, partition: partition as i32 }
     }
 
     pub fn add(&mut self, records: Vec<log::Record>, committed: Option<u64>) {

@@ -2,7 +2,7 @@
 
 use highwater::event::wire;
 
-use crate::plans::{HORIZON, MAX_AGE_MS, MAX_SKEW_MS, plans};
+use crate::plans::{HORIZON, MAX_AGE_MS, MAX_SKEW_MS, MENDED, plans};
 
 pub const APPS: [&str; 2] = ["ide", "web"];
 /// 2026-01-31 23:59 UTC: a minute before a month ends.
@@ -15,6 +15,8 @@ pub enum Entry {
     Gap,
     /// What is no event of ours; `None` is a tombstone.
     Noise(Option<Vec<u8>>),
+    /// An event of a schema that workers do not have: a dead letter, until somebody redrives it who has the schema.
+    Letter(Event),
     Event(Event),
 }
 
@@ -95,7 +97,8 @@ fn event(rng: &mut fastrand::Rng, timestamp_ms: i64, twin: Option<Event>) -> Eve
 
 fn bad(rng: &mut fastrand::Rng, timestamp_ms: i64) -> Entry {
     let mut event = event(rng, timestamp_ms, None);
-    match rng.u8(0..6) {
+    match rng.u8(0..9) {
+        6..=8 => Entry::Letter(Event { kind: 1, ..event }),
         0 => Entry::Noise(Some(b"no event at all".to_vec())),
         1 => Entry::Noise(None),
         2 => {
@@ -126,19 +129,32 @@ fn payload(entry: &Entry) -> Option<Vec<u8>> {
         Entry::Gap => None,
         Entry::Noise(payload) => payload.clone(),
         Entry::Event(event) => Some(framed(event)),
+        Entry::Letter(event) => Some(letter(event)),
     }
 }
 
 fn framed(event: &Event) -> Vec<u8> {
+    let mut out = Vec::new();
+    wire::frame(plans()[0].plan.types[event.kind].event.fingerprint, &body(event), &mut out);
+    out
+}
+
+/// As the mended plan's schema has it, with one field more.
+fn letter(event: &Event) -> Vec<u8> {
+    let (mut body, mut out) = (body(event), Vec::new());
+    text(&mut body, "a note");
+    wire::frame(plans()[MENDED].plan.types[event.kind].event.fingerprint, &body, &mut out);
+    out
+}
+
+fn body(event: &Event) -> Vec<u8> {
     let mut body = Vec::new();
     text(&mut body, &uuid::Uuid::from_u128(event.id).to_string());
     long(&mut body, event.micros);
     text(&mut body, APPS[event.app]);
     text(&mut body, "test");
     long(&mut body, event.amount);
-    let mut out = Vec::new();
-    wire::frame(plans()[0].plan.types[event.kind].event.fingerprint, &body, &mut out);
-    out
+    body
 }
 
 fn long(out: &mut Vec<u8>, value: i64) {

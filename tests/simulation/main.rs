@@ -21,6 +21,7 @@ mod mutation;
 mod network;
 mod plans;
 mod race;
+mod redrive;
 mod scripted;
 mod shared;
 mod store;
@@ -125,7 +126,7 @@ fn every_schedule_ends_with_the_truth() {
 }
 
 /// What has to have happened, and more than once in a while.
-const MOMENTS: [&str; 54] = [
+const MOMENTS: [&str; 59] = [
     "a clock jumped",
     "a passing error of one month",
     "a passing error of one table",
@@ -161,6 +162,11 @@ const MOMENTS: [&str; 54] = [
     "paused",
     "position lost",
     "read of a partition that is another's",
+    "redrive begun",
+    "redrive done",
+    "redrive found another's list",
+    "redrive gone",
+    "redrive goes on with a run",
     "refused for good",
     "restored",
     "retention took what was not read",

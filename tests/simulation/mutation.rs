@@ -69,10 +69,12 @@ pub enum Mutation {
     OpenTransactionIgnored,
     /// The watermark that was stored last counts, whatever was stored before.
     LastWatermark,
+    /// What a redrive comprises is not fixed: of two commands each has a list of its own.
+    ListPerRedrive,
 }
 
 impl Mutation {
-    pub const ALL: [Mutation; 32] = [
+    pub const ALL: [Mutation; 33] = [
         Mutation::NoTokens,
         Mutation::NoMarks,
         Mutation::NoMarker,
@@ -105,5 +107,6 @@ impl Mutation {
         Mutation::OldHighWatermark,
         Mutation::OpenTransactionIgnored,
         Mutation::LastWatermark,
+        Mutation::ListPerRedrive,
     ];
 }

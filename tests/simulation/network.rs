@@ -228,7 +228,7 @@ impl Shared {
         let records = &self.kafka.partitions[source.partition as usize].records;
         let id = |offset: u64| match &records[offset as usize].entry {
             Entry::Event(event) => (offset, event.kind, event.id),
-            Entry::Gap | Entry::Noise(_) => panic!("offset {offset} is no event and yet a raw row"),
+            Entry::Gap | Entry::Noise(_) | Entry::Letter(_) => panic!("offset {offset} is no event and yet a raw row"),
         };
         offsets.into_iter().map(id).collect()
     }

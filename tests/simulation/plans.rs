@@ -22,6 +22,9 @@ pub const LEDGER: usize = TABLES.len();
 pub const ADDED: u8 = 4;
 pub const DEAD_LETTERS: u8 = 5;
 
+/// The plan that can read the letters too.
+pub const MENDED: usize = 2;
+
 /// Whether a table holds events of a type, or (`None`) dead letters.
 pub fn holds(table: u8, kind: Option<usize>) -> bool {
     match kind {
@@ -49,8 +52,8 @@ pub struct Planned {
 }
 
 impl Planned {
-    fn new(packs: &str) -> Planned {
-        let schemas = ["tick", "tock"].map(|name| (format!("{name}.avsc"), SCHEMA.replace("NAME", name)));
+    fn new(packs: &str, schema: &str) -> Planned {
+        let schemas = ["tick", "tock"].map(|name| (format!("{name}.avsc"), schema.replace("NAME", name)));
         let sources = Sources {
             schemas: schemas.to_vec(),
             packs: vec![("ticks.toml".to_owned(), packs.to_owned())],
@@ -81,10 +84,14 @@ impl Planned {
     }
 }
 
-/// The old plan and the new one.
-pub fn plans() -> &'static [Planned; 2] {
-    static PLANS: OnceLock<[Planned; 2]> = OnceLock::new();
-    PLANS.get_or_init(|| [Planned::new(PACK), Planned::new(&format!("{PACK}{ADDED_ROLLUP}"))])
+/// The old plan and the new one of workers, and the one that letters are redriven with.
+pub fn plans() -> &'static [Planned; 3] {
+    static PLANS: OnceLock<[Planned; 3]> = OnceLock::new();
+    PLANS.get_or_init(|| {
+        let (end, mended) = ("\n  ]}", format!("{NOTE}\n  ]}}"));
+        let added = format!("{PACK}{ADDED_ROLLUP}");
+        [Planned::new(PACK, SCHEMA), Planned::new(&added, SCHEMA), Planned::new(PACK, &SCHEMA.replace(end, &mended))]
+    })
 }
 
 const SCHEMA: &str = r#"{
@@ -96,6 +103,10 @@ const SCHEMA: &str = r#"{
     {"name": "environment", "type": "string", "doc": "environment", "highwater": {"role": "dimension"}},
     {"name": "amount", "type": "long", "doc": "amount", "highwater": {"role": "measure", "unit": "tokens"}}
   ]}"#;
+
+/// The field that the schema of letters has more.
+const NOTE: &str = r#",
+    {"name": "note", "type": "string", "doc": "note", "default": ""}"#;
 
 const PACK: &str = r#"
 [[rollup]]

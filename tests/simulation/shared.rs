@@ -37,6 +37,8 @@ pub struct Faults {
     pub anew: bool,
     /// Partitions are added.
     pub grow: bool,
+    /// Letters are redriven.
+    pub redrives: bool,
     /// Some workers have the new plan.
     pub second_plan: bool,
     /// The server refuses an insert for good.
@@ -75,6 +77,7 @@ impl Faults {
             1 => faults.loss = true,
             2 => faults.restore = true,
             3 => faults.anew = true,
+            6 => faults.redrives = true,
             // Events span two minutes and a half around the start; the older of them have expired or do so soon.
             // What a TTL took leaves a mark where it was, and its tokens have to last as long.
             4 | 5 => {
@@ -89,8 +92,15 @@ impl Faults {
     /// A rule that matters under one fault only is searched for in schedules that have it.
     pub fn focus(&mut self, mutation: Mutation) {
         let keep_events = self.keep_events.or(Some(Duration::from_secs(20 * self.seal_events)));
-        let fresh =
-            Faults { retention: false, loss: false, restore: false, anew: false, keep_events: None, ..self.clone() };
+        let fresh = Faults {
+            retention: false,
+            loss: false,
+            restore: false,
+            anew: false,
+            redrives: false,
+            keep_events: None,
+            ..self.clone()
+        };
         *self = match mutation {
             // Its token has to leave the window, by small batches of others, while a writer still waits under a suffix.
             Mutation::TokenWithoutMark => {
@@ -101,6 +111,7 @@ impl Faults {
             }
             Mutation::NoRecordedMarks => Faults { keep_events, window: 10_000, ..fresh },
             Mutation::LedgerNeverBack => Faults { restore: true, ..fresh },
+            Mutation::ListPerRedrive => Faults { redrives: true, ..fresh },
             Mutation::NoDoubt | Mutation::ForgetIds => Faults { retention: true, ..fresh },
             _ => return,
         };

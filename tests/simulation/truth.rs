@@ -62,6 +62,20 @@ impl Truth {
         Truth { end: offsets.len() as u64, offsets }
     }
 
+    /// Of these letters of a log, once they can be read.
+    pub fn of_letters(log: &[Record], letters: &[u64]) -> Truth {
+        let of = |(offset, record): (usize, &Record)| match record.entry {
+            Entry::Letter(event) if letters.contains(&(offset as u64)) => {
+                let Event { kind, micros, app, amount, .. } = event;
+                let timestamp_ms = record.timestamp_ms;
+                Judged { fate: Fate::Row { kind, app, amount }, micros, month: Month::of(micros).0, timestamp_ms }
+            }
+            _ => Judged { fate: Fate::Gap, ..judge(log, offset) },
+        };
+        let end = letters.last().map_or(0, |last| last + 1);
+        Truth { offsets: log.iter().enumerate().map(of).take(end as usize).collect(), end }
+    }
+
     /// Whether an offset belongs into a table and month.
     pub fn belongs(&self, offset: u64, table: u8, month: u32) -> bool {
         self.offsets.get(offset as usize).is_some_and(|judged| {
@@ -124,7 +138,7 @@ fn judge(log: &[Record], offset: usize) -> Judged {
     };
     let Event { kind, id, micros, app, amount } = match &record.entry {
         Entry::Gap => return Judged { fate: Fate::Gap, ..dead(record.timestamp_ms) },
-        Entry::Noise(_) => return dead(record.timestamp_ms),
+        Entry::Noise(_) | Entry::Letter(_) => return dead(record.timestamp_ms),
         Entry::Event(event) => *event,
     };
     let (time_ms, timestamp_ms) = (micros / 1_000, record.timestamp_ms);

@@ -13,6 +13,7 @@ use crate::kafka::{Kafka, ModelLog, POLL, TOPIC};
 use crate::log::{self, Repeats};
 use crate::mutation::Mutation;
 use crate::plans::plans;
+use crate::redrive::Redriver;
 use crate::shared::{Faults, INSERT_TIMEOUT, SKEW, Shared};
 use crate::store::ModelStore;
 
@@ -31,7 +32,9 @@ pub struct World {
     /// How often each action is chosen.
     weights: [u32; ACTIONS.len()],
     /// Names clients and members; a restarted worker is a new one.
-    clients: u32,
+    pub clients: u32,
+    /// Commands that redrive letters.
+    pub redrivers: Vec<Redriver>,
 }
 
 /// A place for a worker's process.
@@ -55,7 +58,7 @@ pub struct Slot {
 type Action = fn(&mut World, usize);
 
 /// What may happen next, and how often beside the others.
-const ACTIONS: [(u32, Action); 24] = [
+const ACTIONS: [(u32, Action); 26] = [
     (480, World::work),
     (260, |world, _| world.shared.borrow_mut().deliver()),
     (50, World::produce),
@@ -75,7 +78,9 @@ const ACTIONS: [(u32, Action); 24] = [
     (8, World::expire_log),
     (15, |world, _| world.shared.borrow_mut().expire()),
     (2, |world, _| world.shared.borrow_mut().sicken()),
-    (2, |world, _| world.shared.borrow_mut().fall_silent()),
+    (4, |world, _| world.shared.borrow_mut().fall_silent()),
+    (20, World::redrive),
+    (200, World::work_redrive),
     (4, |world, _| world.shared.borrow_mut().back_up()),
     (2, |world, _| world.shared.borrow_mut().restore()),
     (1, World::make_anew),
@@ -88,24 +93,17 @@ impl World {
     /// Runs the schedule of a seed.
     pub fn run(seed: u64, mutation: Mutation, tracing: bool) -> Outcome {
         let mut world = World::new(seed, mutation, tracing);
-        let steps = world.draw(100..700);
-        let all: u32 = world.weights.iter().sum();
-        for _ in 0..steps {
-            let mut draw = world.draw(0..all);
-            let index = world.draw(0..world.slots.len() as u32) as usize;
-            for (action, weight) in world.weights.iter().enumerate() {
-                if draw < *weight {
-                    ACTIONS[action].1(&mut world, index);
-                    break;
-                }
-                draw -= weight;
-            }
-            if world.shared.borrow().violation.is_some() {
-                break;
-            }
+        let mut steps = world.draw(100..700);
+        world.act(steps);
+        if world.shared.borrow().faults.redrives {
+            // Letters are redriven when they have been written, and what is sent to ClickHouse then is theirs.
+            world.rest();
+            let more = world.draw(100..400);
+            world.act(more);
+            steps += more;
         }
         world.finish();
-        drop(world.slots);
+        drop((world.slots, world.redrivers));
         let shared = Rc::into_inner(world.shared).expect("all workers are gone").into_inner();
         Outcome {
             violation: shared.violation,
@@ -115,7 +113,26 @@ impl World {
         }
     }
 
-    fn draw(&mut self, range: std::ops::Range<u32>) -> u32 {
+    /// Lets chance choose what happens next, so often.
+    fn act(&mut self, steps: u32) {
+        let all: u32 = self.weights.iter().sum();
+        for _ in 0..steps {
+            let mut draw = self.draw(0..all);
+            let index = self.draw(0..self.slots.len() as u32) as usize;
+            for (action, weight) in self.weights.into_iter().enumerate() {
+                if draw < weight {
+                    ACTIONS[action].1(self, index);
+                    break;
+                }
+                draw -= weight;
+            }
+            if self.shared.borrow().violation.is_some() {
+                break;
+            }
+        }
+    }
+
+    pub fn draw(&mut self, range: std::ops::Range<u32>) -> u32 {
         self.shared.borrow_mut().rng.u32(range)
     }
 
@@ -155,7 +172,7 @@ impl World {
 
     fn of(shared: Shared, repeats: Repeats, weights: [u32; ACTIONS.len()], workers: usize) -> World {
         let shared = Rc::new(RefCell::new(shared));
-        let mut world = World { shared, slots: Vec::new(), repeats, weights, clients: 0 };
+        let mut world = World { shared, slots: Vec::new(), repeats, weights, clients: 0, redrivers: Vec::new() };
         world.slots.resize_with(workers, Slot::default);
         for index in 0..workers {
             world.start(index);
@@ -163,7 +180,7 @@ impl World {
         world
     }
 
-    fn settings(&self) -> Settings {
+    pub fn settings(&self) -> Settings {
         let shared = self.shared.borrow();
         let insert_timeout = match shared.mutation {
             Mutation::NoSuffix => Duration::MAX,
