@@ -97,7 +97,7 @@ impl Decoder {
         }
     }
 
-    /// The id of one message (without its frame), as [`Decoder::decode`] would tell it, at about half the cost.
+    /// The id of one message (without its frame), as [`Decoder::decode`] would tell it, without columns to put the rest into.
     ///
     /// # Errors
     /// As [`Decoder::decode`]: a message that can't be read whole has no id.
