@@ -115,7 +115,7 @@ impl Shared {
         for (&source, truth) in &self.kafka.truths {
             let lines = self.clickhouse.data.ledger.get(&source).map_or(&[][..], Vec::as_slice);
             let end = lines.last().map_or(0, |line| line.row.to);
-            if source.epoch == self.kafka.life && end != truth.end {
+            if source.epoch == self.kafka.epoch && end != truth.end {
                 return Err(format!("{source}: stuck, the ledger ends at {end} instead of {}", truth.end));
             }
             for pair in lines.windows(2) {
@@ -141,6 +141,7 @@ impl Shared {
             }
         }
         self.check_redriven()?;
+        self.check_epochs()?;
         self.clickhouse.data.cells.iter().try_for_each(|(place, cell)| self.check_cell(*place, cell))
     }
 
@@ -201,7 +202,7 @@ impl Shared {
     }
 }
 
-fn series(truth: &Truth, offsets: &[u64]) -> Series {
+pub fn series(truth: &Truth, offsets: &[u64]) -> Series {
     let mut series = Series::new();
     for &offset in offsets {
         let judged = truth.offsets[offset as usize];

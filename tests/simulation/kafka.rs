@@ -30,6 +30,10 @@ const LONG: u32 = 5;
 pub struct Kafka {
     /// Which of its lives the topic is in.
     pub life: u32,
+    /// Under which epoch it is written: each life has one of its own, and each rewind begins another.
+    pub epoch: u32,
+    /// The greatest epoch that a rewind has begun, if it did not come to claim it.
+    pub begun: u32,
     pub partitions: Vec<Partition>,
     /// What must become of each log that there ever was.
     pub truths: BTreeMap<SourceId, Truth>,
@@ -61,7 +65,7 @@ pub struct Partition {
 
 impl Kafka {
     pub fn source(&self, partition: usize) -> SourceId {
-        SourceId { epoch: self.life, redrive: None, partition: partition as i32 }
+        SourceId { epoch: self.epoch, redrive: None, partition: partition as i32 }
     }
 
     pub fn add(&mut self, records: Vec<log::Record>, committed: Option<u64>) {
@@ -92,6 +96,7 @@ impl Kafka {
     /// Deletes the topic and makes another under its name. Its group's commits go with it, those on their way do not.
     pub fn make_anew(&mut self, logs: Vec<Vec<log::Record>>) {
         self.life += 1;
+        self.epoch += 1;
         self.partitions.clear();
         for records in logs {
             self.add(records, None);

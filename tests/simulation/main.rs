@@ -22,6 +22,7 @@ mod network;
 mod plans;
 mod race;
 mod redrive;
+mod rewind;
 mod scripted;
 mod shared;
 mod store;
@@ -126,7 +127,7 @@ fn every_schedule_ends_with_the_truth() {
 }
 
 /// What has to have happened, and more than once in a while.
-const MOMENTS: [&str; 59] = [
+const MOMENTS: [&str; 62] = [
     "a clock jumped",
     "a passing error of one month",
     "a passing error of one table",
@@ -170,7 +171,10 @@ const MOMENTS: [&str; 59] = [
     "refused for good",
     "restored",
     "retention took what was not read",
+    "rewind",
+    "rewind interrupted",
     "rows expired as they landed",
+    "rows taken back from a table",
     "rows taken by a TTL",
     "server killed",
     "started with another plan than before",

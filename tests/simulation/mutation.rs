@@ -71,10 +71,12 @@ pub enum Mutation {
     LastWatermark,
     /// What a redrive comprises is not fixed: of two commands each has a list of its own.
     ListPerRedrive,
+    /// A rewind has the ledger end earlier only when the rows are gone.
+    RewindLedgerLast,
 }
 
 impl Mutation {
-    pub const ALL: [Mutation; 33] = [
+    pub const ALL: [Mutation; 34] = [
         Mutation::NoTokens,
         Mutation::NoMarks,
         Mutation::NoMarker,
@@ -108,5 +110,6 @@ impl Mutation {
         Mutation::OpenTransactionIgnored,
         Mutation::LastWatermark,
         Mutation::ListPerRedrive,
+        Mutation::RewindLedgerLast,
     ];
 }

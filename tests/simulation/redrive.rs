@@ -150,7 +150,7 @@ impl Shared {
     fn unwritten(&self, run: u32) -> BTreeMap<i32, Vec<u64>> {
         let listed = self.clickhouse.data.runs.get(&run).map_or(&[][..], Vec::as_slice);
         let end = |listed: &Listed| {
-            let source = SourceId { epoch: self.kafka.life, redrive: Some(run), partition: listed.partition };
+            let source = SourceId { epoch: self.kafka.epoch, redrive: Some(run), partition: listed.partition };
             Some((listed.partition, self.clickhouse.data.end(source)?))
         };
         let letters = unwritten(listed, &listed.iter().filter_map(end).collect());
@@ -175,7 +175,7 @@ impl Shared {
         let mut offsets: BTreeMap<i32, Vec<u64>> = BTreeMap::new();
         letters.iter().for_each(|listed| offsets.entry(listed.partition).or_default().push(listed.offset));
         for (partition, offsets) in offsets {
-            let source = SourceId { epoch: self.kafka.life, redrive: Some(run), partition };
+            let source = SourceId { epoch: self.kafka.epoch, redrive: Some(run), partition };
             let truth = Truth::of_letters(&self.kafka.partitions[partition as usize].records, &offsets);
             self.kafka.truths.insert(source, truth);
         }

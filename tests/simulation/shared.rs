@@ -39,6 +39,8 @@ pub struct Faults {
     pub grow: bool,
     /// Letters are redriven.
     pub redrives: bool,
+    /// The operator rewinds.
+    pub rewinds: bool,
     /// Some workers have the new plan.
     pub second_plan: bool,
     /// The server refuses an insert for good.
@@ -78,6 +80,12 @@ impl Faults {
             2 => faults.restore = true,
             3 => faults.anew = true,
             6 => faults.redrives = true,
+            // Its tokens have to last, as what it takes back leaves none of the marks that they name.
+            7 => {
+                faults.rewinds = true;
+                faults.second_plan = false;
+                faults.window = 10_000;
+            }
             // Events span two minutes and a half around the start; the older of them have expired or do so soon.
             // What a TTL took leaves a mark where it was, and its tokens have to last as long.
             4 | 5 => {
@@ -98,6 +106,7 @@ impl Faults {
             restore: false,
             anew: false,
             redrives: false,
+            rewinds: false,
             keep_events: None,
             ..self.clone()
         };
@@ -111,6 +120,7 @@ impl Faults {
             }
             Mutation::NoRecordedMarks => Faults { keep_events, window: 10_000, ..fresh },
             Mutation::LedgerNeverBack => Faults { restore: true, ..fresh },
+            Mutation::RewindLedgerLast => Faults { rewinds: true, second_plan: false, window: 10_000, ..fresh },
             Mutation::ListPerRedrive => Faults { redrives: true, ..fresh },
             Mutation::NoDoubt | Mutation::ForgetIds => Faults { retention: true, ..fresh },
             _ => return,

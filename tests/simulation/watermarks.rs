@@ -26,13 +26,13 @@ impl Shared {
     pub fn claim(&mut self, client: u32, watermarks: &mut [(Source, i64)]) {
         for (source, watermark) in watermarks {
             let id = SourceId::of(source);
-            if self.mutation == Mutation::UnwrittenWatermark && id.epoch == self.kafka.life {
+            if self.mutation == Mutation::UnwrittenWatermark && id.epoch == self.kafka.epoch {
                 let read = self.kafka.read.get(&(client, id.partition)).copied().unwrap_or(0);
                 let greatest = self.kafka.truths[&id].greatest(self.first(id), read);
                 *watermark = greatest.map_or(*watermark, |greatest| (greatest - LATENESS_MS).max(*watermark));
             }
             let outdated = self.restores.get(&client) != Some(&self.clickhouse.restores);
-            if *watermark > 0 && id.epoch == self.kafka.life && !outdated {
+            if *watermark > 0 && id.epoch == self.kafka.epoch && !outdated {
                 match self.ground(id, *watermark) {
                     Some(ground) => self.count(ground),
                     None => {

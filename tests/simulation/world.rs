@@ -58,7 +58,7 @@ pub struct Slot {
 type Action = fn(&mut World, usize);
 
 /// What may happen next, and how often beside the others.
-const ACTIONS: [(u32, Action); 26] = [
+const ACTIONS: [(u32, Action); 27] = [
     (480, World::work),
     (260, |world, _| world.shared.borrow_mut().deliver()),
     (50, World::produce),
@@ -80,6 +80,7 @@ const ACTIONS: [(u32, Action); 26] = [
     (2, |world, _| world.shared.borrow_mut().sicken()),
     (4, |world, _| world.shared.borrow_mut().fall_silent()),
     (20, World::redrive),
+    (4, World::rewind),
     (200, World::work_redrive),
     (4, |world, _| world.shared.borrow_mut().back_up()),
     (2, |world, _| world.shared.borrow_mut().restore()),
@@ -95,8 +96,9 @@ impl World {
         let mut world = World::new(seed, mutation, tracing);
         let mut steps = world.draw(100..700);
         world.act(steps);
-        if world.shared.borrow().faults.redrives {
-            // Letters are redriven when they have been written, and what is sent to ClickHouse then is theirs.
+        let operated = (world.shared.borrow().faults.redrives, world.shared.borrow().faults.rewinds);
+        if operated != (false, false) {
+            // What is redriven or taken back has to be written first.
             world.rest();
             let more = world.draw(100..400);
             world.act(more);
@@ -148,7 +150,7 @@ impl World {
             _ => Repeats::Often,
         };
         let partitions = [1, 1, 1, 2, 3][rng.usize(0..5)];
-        let mut kafka = Kafka { life: 1, ..Kafka::default() };
+        let mut kafka = Kafka { life: 1, epoch: 1, ..Kafka::default() };
         for _ in 0..partitions {
             let records = log::log(&mut rng, repeats);
             // Sometimes the group has read here before, with another program: no raw rows have those ids.
@@ -163,7 +165,7 @@ impl World {
 
     /// A world in which nothing happens by chance.
     pub fn still(mutation: Mutation, faults: Faults, logs: Vec<Vec<log::Record>>, workers: usize) -> World {
-        let mut kafka = Kafka { life: 1, ..Kafka::default() };
+        let mut kafka = Kafka { life: 1, epoch: 1, ..Kafka::default() };
         logs.into_iter().for_each(|records| kafka.add(records, None));
         let rng = fastrand::Rng::with_seed(0);
         let shared = Shared { faults, kafka, calm: true, ..Shared::new(rng, mutation, true) };
@@ -195,7 +197,7 @@ impl World {
             lost: if shared.faults.stops_at_loss { Lost::Stop } else { Lost::Record },
             keep_events: shared.faults.keep_events.filter(|_| shared.mutation != Mutation::WaitForExpired),
         };
-        let epochs = BTreeMap::from([(Arc::from(TOPIC), shared.kafka.life)]);
+        let epochs = BTreeMap::from([(Arc::from(TOPIC), shared.kafka.epoch)]);
         Settings { tuning, memory: shared.faults.memory, epochs }
     }
 
