@@ -43,11 +43,15 @@ integration: fetch ## tests against real Kafka and ClickHouse
 	cargo test --package devstack --tests
 	# Those of connections mostly wait.
 	cargo test --test connections $(FEATURES) -- --test-threads=4
-	cargo test --no-fail-fast --test clickhouse --test kafka --test delivery $(FEATURES) -- --test-threads=2
+	cargo test --no-fail-fast --test clickhouse --test kafka --test delivery --test alerts $(FEATURES) -- --test-threads=2
 
 .PHONY: alerts
 alerts: fetch ## alerts held against a list, whoever judges killed and frozen in mid-publish: make alerts KILLS=50
 	ALERTS_KILLS=$(or $(KILLS),0) cargo test --test alerts $(FEATURES) -- --nocapture --test-threads=1
+
+.PHONY: truth-alerts
+truth-alerts: fetch ## a day of known history the whole way: the topic is the list that was worked out, also with whoever judges killed
+	cargo test --test alerts $(FEATURES) history -- --nocapture --test-threads=1
 
 .PHONY: chaos
 chaos: fetch ## real servers and replicas killed, frozen and cut off at random, then every number checked: make chaos MINUTES=20; SEED, PROTOCOL=classic|consumer and RATE as it prints them
