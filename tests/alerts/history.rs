@@ -71,7 +71,7 @@ fn expected(begin: i64) -> BTreeMap<String, Vec<Told>> {
     let leak = vec![
         told(1, new, "ticket", 341, 341),
         told(2, over, "ticket", 425, 341),
-        told(3, new, "ticket", 505, 505),
+        told(3, ("firing", "resolved"), "ticket", 505, 505),
         told(4, over, "ticket", 520, 505),
     ];
     let silent = vec![told(1, new, "ticket", 730, 730), told(2, over, "ticket", 761, 730)];

@@ -86,7 +86,7 @@ fn weeks_are_asked_for_by_each_set_of_dimensions() {
         rule("wide", "\"app\", \"model\"", "1d"),
         rule("deep", "\"app\"", "2w"),
         rule("deep_and_wide", "\"app\", \"model\"", "2w"),
-        rule("deep_too", "\"app\"", "3w"),
+        rule("deep_too", "\"app\"", "3w") + "max_series = 5\n",
     ];
     let (rules, resolved) = parse(&text.concat()).unwrap();
     let questions = Question::all(&rules, &resolved.rollups);
