@@ -61,8 +61,8 @@ pub(crate) use period::span;
 pub use period::{Calendar, Minute, Period, Unit};
 pub use query::{Answer, Number, Question, Row};
 pub use record::{
-    FORMER, Framing, HEARTBEAT_KEY, HEARTBEAT_SCHEMA, Heartbeat, JudgedRule, RULE_SET_SCHEMA, RULES_KEY, Record, RuleSet,
-    SCHEMAS,
+    FORMER, Framing, HEARTBEAT_KEY, HEARTBEAT_SCHEMA, Heartbeat, JudgedRule, RULE_SET_SCHEMA, RULES_KEY, Record,
+    RuleSet, SCHEMAS,
 };
 pub use resolve::resolve;
 pub use rule::{Budget, BudgetLevel, Kind, Notice, Proof, Quantile, Rule, Rules, Severity, Side, Test};

@@ -176,7 +176,8 @@ impl Framing {
             Some((present, former(position)))
         });
         let (position, writer) = found.ok_or_else(|| {
-            let what = "it was written with a schema that is not known here, that of a newer highwater or of another program";
+            let what =
+                "it was written with a schema that is not known here, that of a newer highwater or of another program";
             foreign(format!("{what}: {writer:?}"))
         })?;
         let wire: &Wire = wire_of(position);
@@ -199,7 +200,17 @@ mod tests {
         let home = "events/0".to_owned();
         let (judged, complete_through, unjudged) = (120_000, 130_000, vec!["a".to_owned()]);
         let (sent_at, rules, database) = (9, 3, "d".to_owned());
-        Record::Heartbeat(Heartbeat { round, group, sent_at, judged, complete_through, rules, home, database, unjudged })
+        Record::Heartbeat(Heartbeat {
+            round,
+            group,
+            sent_at,
+            judged,
+            complete_through,
+            rules,
+            home,
+            database,
+            unjudged,
+        })
     }
 
     fn rules() -> Record {
@@ -255,7 +266,9 @@ mod tests {
         let registry = Framing { ids: Some([7, 8, 9, 10]), former: [Some(3)] };
         let framed = [&[0, 0, 0, 0, 3][..], &body].concat();
         assert_eq!(registry.decode(&framed).unwrap(), Record::Heartbeat(expected));
-        assert!(Framing::default().decode(&framed).unwrap_err().to_string().contains("a schema that is not known here"));
+        assert!(
+            Framing::default().decode(&framed).unwrap_err().to_string().contains("a schema that is not known here")
+        );
     }
 
     #[test]

@@ -289,7 +289,11 @@ mod tests {
         assert_eq!(series.window(0, 9).histogram(), [(1.0, 2), (5.0, 4)]);
         assert_eq!(series.window(0, 3).histogram(), [(5.0, 1)]);
         assert_eq!(series.window(0, 2).histogram(), []);
-        assert_eq!(series.replace(3, i64::MAX, &[of(3, &[(1.0, 3), (5.0, 2)])]), Some(3), "same counters, other values");
+        assert_eq!(
+            series.replace(3, i64::MAX, &[of(3, &[(1.0, 3), (5.0, 2)])]),
+            Some(3),
+            "same counters, other values"
+        );
     }
 
     #[test]

@@ -23,8 +23,7 @@ impl Budgets {
         let is_news = |state: &BudgetState| match self.told.get(&state.key) {
             None => true,
             Some((told, at)) => {
-                is_step(told, state)
-                    || !is_alike(told, state) && at.is_none_or(|at| at.elapsed() >= self.pause)
+                is_step(told, state) || !is_alike(told, state) && at.is_none_or(|at| at.elapsed() >= self.pause)
             }
         };
         states.into_iter().filter(is_news).collect()
@@ -46,7 +45,8 @@ impl Budgets {
             let budget = rules.budgets.iter().find(|budget| budget.notice.name == told.budget);
             let Some(budget) = budget else { return true };
             let by = &rules.signals[budget.signal].by;
-            let is_grouped_alike = by.len() == told.dimensions.len() && by.iter().all(|by| told.dimensions.contains_key(by));
+            let is_grouped_alike =
+                by.len() == told.dimensions.len() && by.iter().all(|by| told.dimensions.contains_key(by));
             let is_known = !unjudged.contains(&told.budget);
             !is_grouped_alike || is_known && told.period_end + horizon * 60_000 < now_ms
         };
@@ -133,7 +133,8 @@ mod tests {
             budgets.gone(states, rules, unjudged, now, 60)
         };
         assert_eq!(gone(&Rules::default(), &[], &[], 0), ["a"]);
-        let text = "[[budget]]\nname = \"spend\"\nmetric = \"calls\"\nby = [\"app\"]\nperiod = \"day\"\namount = \"100\"";
+        let text =
+            "[[budget]]\nname = \"spend\"\nmetric = \"calls\"\nby = [\"app\"]\nperiod = \"day\"\namount = \"100\"";
         let (rules, _) = crate::alert::fixture::parse(text).unwrap();
         let rules = &rules;
         assert_eq!(gone(rules, &[], &[], 86_400_000), [""; 0], "its period is just over");

@@ -147,14 +147,7 @@ impl Inquiry {
         first < judged || ends || has_budgets(evaluator, question)
     }
 
-    fn failed(
-        &mut self,
-        position: usize,
-        refusal: &Refusal,
-        question: &Question,
-        evaluator: &Evaluator,
-        rollup: &str,
-    ) {
+    fn failed(&mut self, position: usize, refusal: &Refusal, question: &Question, evaluator: &Evaluator, rollup: &str) {
         let names = named(&evaluator.asking(position));
         let by = match question.dimensions.join(", ") {
             all if all.is_empty() => "all".to_owned(),
@@ -166,7 +159,9 @@ impl Inquiry {
                 format!("their rows, of {what}, do not fit into the {} MiB that all rows may take", self.memory >> 20),
                 "alerts.memory",
             ),
-            Refusal::Query(error) => (format!("the question to ClickHouse, for {what}, failed: {error}"), setting(error)),
+            Refusal::Query(error) => {
+                (format!("the question to ClickHouse, for {what}, failed: {error}"), setting(error))
+            }
         };
         let remedy = match setting {
             "" => String::new(),
@@ -176,11 +171,14 @@ impl Inquiry {
         };
         let before = self.failures[position].take();
         let said = before.as_ref().map_or("", |failure| failure.said.as_str());
-        let saying = format!("{setting}/{}", match refusal {
-            Refusal::Memory => "memory".to_owned(),
-            Refusal::Query(QueryError::Server(error)) => error.code.to_string(),
-            Refusal::Query(_) => "answer".to_owned(),
-        });
+        let saying = format!(
+            "{setting}/{}",
+            match refusal {
+                Refusal::Memory => "memory".to_owned(),
+                Refusal::Query(QueryError::Server(error)) => error.code.to_string(),
+                Refusal::Query(_) => "answer".to_owned(),
+            }
+        );
         if said != saying {
             tracing::error!("{names} are not judged: {error}{remedy}. All others are judged");
         }

@@ -199,8 +199,7 @@ impl Sight {
         self.late.iter().map(|(_, late)| i64::try_from(*late).unwrap_or(i64::MAX)).sum()
     }
 
-    /// Hands on all rows that a question asks for within some spans, in pieces: a span that is read, and its rows. The pieces
-    /// cover all spans, in their order.
+    /// [`read`], within the limits.
     pub(super) async fn rows<E: From<QueryError>>(
         &self,
         question: &Question,
@@ -208,11 +207,26 @@ impl Sight {
         spans: &[Range<Minute>],
         on: impl FnMut(Range<Minute>, &[Row]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let sql = question.sql(rollup, self.client.database(), spans);
-        let mut pieces = Pieces { spans, done: Minute::MIN, rows: Vec::new(), on };
-        self.client.each(&sql, self.limits, |answer: Answer| pieces.take(understood(question, rollup, answer)?)).await?;
-        pieces.flush(Minute::MAX)
+        read(&self.client, self.limits, (question, rollup), spans, on).await
     }
+}
+
+/// Hands on all rows that a question asks of its rollup within some spans, in pieces: a span that is read, and its rows. The
+/// pieces cover all spans, in their order. No more than a piece is held here.
+///
+/// # Errors
+/// ClickHouse's, a limit among them; an answer that is not what was asked for; what `on` says.
+pub async fn read<E: From<QueryError>>(
+    client: &Client,
+    limits: QueryLimits,
+    (question, rollup): (&Question, &Rollup),
+    spans: &[Range<Minute>],
+    on: impl FnMut(Range<Minute>, &[Row]) -> Result<(), E>,
+) -> Result<(), E> {
+    let sql = question.sql(rollup, client.database(), spans);
+    let mut pieces = Pieces { spans, done: Minute::MIN, rows: Vec::new(), on };
+    client.each(&sql, limits, |answer: Answer| pieces.take(understood(question, rollup, answer)?)).await?;
+    pieces.flush(Minute::MAX)
 }
 
 /// The minute of a batch's least time.

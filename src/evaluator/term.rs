@@ -4,15 +4,13 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::archive::Archive;
+use super::budgets::Budgets;
 use super::hindrance::Hindrance;
 use super::inquiry::{Inquiry, Reach};
 use super::publisher::Publisher;
 use super::sight::Sight;
-use super::budgets::Budgets;
 use super::{Evaluation, Trouble, now_ms, wait};
-use crate::alert::{
-    Backlog, Completeness, Evaluator, Heartbeat, Message, Minute, Overflow, Record, Round, RuleSet,
-};
+use crate::alert::{Backlog, Completeness, Evaluator, Heartbeat, Message, Minute, Overflow, Record, Round, RuleSet};
 use crate::clickhouse::Client;
 use crate::failpoint::{self, Point};
 
@@ -79,7 +77,9 @@ impl<'a> Term<'a> {
                 // Without a checkpoint it begins at what is complete, and nothing is so yet.
                 Ok((through, ..)) if through <= 0 && backlog.heartbeat.is_none() => {
                     if !is_said {
-                        tracing::info!("alerts are judged from the first complete minute on: once all partitions were read");
+                        tracing::info!(
+                            "alerts are judged from the first complete minute on: once all partitions were read"
+                        );
                         is_said = true;
                     }
                 }
@@ -202,7 +202,8 @@ impl<'a> Term<'a> {
         let settings = &self.evaluation.settings;
         let names = unanswered.iter().flat_map(|question| self.evaluator.asking(*question));
         let unjudged: Vec<String> = names.collect::<BTreeSet<&str>>().into_iter().map(str::to_owned).collect();
-        let gone = self.budgets.gone(&budgets, self.evaluator.rules(), &unjudged, completeness.now_ms, settings.horizon);
+        let gone =
+            self.budgets.gone(&budgets, self.evaluator.rules(), &unjudged, completeness.now_ms, settings.horizon);
         let budgets = self.budgets.news(budgets);
         let rules = RuleSet::of(&self.evaluator.checkpoint());
         let has_moved = self.evaluator.judged() > judged || rules != self.rules || unjudged != self.unjudged;

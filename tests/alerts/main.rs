@@ -2,7 +2,9 @@
 //! against a list that was worked out by hand; also where whoever judges is killed and frozen again and again.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod cost;
 mod history;
+mod limits;
 mod script;
 #[path = "../shared/mod.rs"]
 mod shared;

@@ -160,6 +160,19 @@ impl Script {
         producer.flush(MINUTE).unwrap();
     }
 
+    /// Sends a call each of so many apps within a minute, with so many tokens.
+    pub fn send_apps(&self, minute: i64, apps: usize, tokens: i32) {
+        let mut producer = Producer::new(&self.world.stack.kafka.bootstrap(), "script", &BTreeMap::new()).unwrap();
+        let millis = self.begin + minute * MS;
+        for app in 0..apps {
+            let payload = self.call(&format!("app-{app}"), millis, "ok", tokens);
+            let (partition, key, payload) = (Some((app % 2) as i32), None, Some(&payload[..]));
+            producer.send(Outgoing { topic: TOPIC, partition, timestamp_ms: Some(millis), key, payload }).unwrap();
+        }
+        self.sent.set(self.sent.get() + apps as u64);
+        producer.flush(MINUTE).unwrap();
+    }
+
     /// A partition that nobody reads holds minutes back until it is said to be so far.
     pub fn complete(&self, minute: i64) {
         let millis = self.begin + minute * MS;
@@ -228,7 +241,7 @@ impl Script {
         self.records(ALERTS).into_iter().filter_map(alert).collect()
     }
 
-    fn heartbeats(&self) -> Vec<Heartbeat> {
+    pub fn heartbeats(&self) -> Vec<Heartbeat> {
         let heartbeat = |record| if let Record::Heartbeat(heartbeat) = record { Some(heartbeat) } else { None };
         self.records(ALERTS).into_iter().filter_map(heartbeat).collect()
     }

@@ -65,7 +65,9 @@ async fn a_question_that_nobody_waits_for_ends() {
     );
     let asked = client.each(&sql, LIMITS, |_: Row| -> Result<(), QueryError> { Ok(()) }).await;
     assert!(matches!(asked, Err(QueryError::Broken(_))), "{asked:?}");
-    let running = format!("SELECT count() AS number FROM system.processes WHERE query LIKE '%{mark}%' AND query NOT LIKE '%processes%'");
+    let running = format!(
+        "SELECT count() AS number FROM system.processes WHERE query LIKE '%{mark}%' AND query NOT LIKE '%processes%'"
+    );
     let begun = Instant::now();
     loop {
         let rows: Vec<Row> = client.rows(&running).await.unwrap();

@@ -381,7 +381,11 @@ above = 500
             }
             let completeness = Completeness { through_ms: at * 60_000, now_ms: at * 60_000, late: 0 };
             let messages = stage.evaluator.advance_without(&unanswered, at, completeness).messages;
-            stage.told.extend(messages.into_iter().map(|message| Message { complete_through: at, lag_ms: 0, ..message }));
+            stage.told.extend(messages.into_iter().map(|message| Message {
+                complete_through: at,
+                lag_ms: 0,
+                ..message
+            }));
         }
         assert_eq!(stage.evaluator.asking(0), ["failing", "silent"]);
         assert_eq!(stage.evaluator.asking(1), ["slow"]);

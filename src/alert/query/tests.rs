@@ -33,7 +33,11 @@ above = 5
     let (rules, resolved) = parse(text).unwrap();
     let questions = Question::all(&rules, &resolved.rollups);
     let kinds = questions.iter().map(|question| (question.step, question.distributions.len()));
-    assert_eq!(kinds.collect::<Vec<_>>(), [(1, 0), (1, 1), (15, 0)], "distributions apart, and what is judged less often");
+    assert_eq!(
+        kinds.collect::<Vec<_>>(),
+        [(1, 0), (1, 1), (15, 0)],
+        "distributions apart, and what is judged less often"
+    );
     let question = &questions[0];
     assert_eq!(question.dimensions, ["app", "model", "status"]);
     let sql = question.sql(&resolved.rollups[0], "h", &[20..30, 100..Minute::MAX]);
@@ -90,9 +94,7 @@ fn weeks_are_asked_for_by_each_set_of_dimensions() {
     ];
     let (rules, resolved) = parse(&text.concat()).unwrap();
     let questions = Question::all(&rules, &resolved.rollups);
-    let found: Vec<(i64, usize, usize)> = questions
-        .iter()
-        .map(|question| (question.step, question.dimensions.len(), question.signals.len()))
-        .collect();
+    let found: Vec<(i64, usize, usize)> =
+        questions.iter().map(|question| (question.step, question.dimensions.len(), question.signals.len())).collect();
     assert_eq!(found, [(1, 2, 2), (15, 1, 2), (15, 2, 1)], "no rule of a few series reads weeks of all");
 }
