@@ -44,10 +44,20 @@ integration: fetch ## tests against real Kafka and ClickHouse
 	# Those of connections mostly wait.
 	cargo test --test connections $(FEATURES) -- --test-threads=4
 	cargo test --no-fail-fast --test clickhouse --test kafka --test delivery $(FEATURES) -- --test-threads=2
+	# Neither do these do much.
+	cargo test --test alerts $(FEATURES) -- --test-threads=3
 
 .PHONY: alerts
 alerts: fetch ## alerts held against a list, whoever judges killed and frozen in mid-publish: make alerts KILLS=50
 	ALERTS_KILLS=$(or $(KILLS),0) cargo test --test alerts $(FEATURES) -- --nocapture --test-threads=1
+
+.PHONY: truth-alerts
+truth-alerts: fetch ## a day of known history the whole way: the topic is the list that was worked out, also with whoever judges killed
+	cargo test --test alerts $(FEATURES) history -- --nocapture --test-threads=1
+
+.PHONY: cost-alerts
+cost-alerts: fetch ## what a round of 1,000 rules over 10,000 series costs, with the real ClickHouse
+	cargo test --release --test alerts $(FEATURES) cost -- --ignored --nocapture
 
 .PHONY: chaos
 chaos: fetch ## real servers and replicas killed, frozen and cut off at random, then every number checked: make chaos MINUTES=20; SEED, PROTOCOL=classic|consumer and RATE as it prints them

@@ -39,6 +39,11 @@ impl Backlog {
         }
     }
 
+    /// Takes in that a budget's key says nothing any more.
+    pub fn forget(&mut self, key: &str) {
+        self.budgets.remove(key);
+    }
+
     /// How far rules were judged; `None`: they never were.
     pub fn checkpoint(&self) -> Option<Checkpoint> {
         self.heartbeat.as_ref().map(|heartbeat| self.rules.checkpoint(heartbeat.judged))
@@ -73,7 +78,8 @@ mod tests {
 
     fn heartbeat(round: i64, judged: i64) -> Record {
         let group = "g".to_owned();
-        Record::Heartbeat(Heartbeat { round, group, sent_at: 1, judged, complete_through: judged, rules: 2 })
+        let complete_through = judged;
+        Record::Heartbeat(Heartbeat { round, group, sent_at: 1, judged, complete_through, ..Heartbeat::default() })
     }
 
     fn found(backlog: &Backlog, after: i64) -> Vec<(i64, Vec<i64>)> {

@@ -1,6 +1,7 @@
 //! All series of a signal.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
@@ -32,8 +33,10 @@ pub(super) struct Book {
     free: Vec<u32>,
     /// What each series of the rollup is to it; `None`: nothing.
     links: HashMap<Vec<String>, Option<(u32, Fit)>, FxBuildHasher>,
-    /// Series that were left out of the last rows, and one of them.
-    pub(super) left_out: (usize, Option<Vec<String>>),
+    /// Series that were left out of the last rows.
+    pub(super) left_out: BTreeSet<Vec<String>>,
+    /// Those were told of, so that the next rows begin anew.
+    pub(super) is_told: bool,
 }
 
 impl Book {
@@ -48,7 +51,8 @@ impl Book {
             news: Vec::new(),
             free: Vec::new(),
             links: HashMap::default(),
-            left_out: (0, None),
+            left_out: BTreeSet::new(),
+            is_told: false,
         };
         if signal.by.is_empty() {
             // The only series there is is there without rows too: so that their lack is seen.
@@ -83,15 +87,17 @@ impl Book {
         self.slots.get(&self.names[slot as usize]) == Some(&slot)
     }
 
-    /// Takes over that all of the rollup from a minute on is as these rows say.
-    pub(super) fn replace_from(&mut self, from: Minute, signal: &Signal, question: &Question, rows: &[Row]) {
+    /// Takes over that all of the rollup from a minute to before another is as these rows say.
+    pub(super) fn replace(&mut self, span: Range<Minute>, signal: &Signal, question: &Question, rows: &[Row]) {
         let mut cells: HashMap<(u32, Minute), Cell, FxBuildHasher> = HashMap::default();
-        let mut left_out: HashSet<Vec<String>> = HashSet::new();
+        if std::mem::take(&mut self.is_told) {
+            self.left_out.clear();
+        }
         if self.links.len() > 2 * rows.len() + LINKS {
             self.links.clear();
         }
         for row in rows {
-            let Some((slot, fit)) = self.link(row, signal, question, &mut left_out) else { continue };
+            let Some((slot, fit)) = self.link(row, signal, question) else { continue };
             let share = signal.share(fit, row, &self.picks);
             let at = aligned(row.at, signal.step);
             let cell = cells.entry((slot, at)).or_insert_with(|| Cell {
@@ -108,7 +114,6 @@ impl Book {
         for cell in cells.values_mut().filter(|cell| !cell.histogram.is_sorted_by(|one, next| one.0 < next.0)) {
             cell.histogram = super::stat::merged(std::iter::once(&cell.histogram));
         }
-        self.left_out = (left_out.len(), left_out.into_iter().min());
         let mut cells: Vec<((u32, Minute), Cell)> = cells.into_iter().collect();
         cells.sort_unstable_by_key(|(key, _)| *key);
         let mut next = cells.into_iter().peekable();
@@ -117,20 +122,14 @@ impl Book {
             while let Some((_, cell)) = next.next_if(|((of, _), _)| *of as usize == slot) {
                 own.push(cell);
             }
-            if let Some(news) = self.series[slot].replace_from(from, &own) {
+            if let Some(news) = self.series[slot].replace(span.start, span.end, &own) {
                 self.news[slot] = Some(self.news[slot].map_or(news, |known| known.min(news)));
             }
         }
     }
 
     /// What a row's series is to the signal.
-    fn link(
-        &mut self,
-        row: &Row,
-        signal: &Signal,
-        question: &Question,
-        left_out: &mut HashSet<Vec<String>>,
-    ) -> Option<(u32, Fit)> {
+    fn link(&mut self, row: &Row, signal: &Signal, question: &Question) -> Option<(u32, Fit)> {
         if let Some(link) = self.links.get(&row.dimensions) {
             return *link;
         }
@@ -144,7 +143,7 @@ impl Book {
                 let name: Vec<String> = self.by.iter().map(|position| row.dimensions[*position].clone()).collect();
                 let Some(slot) = self.slot(&name, signal) else {
                     // Not kept: there may be room for it next time.
-                    left_out.insert(name);
+                    self.left_out.insert(name);
                     return None;
                 };
                 Some((slot, fit))
@@ -152,6 +151,17 @@ impl Book {
         };
         self.links.insert(row.dimensions.clone(), link);
         link
+    }
+
+    /// Forgets all rows, as if none had been read.
+    pub(super) fn clear(&mut self, signal: &Signal) {
+        self.series.iter_mut().for_each(|series| *series = Series::new(signal.columns()));
+        self.news.fill(None);
+    }
+
+    /// Bytes that its rows take.
+    pub(super) fn bytes(&self) -> usize {
+        self.series.iter().map(|series| size_of::<Series>() + series.bytes()).sum()
     }
 
     /// Forgets rows before a minute, and series without rows that nobody is told of.

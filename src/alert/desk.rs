@@ -86,18 +86,21 @@ impl Desk {
         own.flat_map(|(_, accounts)| accounts.keys()).map(|(slot, _)| *slot).collect()
     }
 
-    /// Looks at all periods that can still change. `judged` and `through`: the minutes that all were complete before, then
-    /// and now.
+    /// Looks at all periods that can still change, of budgets whose signals are not unknown. `judged` and `through`: the
+    /// minutes that all were complete before, then and now.
     pub(super) fn advance(
         &mut self,
         rules: &Rules,
-        books: &[Book],
+        (books, unknown): (&[Book], &[bool]),
         (judged, through, horizon): (Minute, Minute, i64),
         completeness: Completeness,
         round: &mut Round,
     ) {
         let now = minute(completeness.now_ms).max(through);
         for ((budget, accounts), begun) in rules.budgets.iter().zip(&mut self.accounts).zip(&self.begun) {
+            if unknown[budget.signal] {
+                continue;
+            }
             let (signal, book) = (&rules.signals[budget.signal], &books[budget.signal]);
             let mut periods = vec![budget.calendar.containing((judged - horizon).max(*begun))];
             while let Some(next) = periods.last().filter(|last| last.end <= now).map(|last| last.end) {

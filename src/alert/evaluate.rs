@@ -10,7 +10,8 @@
 
 mod fold;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use fold::Fold;
 use hashbrown::HashMap;
@@ -51,6 +52,8 @@ pub struct Evaluator {
     is_read: bool,
     /// From where on rows may be other than those that were judged before the start.
     unsure: Minute,
+    /// Of each signal whose rows were not to be had.
+    behind: Vec<Option<Behind>>,
     desk: Desk,
     /// What fired and no rule looks at any more.
     orphans: BTreeMap<String, Message>,
@@ -61,6 +64,15 @@ pub struct Evaluator {
 struct Alert {
     phase: Phase,
     history: History,
+}
+
+/// How far a signal is behind the others.
+#[derive(Debug, Clone, Copy)]
+struct Behind {
+    /// From where on it has to be judged.
+    from: Minute,
+    /// All before this minute was judged.
+    judged: Minute,
 }
 
 /// What has to be told of a rule's series, by their numbers.
@@ -124,6 +136,7 @@ impl Evaluator {
             alerts: rules.rules.iter().map(|_| HashMap::default()).collect(),
             rested: rules.rules.iter().map(|_| HashMap::default()).collect(),
             desk: Desk::new(rules.budgets.iter().map(|budget| begun(&budget.notice)).collect()),
+            behind: vec![None; rules.signals.len()],
             questions,
             books,
             rules,
@@ -213,17 +226,69 @@ impl Evaluator {
         self.questions.iter().map(from).collect()
     }
 
+    /// The first minute whose rows matter to a question, by what was judged; at the begin of a step.
+    pub fn oldest(&self, question: usize) -> Minute {
+        let Question { reach, step, .. } = self.questions[question];
+        aligned(self.judged - self.horizon - reach - step, step)
+    }
+
     /// Takes over that all that a question asks for is, from a minute on, as these rows say. The minute is a multiple of
     /// the question's step.
     pub fn take(&mut self, question: usize, from: Minute, rows: &[Row]) {
+        self.take_span(question, from..Minute::MAX, rows);
+    }
+
+    /// The same of a span of minutes only, whose ends are multiples of the question's step.
+    pub fn take_span(&mut self, question: usize, span: Range<Minute>, rows: &[Row]) {
         let question = &self.questions[question];
         for position in &question.signals {
-            self.books[*position].replace_from(from, &self.rules.signals[*position], question, rows);
+            self.books[*position].replace(span.clone(), &self.rules.signals[*position], question, rows);
         }
+    }
+
+    /// Forgets all rows of a question. Until they are read again, from [`Evaluator::oldest`] on, its rules can't be judged.
+    pub fn drop_rows(&mut self, question: usize) {
+        for position in &self.questions[question].signals {
+            self.books[*position].clear(&self.rules.signals[*position]);
+        }
+    }
+
+    /// Bytes that the rows of all questions take.
+    pub fn bytes(&self) -> usize {
+        self.books.iter().map(Book::bytes).sum()
+    }
+
+    /// Names of the rules and budgets that a question is asked for.
+    pub fn asking(&self, question: usize) -> Vec<&str> {
+        let signals = &self.questions[question].signals;
+        let rules = self.rules.rules.iter().map(|rule| (&rule.notice, rule.signal));
+        let budgets = self.rules.budgets.iter().map(|budget| (&budget.notice, budget.signal));
+        let own = rules.chain(budgets).filter(|(_, signal)| signals.contains(signal));
+        own.map(|(notice, _)| notice.name.as_str()).collect()
     }
 
     /// Judges all minutes before `through`, which are complete, and those again that rows have changed since.
     pub fn advance(&mut self, through: Minute, completeness: Completeness) -> Round {
+        self.advance_without(&BTreeSet::new(), through, completeness)
+    }
+
+    /// The same, but for the rules of questions that were not answered: these are judged once they are, as far back as
+    /// corrections reach.
+    pub fn advance_without(
+        &mut self,
+        unanswered: &BTreeSet<usize>,
+        through: Minute,
+        completeness: Completeness,
+    ) -> Round {
+        let unknown: Vec<bool> = {
+            let unknown: BTreeSet<usize> =
+                unanswered.iter().flat_map(|question| self.questions[*question].signals.iter().copied()).collect();
+            (0..self.rules.signals.len()).map(|signal| unknown.contains(&signal)).collect()
+        };
+        let behind = Behind { from: if self.is_new { self.unsure } else { self.judged }, judged: self.judged };
+        for (known, _) in self.behind.iter_mut().zip(&unknown).filter(|(_, unknown)| **unknown) {
+            known.get_or_insert(behind);
+        }
         let told = self.alerts.iter().flat_map(HashMap::values).flat_map(|alert| alert.history.told().last());
         // What was told was complete, whatever is known of it now.
         let through = told.map(|told| told.at).chain([through, self.judged]).max().unwrap_or(through);
@@ -232,13 +297,13 @@ impl Evaluator {
             round.messages.push(ended(orphan, through, completeness));
         }
         let mut told = vec![Vec::new(); self.rules.rules.len()];
-        for signal in 0..self.rules.signals.len() {
+        for signal in (0..self.rules.signals.len()).filter(|signal| !unknown[*signal]) {
             self.judge_signal(signal, through, completeness, &mut told);
         }
         round.messages.extend(told.into_iter().flatten());
         let judged = self.judged;
         let desk = &mut self.desk;
-        desk.advance(&self.rules, &self.books, (judged, through, self.horizon), completeness, &mut round);
+        desk.advance(&self.rules, (&self.books, &unknown), (judged, through, self.horizon), completeness, &mut round);
         if through > judged {
             self.is_new = false;
         } else if self.is_new && self.is_read {
@@ -247,7 +312,13 @@ impl Evaluator {
             self.unsure = self.unsure.min(news.copied().unwrap_or(self.unsure));
         }
         self.is_read = true;
-        self.books.iter_mut().for_each(|book| book.news.fill(None));
+        for ((book, behind), _) in
+            self.books.iter_mut().zip(&mut self.behind).zip(&unknown).filter(|(_, unknown)| !**unknown)
+        {
+            book.news.fill(None);
+            *behind = None;
+        }
+        self.books.iter_mut().for_each(|book| book.is_told = true);
         self.judged = through;
         self.forget();
         round
@@ -282,13 +353,15 @@ impl Evaluator {
         completeness: Completeness,
         messages: &mut [Vec<Message>],
     ) {
-        let book = &self.books[signal];
+        let (book, behind) = (&self.books[signal], self.behind[signal]);
+        let judged = behind.map_or(self.judged, |behind| behind.judged);
         let rules = self.rules.rules.iter().enumerate().filter(|(_, rule)| rule.signal == signal);
         let mut folds: Vec<(usize, Fold<'_>, Found)> = rules
             .map(|(position, rule)| (position, Fold::new(rule, &self.rules.signals[signal], book), Vec::new()))
             .collect();
         for slot in 0..book.series.len() as u32 {
             let news = book.news[slot as usize].filter(|news| *news < self.judged);
+            let news = news.into_iter().chain(behind.map(|behind| behind.from)).min();
             // What was pending at the start is found in the rows, so that all are looked at once.
             let news = match self.is_new {
                 true => Some(news.filter(|_| self.is_read).map_or(self.unsure, |news| news.min(self.unsure))),
@@ -326,7 +399,7 @@ impl Evaluator {
                     Alert { phase, history }
                 });
                 alert.phase = phase;
-                let publications = alert.history.reconcile(after, self.judged, &transitions);
+                let publications = alert.history.reconcile(after, judged, &transitions);
                 alert.history.forget(through - self.horizon);
                 if phase == Phase::Idle && alert.history.last() == 0 {
                     alerts.remove(&slot);
@@ -350,12 +423,11 @@ impl Evaluator {
         let budgets = self.rules.budgets.iter().map(|budget| (&budget.notice, budget.signal));
         let overflow = |(notice, signal): (&Notice, usize)| {
             let (signal, book) = (&self.rules.signals[signal], &self.books[signal]);
-            let (left_out, example) = &book.left_out;
-            let example = example.as_ref()?;
+            let example = book.left_out.first()?;
             Some(Overflow {
                 rule: notice.name.clone(),
                 watched: book.series.len(),
-                left_out: *left_out,
+                left_out: book.left_out.len(),
                 example: signal.by.iter().cloned().zip(example.iter().cloned()).collect(),
             })
         };

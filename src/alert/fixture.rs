@@ -71,7 +71,7 @@ pub(super) fn types() -> Vec<EventType> {
 }
 
 /// Rules of a pack's text, or all errors, one a line.
-pub(super) fn parse(text: &str) -> Result<(Rules, Resolved), String> {
+pub(crate) fn parse(text: &str) -> Result<(Rules, Resolved), String> {
     let packs = [Pack::parse("metrics.toml", METRICS), Pack::parse("alerts.toml", text)];
     let packs: Vec<Pack> = packs.into_iter().collect::<Result<_, _>>().map_err(|error| error.to_string())?;
     let types = types();

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::history::{Before, Publication, State};
 use super::period::Minute;
-use super::record::SCHEMAS;
+use super::record::{FORMER, SCHEMAS};
 use super::rule::Kind;
 use super::verdict::{Baseline, Reading};
 use crate::event::wire;
@@ -204,6 +204,20 @@ impl Wire {
         read().map_err(|error| self.failed(error))
     }
 
+    /// The same of what was written with another schema of that name.
+    pub(super) fn read_as<T: serde::de::DeserializeOwned>(
+        &self,
+        writer: &Wire,
+        mut body: &[u8],
+    ) -> Result<T, MessageError> {
+        let ((reads, _), (wrote, _)) = (self.schema()?, writer.schema()?);
+        let mut read = || {
+            let reader = GenericDatumReader::builder(wrote).reader_schema(reads).build()?;
+            apache_avro::from_value(&reader.read_value(&mut body)?)
+        };
+        read().map_err(|error| self.failed(error))
+    }
+
     fn decode<T: serde::de::DeserializeOwned>(&self, bytes: &[u8]) -> Result<T, MessageError> {
         let mut header = Vec::new();
         wire::frame(self.fingerprint()?, &[], &mut header);
@@ -222,6 +236,13 @@ impl MessageError {
 }
 
 static WIRES: LazyLock<[Wire; 4]> = LazyLock::new(|| SCHEMAS.map(|(name, json)| Wire::new(name, json)));
+
+static FORMERS: LazyLock<[Wire; FORMER.len()]> = LazyLock::new(|| FORMER.map(|(name, json)| Wire::new(name, json)));
+
+/// The schema at a place in [`FORMER`].
+pub(super) fn former(position: usize) -> &'static Wire {
+    &FORMERS[position]
+}
 
 /// The schema at a place in [`SCHEMAS`].
 pub(super) fn wire_of(position: usize) -> &'static Wire {

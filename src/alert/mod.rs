@@ -13,8 +13,8 @@
 //! |---|---|
 //! | `resolve` | `[[alert]]` and `[[budget]]` of packs → [`Rules`], or what is wrong with them |
 //! | `rule` | a rule: its test, its windows, its step |
-//! | `signal`, `series`, `book` | what rules look at: whole numbers that add up, per step, series and signal |
-//! | `query` | what is asked of ClickHouse: one query per rollup |
+//! | `signal`, `series`, `packed`, `book` | what rules look at: whole numbers that add up, per step, series and signal |
+//! | `query` | what is asked of ClickHouse: one query for all rules that need the same |
 //! | `verdict`, `stat` | what a rule says of a series at a moment; Wilson, median and MAD, quantiles |
 //! | `state` | pending, firing, resolved: a fold over moments |
 //! | `history` | what was told, and what is to be told so that it is right again |
@@ -33,9 +33,10 @@ mod decimal;
 mod desk;
 mod evaluate;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 mod history;
 mod message;
+mod packed;
 mod period;
 mod query;
 mod record;
@@ -56,11 +57,12 @@ pub use message::{
     ALERT_SCHEMA, BUDGET_STATE_SCHEMA, BudgetState, Completeness, Message, MessageBaseline, MessageBudget,
     MessageError, MessageReading, alert_id,
 };
+pub(crate) use period::span;
 pub use period::{Calendar, Minute, Period, Unit};
 pub use query::{Answer, Number, Question, Row};
 pub use record::{
-    Framing, HEARTBEAT_KEY, HEARTBEAT_SCHEMA, Heartbeat, JudgedRule, RULE_SET_SCHEMA, RULES_KEY, Record, RuleSet,
-    SCHEMAS,
+    FORMER, Framing, HEARTBEAT_KEY, HEARTBEAT_SCHEMA, Heartbeat, JudgedRule, RULE_SET_SCHEMA, RULES_KEY, Record,
+    RuleSet, SCHEMAS,
 };
 pub use resolve::resolve;
 pub use rule::{Budget, BudgetLevel, Kind, Notice, Proof, Quantile, Rule, Rules, Severity, Side, Test};

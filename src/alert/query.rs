@@ -1,18 +1,25 @@
-//! What is asked of ClickHouse: one query for each rollup and round, however many rules look at it.
+//! What is asked of ClickHouse: few queries for each rollup and round, however many rules look at it.
 //!
 //! Which series a rule looks at and what it adds up is decided here and not there: the query has the dimensions and columns
-//! that any rule of the rollup needs, merged by minute, and no word of any rule's. Rules that look so far back that they are
-//! judged in greater steps have a query of their own, which is due at these steps only.
+//! that any of its rules needs, merged by minute, and no word of any rule's. Apart are asked
+//! - what is judged in greater steps, which is due at these steps only,
+//! - distributions, which are many times as large as numbers,
+//! - what looks further back than a day or two, by each set of dimensions: so that no rule of a few series reads weeks of all.
+
+use std::ops::Range;
 
 use serde::Deserialize;
 
 use super::decimal;
 use super::period::Minute;
-use super::rule::{Rules, aligned};
+use super::rule::Rules;
 use super::signal::number_scale;
 use super::stat::Histogram;
 use crate::clickhouse::sql::{ident, table};
 use crate::rollup::{Measure, Number as Kind, Rollup};
+
+/// How far back questions are shared whatever dimensions they have, in minutes.
+const SHARED: i64 = 2 * 24 * 60;
 
 /// A column of numbers that is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,14 +90,7 @@ impl Question {
     pub fn all(rules: &Rules, rollups: &[Rollup]) -> Vec<Question> {
         let mut questions: Vec<Question> = Vec::new();
         for (position, signal) in rules.signals.iter().enumerate() {
-            let is_like = |question: &Question| (question.rollup, question.step) == (signal.rollup, signal.step);
-            let at = questions.iter().position(is_like).unwrap_or_else(|| {
-                questions.push(Question::new(signal.rollup, signal.step));
-                questions.len() - 1
-            });
-            let (question, rollup) = (&mut questions[at], &rollups[signal.rollup]);
-            question.signals.push(position);
-            question.reach = question.reach.max(signal.reach);
+            let rollup = &rollups[signal.rollup];
             let filter = signal.filter.iter().flat_map(|filter| filter.dimensions());
             let conditions = match &signal.quantity {
                 crate::rollup::Quantity::Counts { numerator, denominator } => [Some(numerator), denominator.as_ref()]
@@ -102,9 +102,26 @@ impl Question {
             };
             let needed: Vec<&str> = signal.by.iter().map(String::as_str).chain(filter).chain(conditions).collect();
             let (numbers, distribution) = signal.asks();
+            let among = |is_in: &dyn Fn(&String) -> bool| -> Vec<String> {
+                rollup.by.iter().map(|by| by.name.clone()).filter(|name| is_in(name)).collect()
+            };
+            let needed = among(&|name| needed.contains(&name.as_str()));
+            let is_deep = signal.reach > SHARED;
+            let is_like = |question: &Question| {
+                let kind = (question.rollup, question.step, !question.distributions.is_empty());
+                kind == (signal.rollup, signal.step, distribution.is_some())
+                    && is_deep == (question.reach > SHARED)
+                    && (!is_deep || question.dimensions == needed)
+            };
+            let at = questions.iter().position(is_like).unwrap_or_else(|| {
+                questions.push(Question::new(signal.rollup, signal.step));
+                questions.len() - 1
+            });
+            let question = &mut questions[at];
+            question.signals.push(position);
+            question.reach = question.reach.max(signal.reach);
             let known = std::mem::take(&mut question.dimensions);
-            let is_needed = |name: &String| needed.contains(&name.as_str()) || known.contains(name);
-            question.dimensions = rollup.by.iter().map(|by| by.name.clone()).filter(is_needed).collect();
+            question.dimensions = among(&|name| needed.contains(name) || known.contains(name));
             for number in numbers.into_iter().filter(|number| is_column(number, rollup)) {
                 if !question.numbers.contains(&number) {
                     question.scales.push(scale(&number, rollup));
@@ -139,9 +156,15 @@ impl Question {
         }
     }
 
-    /// The query for all rows from a minute on, which is taken back to the step that it lies in.
-    pub fn sql(&self, rollup: &Rollup, database: &str, from: Minute) -> String {
-        let from = aligned(from, self.step);
+    /// The query for all rows of some spans of minutes, which begin and end with steps; one to [`Minute::MAX`] has no end.
+    /// Rows come in the order of their minutes.
+    pub fn sql(&self, rollup: &Rollup, database: &str, spans: &[Range<Minute>]) -> String {
+        let time = |minute: Minute| format!("toDateTime({}, 'UTC')", minute.max(0) * 60);
+        let within = |span: &Range<Minute>| match span.end {
+            Minute::MAX => format!("p.minute >= {}", time(span.start)),
+            end => format!("(p.minute >= {} AND p.minute < {})", time(span.start), time(end)),
+        };
+        let within: Vec<String> = spans.iter().map(within).collect();
         let dimension = |name: &String| format!("toString(p.{})", ident(name));
         let number = |number: &Number| match number {
             Number::Count => "toString(sum(p.`count`))".to_owned(),
@@ -158,14 +181,14 @@ impl Question {
         format!(
             "SELECT toInt32(intDiv(toUnixTimestamp(p.minute), {seconds}) * {step}) AS at,\n    {dimensions} AS dimensions,\n    \
              {numbers} AS numbers,\n    {values} AS `values`,\n    {counts} AS counts\nFROM {parts} AS p\nWHERE p.`_source` = '' AND \
-             p.minute >= toDateTime({from}, 'UTC')\nGROUP BY {keys}\nORDER BY {keys}",
+             ({within})\nGROUP BY {keys}\nORDER BY {keys}",
             seconds = step * 60,
             dimensions = list(self.dimensions.iter().map(dimension).collect(), "Array(String)"),
             numbers = list(self.numbers.iter().map(number).collect(), "Array(String)"),
             values = list(self.distributions.iter().map(values).collect(), "Array(Array(Float64))"),
             counts = list(self.distributions.iter().map(counts).collect(), "Array(Array(String))"),
             parts = table(database, &rollup.table()),
-            from = from.max(0) * 60,
+            within = within.join(" OR "),
             keys = std::iter::once("at".to_owned())
                 .chain(self.dimensions.iter().map(|name| format!("p.{}", ident(name))))
                 .collect::<Vec<_>>()

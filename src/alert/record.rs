@@ -5,13 +5,15 @@
 //! | alerts | the alert's id | [`Message`] |
 //! | alerts | `heartbeat` | [`Heartbeat`], the last record of every transaction |
 //! | alerts | `rules` | [`RuleSet`], when it changes |
-//! | budgets | the budget's key | [`BudgetState`] |
+//! | budgets | the budget's key | [`BudgetState`]; no value, once the budget is gone or its period long over |
+//!
+//! What was written with a former schema is read too: former schemas are kept, and records resolved to what they are now.
 
 use serde::{Deserialize, Serialize};
 
 use super::evaluate::Checkpoint;
 use super::message::{
-    ALERT_SCHEMA, BUDGET_STATE_SCHEMA, BudgetState, Message, MessageError, Wire, millis, minute, wire_of,
+    ALERT_SCHEMA, BUDGET_STATE_SCHEMA, BudgetState, Message, MessageError, Wire, former, millis, minute, wire_of,
 };
 use crate::event::wire::{Writer, split};
 
@@ -26,7 +28,7 @@ pub const HEARTBEAT_SCHEMA: &str = include_str!("../../published/heartbeat.avsc"
 pub const RULE_SET_SCHEMA: &str = include_str!("../../published/rule_set.avsc");
 
 /// That rules are being judged, and how far. What its fields mean, the schema says; times are in milliseconds since 1970.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Heartbeat {
     pub round: i64,
@@ -35,6 +37,9 @@ pub struct Heartbeat {
     pub judged: i64,
     pub complete_through: i64,
     pub rules: i64,
+    pub home: String,
+    pub database: String,
+    pub unjudged: Vec<String>,
 }
 
 /// Which rules are judged, and from when on.
@@ -92,11 +97,17 @@ pub const SCHEMAS: [(&str, &str); 4] = [
     ("rule_set", RULE_SET_SCHEMA),
 ];
 
+/// Schemas that records were written with before: the name, and the schema. Their files are numbered from 1, and a schema
+/// in `published/` that changes leaves a copy here.
+pub const FORMER: [(&str, &str); 1] = [("heartbeat", include_str!("../../published/former/heartbeat.1.avsc"))];
+
 /// How records name their schemas.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Framing {
     /// Ids in a registry, in the order of [`SCHEMAS`]; `None`: by fingerprints, in Avro's single-object encoding.
     pub ids: Option<[u32; 4]>,
+    /// Ids of those of [`FORMER`] that the registry has, in their order.
+    pub former: [Option<u32>; FORMER.len()],
 }
 
 impl Record {
@@ -143,10 +154,10 @@ impl Framing {
         Ok(out)
     }
 
-    /// A record that was sent, in this framing or in single-object encoding.
+    /// A record that was sent, in this framing or in single-object encoding, with the present schemas or former ones.
     ///
     /// # Errors
-    /// It was written with another schema, or by somebody else.
+    /// It was written with a schema that is not known here, or by somebody else.
     pub fn decode(&self, payload: &[u8]) -> Result<Record, MessageError> {
         let foreign = |what: String| MessageError::foreign(what);
         let (writer, body) = split(Some(payload)).map_err(|error| foreign(error.to_string()))?;
@@ -154,14 +165,27 @@ impl Framing {
             Writer::Fingerprint(fingerprint) => wire_of(*position).fingerprint().ok() == Some(fingerprint),
             Writer::Id(id) => self.ids.is_some_and(|ids| ids[*position] == id),
         };
-        let position = (0..SCHEMAS.len()).find(is_it);
-        let position = position.ok_or_else(|| foreign(format!("it was written with another schema, {writer:?}")))?;
+        let was_it = |position: &usize| match writer {
+            Writer::Fingerprint(fingerprint) => former(*position).fingerprint().ok() == Some(fingerprint),
+            Writer::Id(id) => self.former[*position] == Some(id),
+        };
+        let present = (0..SCHEMAS.len()).find(is_it).map(|position| (position, wire_of(position)));
+        let found = present.or_else(|| {
+            let position = (0..FORMER.len()).find(was_it)?;
+            let present = SCHEMAS.iter().position(|(name, _)| *name == FORMER[position].0)?;
+            Some((present, former(position)))
+        });
+        let (position, writer) = found.ok_or_else(|| {
+            let what =
+                "it was written with a schema that is not known here, that of a newer highwater or of another program";
+            foreign(format!("{what}: {writer:?}"))
+        })?;
         let wire: &Wire = wire_of(position);
         Ok(match position {
-            0 => Record::Alert(Box::new(wire.read(body)?)),
-            1 => Record::Budget(Box::new(wire.read(body)?)),
-            2 => Record::Heartbeat(wire.read(body)?),
-            _ => Record::Rules(wire.read(body)?),
+            0 => Record::Alert(Box::new(wire.read_as(writer, body)?)),
+            1 => Record::Budget(Box::new(wire.read_as(writer, body)?)),
+            2 => Record::Heartbeat(wire.read_as(writer, body)?),
+            _ => Record::Rules(wire.read_as(writer, body)?),
         })
     }
 }
@@ -173,7 +197,20 @@ mod tests {
 
     fn heartbeat(round: i64) -> Record {
         let group = "g".to_owned();
-        Record::Heartbeat(Heartbeat { round, group, sent_at: 9, judged: 120_000, complete_through: 130_000, rules: 3 })
+        let home = "events/0".to_owned();
+        let (judged, complete_through, unjudged) = (120_000, 130_000, vec!["a".to_owned()]);
+        let (sent_at, rules, database) = (9, 3, "d".to_owned());
+        Record::Heartbeat(Heartbeat {
+            round,
+            group,
+            sent_at,
+            judged,
+            complete_through,
+            rules,
+            home,
+            database,
+            unjudged,
+        })
     }
 
     fn rules() -> Record {
@@ -183,7 +220,7 @@ mod tests {
 
     #[test]
     fn records_are_read_as_they_were_written_in_both_framings() {
-        let registry = Framing { ids: Some([7, 8, 9, 1_000_000]) };
+        let registry = Framing { ids: Some([7, 8, 9, 1_000_000]), ..Framing::default() };
         for record in [heartbeat(5), rules()] {
             let plain = Framing::default().encode(&record).unwrap();
             assert_eq!(plain[..2], [0xC3, 0x01]);
@@ -198,13 +235,40 @@ mod tests {
 
     #[test]
     fn what_somebody_else_wrote_is_an_error() {
-        let framed = Framing { ids: Some([7, 8, 9, 10]) }.encode(&heartbeat(1)).unwrap();
+        let registry = Framing { ids: Some([7, 8, 9, 10]), ..Framing::default() };
+        let framed = registry.encode(&heartbeat(1)).unwrap();
         let plain = Framing::default().encode(&heartbeat(1)).unwrap();
         for payload in
             [&b"{}"[..], b"", &[0, 0, 0, 0, 99, 1], &framed, &plain[..12], &[0xC3, 1, 0, 0, 0, 0, 0, 0, 0, 0]]
         {
             assert!(Framing::default().decode(payload).is_err(), "{payload:?}");
         }
+    }
+
+    /// As published before heartbeats said where they come from: round 7, group g, times, 3 rules.
+    #[test]
+    fn what_was_written_with_a_former_schema_is_read() {
+        let schema = apache_avro::Schema::parse_str(FORMER[0].1).unwrap();
+        let fingerprint = schema.fingerprint::<apache_avro::rabin::Rabin>().bytes;
+        // Zigzag and varints, by hand.
+        let body = [14, 2, b'g', 18, 2, 4, 6];
+        let expected = Heartbeat {
+            round: 7,
+            group: "g".to_owned(),
+            sent_at: 9,
+            judged: 1,
+            complete_through: 2,
+            rules: 3,
+            ..Heartbeat::default()
+        };
+        let plain = [&[0xC3, 1][..], &fingerprint, &body].concat();
+        assert_eq!(Framing::default().decode(&plain).unwrap(), Record::Heartbeat(expected.clone()));
+        let registry = Framing { ids: Some([7, 8, 9, 10]), former: [Some(3)] };
+        let framed = [&[0, 0, 0, 0, 3][..], &body].concat();
+        assert_eq!(registry.decode(&framed).unwrap(), Record::Heartbeat(expected));
+        assert!(
+            Framing::default().decode(&framed).unwrap_err().to_string().contains("a schema that is not known here")
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What is known of one series: running sums, step by step.
 
+use super::packed::Packed;
 use super::period::Minute;
 use super::stat::{Histogram, merged};
 
@@ -13,8 +14,10 @@ pub struct Series {
     sums: Vec<i128>,
     /// The sums before the first row.
     base: Vec<i128>,
-    /// Of quantiles: the distribution of each row.
-    histograms: Vec<Histogram>,
+    /// Of quantiles: the distribution of each row; none, or as many as there are rows.
+    histograms: Vec<Packed>,
+    /// Bytes that they take.
+    packed: usize,
 }
 
 /// A row: its first minute, what adds up, and of quantiles its distribution.
@@ -78,28 +81,56 @@ impl Series {
         (first..end).find(|row| self.sums_of(row + 1)[column].wrapping_sub(before) >= amount).map(|row| self.at[row])
     }
 
-    /// Takes over that all from a minute on is as these rows say. Answers the first minute at which that is news.
-    pub(super) fn replace_from(&mut self, from: Minute, cells: &[Cell]) -> Option<Minute> {
-        let first = self.before(from);
+    /// Takes over that all from a minute to before another is as these rows say. Answers the first minute at which that is
+    /// news.
+    pub(super) fn replace(&mut self, from: Minute, to: Minute, cells: &[Cell]) -> Option<Minute> {
+        let (first, end) = (self.before(from), self.before(to));
         let is_same = |(row, cell): (usize, &Cell)| {
             let (before, after) = (self.sums_of(row), self.sums_of(row + 1));
             let equal = |(column, value): (usize, &i128)| after[column].wrapping_sub(before[column]) == held(*value);
-            let alike = self.histograms.get(row).is_none_or(|histogram| *histogram == cell.histogram);
-            self.at[row] == cell.at && cell.counters.iter().enumerate().all(equal) && alike
+            let counts_alike = self.at[row] == cell.at && cell.counters.iter().enumerate().all(equal);
+            counts_alike && self.histograms.get(row).is_none_or(|histogram| *histogram == Packed::new(&cell.histogram))
         };
-        let known = (first..self.at.len()).zip(cells);
+        let known = (first..end).zip(cells);
         let same = known.take_while(|(row, cell)| is_same((*row, cell))).count();
-        let (gone, new) = (self.at.get(first + same).copied(), cells.get(same).map(|cell| cell.at));
-        let news = gone.into_iter().chain(new).min();
-        self.truncate(first + same);
+        let gone = (first + same < end).then(|| self.at[first + same]);
+        let news = gone.into_iter().chain(cells.get(same).map(|cell| cell.at)).min()?;
+        let later = self.split_off(end);
+        drop(self.split_off(first + same));
         cells[same..].iter().for_each(|cell| self.push(cell));
-        news
+        self.append(later);
+        Some(news)
     }
 
-    fn truncate(&mut self, rows: usize) {
-        self.at.truncate(rows);
-        self.sums.truncate(rows * self.base.len());
-        self.histograms.truncate(rows);
+    /// Takes away the rows from one on, with the sums before them.
+    fn split_off(&mut self, row: usize) -> Series {
+        let base = self.sums_of(row).to_vec();
+        let histograms = self.histograms.split_off(row.min(self.histograms.len()));
+        let packed = histograms.iter().map(Packed::bytes).sum();
+        self.packed -= packed;
+        let (at, sums) = (self.at.split_off(row), self.sums.split_off(row * base.len()));
+        Series { at, sums, base, histograms, packed }
+    }
+
+    /// Puts rows behind those that there are.
+    fn append(&mut self, mut later: Series) {
+        if later.at.is_empty() {
+            return;
+        }
+        let end = self.sums_of(self.at.len()).to_vec();
+        let shift: Vec<i128> = end.iter().zip(&later.base).map(|(end, base)| end.wrapping_sub(*base)).collect();
+        for (position, sum) in later.sums.iter_mut().enumerate() {
+            *sum = sum.wrapping_add(shift[position % shift.len()]);
+        }
+        let (before, after) = (self.at.len(), self.at.len() + later.at.len());
+        if !self.histograms.is_empty() || !later.histograms.is_empty() {
+            self.histograms.resize(before, Packed::default());
+            self.histograms.append(&mut later.histograms);
+            self.histograms.resize(after, Packed::default());
+        }
+        self.packed += later.packed;
+        self.at.append(&mut later.at);
+        self.sums.append(&mut later.sums);
     }
 
     fn push(&mut self, cell: &Cell) {
@@ -110,9 +141,17 @@ impl Series {
         self.at.push(cell.at);
         if !cell.histogram.is_empty() || !self.histograms.is_empty() {
             // Rows without a value have no distribution, but their place.
-            self.histograms.resize(rows, Histogram::new());
-            self.histograms.push(cell.histogram.clone());
+            self.histograms.resize(rows, Packed::default());
+            let histogram = Packed::new(&cell.histogram);
+            self.packed += histogram.bytes();
+            self.histograms.push(histogram);
         }
+    }
+
+    /// Bytes that its rows take.
+    pub(super) fn bytes(&self) -> usize {
+        let places = self.histograms.capacity() * size_of::<Packed>();
+        self.at.capacity() * size_of::<Minute>() + self.sums.capacity() * size_of::<i128>() + places + self.packed
     }
 
     /// Forgets rows that begin before a minute, once there are enough of them to be worth the move.
@@ -124,7 +163,8 @@ impl Series {
         self.base = self.sums_of(rows).to_vec();
         self.at.drain(..rows);
         self.sums.drain(..rows * self.base.len());
-        self.histograms.drain(..rows.min(self.histograms.len()));
+        let gone = self.histograms.drain(..rows.min(self.histograms.len()));
+        self.packed -= gone.map(|histogram| histogram.bytes()).sum::<usize>();
     }
 }
 
@@ -150,7 +190,9 @@ impl Window<'_> {
     /// The distribution of all its values.
     pub(super) fn histogram(&self) -> Histogram {
         let rows = self.first..self.end.min(self.series.histograms.len());
-        merged(self.series.histograms.get(rows).unwrap_or_default().iter())
+        let histograms: Vec<Histogram> =
+            self.series.histograms.get(rows).unwrap_or_default().iter().map(Packed::histogram).collect();
+        merged(histograms.iter())
     }
 }
 
@@ -170,14 +212,18 @@ mod tests {
         let mut truth: Vec<Cell> = Vec::new();
         for round in 0..200 {
             let from = rng.i64(0..60);
-            truth.retain(|cell| cell.at < from);
-            for at in from..from + rng.i64(0..40) {
+            let to = if rng.bool() { i64::MAX } else { from + rng.i64(0..30) };
+            truth.retain(|cell| !(from..to).contains(&cell.at));
+            let mut new = Vec::new();
+            for at in from..to.min(from + rng.i64(0..40)) {
                 if rng.bool() {
-                    truth.push(cell(at, &[rng.i128(0..9), rng.i128(-5..9)]));
+                    let histogram = if rng.bool() { vec![(rng.i64(1..9) as f64, rng.u64(1..5))] } else { Vec::new() };
+                    new.push(Cell { histogram, ..cell(at, &[rng.i128(0..9), rng.i128(-5..9)]) });
                 }
             }
-            let new: Vec<Cell> = truth.iter().filter(|cell| cell.at >= from).cloned().collect();
-            series.replace_from(from, &new);
+            truth.extend(new.iter().cloned());
+            truth.sort_by_key(|cell| cell.at);
+            series.replace(from, to, &new);
             if round % 7 == 0 {
                 let limit = rng.i64(0..30);
                 series.forget(limit);
@@ -193,7 +239,11 @@ mod tests {
                 }
                 assert_eq!(window.is_empty(), rows.is_empty());
                 assert_eq!(series.has_rows(from, to), !rows.is_empty());
+                let histograms: Vec<Histogram> = rows.iter().map(|row| row.histogram.clone()).collect();
+                assert_eq!(window.histogram(), merged(histograms.iter()));
             }
+            let packed: usize = series.histograms.iter().map(Packed::bytes).sum();
+            assert_eq!(series.packed, packed);
         }
     }
 
@@ -201,40 +251,57 @@ mod tests {
     fn says_from_where_on_rows_are_news() {
         let mut series = Series::new(1);
         let rows = [cell(10, &[1]), cell(11, &[2]), cell(13, &[3])];
-        assert_eq!(series.replace_from(0, &rows), Some(10));
-        assert_eq!(series.replace_from(0, &rows), None);
-        assert_eq!(series.replace_from(11, &rows[1..]), None);
+        assert_eq!(series.replace(0, i64::MAX, &rows), Some(10));
+        assert_eq!(series.replace(0, i64::MAX, &rows), None);
+        assert_eq!(series.replace(11, i64::MAX, &rows[1..]), None);
         let late = [cell(10, &[1]), cell(11, &[2]), cell(12, &[7]), cell(13, &[3])];
-        assert_eq!(series.replace_from(10, &late), Some(12), "a row between others");
+        assert_eq!(series.replace(10, i64::MAX, &late), Some(12), "a row between others");
         assert_eq!(
-            series.replace_from(10, &[cell(10, &[1]), cell(11, &[3])]),
+            series.replace(10, i64::MAX, &[cell(10, &[1]), cell(11, &[3])]),
             Some(11),
             "more in a row, and others gone"
         );
-        assert_eq!(series.replace_from(11, &[]), Some(11), "gone");
-        assert_eq!(series.replace_from(11, &[cell(20, &[1])]), Some(20));
+        assert_eq!(series.replace(11, i64::MAX, &[]), Some(11), "gone");
+        assert_eq!(series.replace(11, i64::MAX, &[cell(20, &[1])]), Some(20));
         assert_eq!(series.window(0, 100).sum(0), 2);
         assert_eq!(series.reaches(0, 100, 0, 2), Some(20));
         assert_eq!(series.reaches(0, 20, 0, 2), None);
     }
 
     #[test]
+    fn rows_in_the_middle_are_replaced_and_those_behind_stay() {
+        let mut series = Series::new(1);
+        series.replace(0, 9, &[cell(1, &[1]), cell(2, &[2]), cell(5, &[5]), cell(8, &[8])]);
+        assert_eq!(series.replace(2, 6, &[cell(2, &[2]), cell(5, &[5])]), None, "the same, whatever is behind");
+        assert_eq!(series.replace(2, 6, &[cell(3, &[30])]), Some(2));
+        assert_eq!((series.window(0, 9).sum(0), series.window(8, 9).sum(0), series.window(2, 6).sum(0)), (39, 8, 30));
+        assert_eq!(series.replace(6, 8, &[cell(7, &[70])]), Some(7), "between others");
+        assert_eq!((series.window(7, 8).sum(0), series.window(8, 9).sum(0)), (70, 8));
+        assert_eq!(series.replace(2, 8, &[]), Some(3));
+        assert_eq!(series.window(0, 9).sum(0), 9);
+    }
+
+    #[test]
     fn distributions_add_up() {
         let mut series = Series::new(1);
         let of = |at, histogram: &[(f64, u64)]| Cell { at, counters: vec![1], histogram: histogram.to_vec() };
-        series.replace_from(0, &[of(1, &[]), of(2, &[(5.0, 1)]), of(3, &[(1.0, 2), (5.0, 3)])]);
+        series.replace(0, i64::MAX, &[of(1, &[]), of(2, &[(5.0, 1)]), of(3, &[(1.0, 2), (5.0, 3)])]);
         assert_eq!(series.window(0, 9).histogram(), [(1.0, 2), (5.0, 4)]);
         assert_eq!(series.window(0, 3).histogram(), [(5.0, 1)]);
         assert_eq!(series.window(0, 2).histogram(), []);
-        assert_eq!(series.replace_from(3, &[of(3, &[(1.0, 3), (5.0, 2)])]), Some(3), "same counters, other values");
+        assert_eq!(
+            series.replace(3, i64::MAX, &[of(3, &[(1.0, 3), (5.0, 2)])]),
+            Some(3),
+            "same counters, other values"
+        );
     }
 
     #[test]
     fn what_no_number_can_hold_is_gone_with_its_row() {
         let mut series = Series::new(1);
         let cells = [cell(1, &[7]), cell(2, &[i128::MAX]), cell(3, &[i128::MAX]), cell(4, &[5]), cell(5, &[i128::MIN])];
-        assert_eq!(series.replace_from(0, &cells), Some(1));
-        assert_eq!(series.replace_from(0, &cells), None, "no news");
+        assert_eq!(series.replace(0, i64::MAX, &cells), Some(1));
+        assert_eq!(series.replace(0, i64::MAX, &cells), None, "no news");
         assert!(series.window(0, 4).sum(0) >= 10_i128.pow(34));
         assert!(series.window(5, 6).sum(0) <= -(10_i128.pow(34)));
         assert_eq!((series.window(0, 2).sum(0), series.window(4, 5).sum(0)), (7, 5));

@@ -26,6 +26,20 @@ const JSON: [(&str, &str); 4] = [
     ("output_format_json_quote_denormals", "1"),
 ];
 
+/// What a question may cost the server; beyond, it answers an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueryLimits {
+    /// How long it may take there, in whole seconds.
+    pub time: Duration,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Rows of the answer.
+    pub rows: u64,
+}
+
+/// Longest row of an answer that comes row by row, bytes.
+const LONGEST_ROW: usize = 64 << 20;
+
 /// Asks ClickHouse and waits for the answer.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -83,13 +97,57 @@ impl Client {
     pub async fn rows<T: DeserializeOwned>(&self, sql: &str) -> Result<Vec<T>, QueryError> {
         let answer = self.ask(sql, &JSON).await?;
         let lines = answer.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
-        let row = |line: &[u8]| {
-            serde_json::from_slice(line).map_err(|error| QueryError::Unexpected {
-                expected: std::any::type_name::<T>(),
-                answer: format!("{} ({error})", String::from_utf8_lossy(&line[..line.len().min(300)])),
-            })
+        lines.map(parsed).collect()
+    }
+
+    /// Answers the rows of a query one after the other, as they come: none is kept here. The server gives up on it at a limit, and
+    /// soon after nobody waits for it any more. `on` may refuse to go on.
+    ///
+    /// # Errors
+    /// The server's error, a limit among them; that it did not answer; that a row is not a `T`; what `on` says.
+    pub async fn each<T: DeserializeOwned, E: From<QueryError>>(
+        &self,
+        sql: &str,
+        limits: QueryLimits,
+        mut on: impl FnMut(T) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let endpoint = &self.endpoint;
+        let (time, memory, rows) =
+            (limits.time.as_secs().max(1).to_string(), limits.memory.to_string(), limits.rows.to_string());
+        let own = [
+            // Only what writes nothing is given up with its connection, and a POST does not say that of itself.
+            ("readonly", "2"),
+            ("cancel_http_readonly_queries_on_client_close", "1"),
+            ("max_execution_time", time.as_str()),
+            ("timeout_overflow_mode", "throw"),
+            ("max_memory_usage", memory.as_str()),
+            ("max_result_rows", rows.as_str()),
+            ("result_overflow_mode", "throw"),
+        ];
+        let settings: Vec<(&str, &str)> = JSON.into_iter().chain(own).collect();
+        let answer = async {
+            let of = |error| QueryError::of(endpoint, error);
+            let mut cursor = self.question(sql, &settings).fetch_bytes("JSONEachRow").map_err(of)?;
+            let mut begun: Vec<u8> = Vec::new();
+            while let Some(bytes) = cursor.next().await.map_err(of)? {
+                let mut rest = &bytes[..];
+                while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                    begun.extend_from_slice(&rest[..end]);
+                    rest = &rest[end + 1..];
+                    if !begun.is_empty() {
+                        on(parsed(&begun)?)?;
+                        begun.clear();
+                    }
+                }
+                begun.extend_from_slice(rest);
+                if begun.len() > LONGEST_ROW {
+                    return Err(E::from(unexpected::<T>(&begun, &"it is too long")));
+                }
+            }
+            if begun.is_empty() { Ok(()) } else { on(parsed(&begun)?) }
         };
-        lines.map(row).collect()
+        let late = || Err(QueryError::of(endpoint, clickhouse::error::Error::TimedOut).into());
+        tokio::time::timeout(endpoint.query_timeout, answer).await.unwrap_or_else(|_| late())
     }
 
     /// Inserts rows given as JSON lines under a token: a compare-and-set, so that reading back tells who won.
@@ -122,6 +180,15 @@ impl Client {
 
     async fn ask(&self, sql: &str, settings: &[(&str, &str)]) -> Result<Bytes, QueryError> {
         let endpoint = &self.endpoint;
+        let answer = async { self.question(sql, settings).fetch_bytes("JSONEachRow")?.collect().await };
+        match tokio::time::timeout(endpoint.query_timeout, answer).await {
+            Ok(answer) => answer.map_err(|error| QueryError::of(endpoint, error)),
+            Err(_) => Err(QueryError::of(endpoint, clickhouse::error::Error::TimedOut)),
+        }
+    }
+
+    fn question(&self, sql: &str, settings: &[(&str, &str)]) -> clickhouse::query::Query {
+        let endpoint = &self.endpoint;
         // No pool: the client lives for one question.
         let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(endpoint.dialer.connector());
         let mut client = clickhouse::Client::with_http_client(http)
@@ -136,10 +203,17 @@ impl Client {
         for (name, value) in settings {
             client = client.with_setting(*name, *value);
         }
-        let answer = async { client.query_raw(sql).fetch_bytes("JSONEachRow")?.collect().await };
-        match tokio::time::timeout(endpoint.query_timeout, answer).await {
-            Ok(answer) => answer.map_err(|error| QueryError::of(endpoint, error)),
-            Err(_) => Err(QueryError::of(endpoint, clickhouse::error::Error::TimedOut)),
-        }
+        client.query_raw(sql)
+    }
+}
+
+fn parsed<T: DeserializeOwned>(line: &[u8]) -> Result<T, QueryError> {
+    serde_json::from_slice(line).map_err(|error| unexpected::<T>(line, &error))
+}
+
+fn unexpected<T>(line: &[u8], error: &dyn std::fmt::Display) -> QueryError {
+    QueryError::Unexpected {
+        expected: std::any::type_name::<T>(),
+        answer: format!("{} ({error})", String::from_utf8_lossy(&line[..line.len().min(300)])),
     }
 }

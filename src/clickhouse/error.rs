@@ -124,6 +124,12 @@ impl ServerError {
         Some(format!("GRANT {} TO {}", wanted.trim(), ident(user)))
     }
 
+    /// Whether a limit on what one question may cost ended it.
+    pub fn is_limit(&self) -> bool {
+        // TOO_MANY_ROWS, TIMEOUT_EXCEEDED, TOO_SLOW, MEMORY_LIMIT_EXCEEDED, TOO_MANY_BYTES, TOO_MANY_ROWS_OR_BYTES
+        matches!(self.code, 158 | 159 | 160 | 241 | 307 | 396)
+    }
+
     /// Whether the same request may pass later.
     pub fn is_passing(&self) -> bool {
         // 252, too many parts, has a second meaning: one insert touches too many partitions, and does so again next time.

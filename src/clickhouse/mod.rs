@@ -28,7 +28,7 @@ mod views;
 mod watermarks;
 
 pub use claim::{ClaimError, claim, last_epoch, look};
-pub use client::Client;
+pub use client::{Client, QueryLimits};
 pub use compress::compress;
 pub use connection::{Answered, Pinned};
 pub use endpoint::{Endpoint, EndpointError};

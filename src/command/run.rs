@@ -218,7 +218,7 @@ struct Claim {
 /// Waits for both servers, checks the tables and claims the topics.
 async fn prepare(settings: &Settings, plan: &Plan, endpoint: &Endpoint) -> Result<BTreeMap<Arc<str>, Claim>> {
     let client = Client::new(endpoint.clone());
-    let catalog = Catalog::new(plan, &settings.tables(), client.database());
+    let catalog = Catalog::new(plan, &settings.tables(), client.database()).needed(settings.alerts.topic.is_some());
     patiently(&format!("ClickHouse at {endpoint:?}"), || async {
         match grants::look(&client, &catalog).await {
             Err(error) if passes(&error) => Err(Failure::Passing(error.to_string())),

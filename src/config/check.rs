@@ -11,7 +11,7 @@ use super::reader::Reader;
 use super::value::{Properties, Property};
 use super::words::{AlertFraming, Protocol};
 use super::{AlertSettings, ClickhouseSettings, RegistrySettings, Settings, nearest, secure, variable};
-use crate::clickhouse::{Endpoint, EndpointError, Retention};
+use crate::clickhouse::{Endpoint, EndpointError, QueryLimits, Retention};
 use crate::evaluator;
 use crate::kafka::properties::{FREE, Verdict, judge};
 use crate::kafka::{ConsumerSettings, GroupProtocol};
@@ -253,7 +253,8 @@ impl Settings {
     /// # Errors
     /// As [`Settings::endpoint`] and [`Settings::registry`].
     pub fn evaluator(&self) -> anyhow::Result<Option<evaluator::Settings>> {
-        let AlertSettings { topic, budget_topic, framing, interval, heartbeat, correct_within } = &self.alerts;
+        let AlertSettings { topic, budget_topic, framing, interval, heartbeat, correct_within, .. } = &self.alerts;
+        let AlertSettings { memory, query_time, query_memory, query_rows, .. } = &self.alerts;
         let (Some(topic), Some(first)) = (topic, self.kafka.topics.first()) else { return Ok(None) };
         let minutes = correct_within.as_secs().div_ceil(60);
         Ok(Some(evaluator::Settings {
@@ -266,6 +267,9 @@ impl Settings {
             consumer: self.consumer("highwater-alerts"),
             endpoint: self.endpoint()?,
             home: TopicPartition { topic: Arc::from(first.as_str()), partition: 0 },
+            memory: usize::try_from(memory.0)?,
+            limits: QueryLimits { time: *query_time, memory: query_memory.0, rows: *query_rows },
+            kept_days: self.retention.raw.0,
         }))
     }
 

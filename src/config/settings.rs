@@ -271,8 +271,7 @@ settings! {
     /// Where alerts and budgets of packs are told of (docs/alerts.md), if there are any.
     alerts: AlertSettings {
         /// Topic of alerts and heartbeats, `highwater-alerts` for example; made if it is missing. "" for none: nothing is
-        /// judged. Judging reads weeks of rollups into the process of one replica, beside `memory.limit`: try it where there
-        /// is memory to spare.
+        /// judged.
         topic: Option<String> = "";
         /// Topic of how budgets stand; made if it is missing.
         budget_topic: String = "highwater-budgets";
@@ -287,6 +286,15 @@ settings! {
         /// How far back what was judged is judged again when late events come, and corrected. It costs memory: the rows of
         /// that time are kept.
         correct_within: Duration = "1d" in "0s" to "30d";
+        /// Memory of the replica that judges for the rows that rules look at, beside `memory.limit`. Rules whose rows do not
+        /// fit are not judged, and said to be so; all others are.
+        memory: ByteSize = "256MiB" in "1MiB" to "1024GiB";
+        /// Longest time that ClickHouse may take for one question of the rules; beyond, those that asked it are not judged.
+        query_time: Duration = "60s" in "1s" to "30m";
+        /// Most memory that ClickHouse may take for one question, likewise.
+        query_memory: ByteSize = "2GiB" in "1MiB" to "1024GiB";
+        /// Most rows of one answer, likewise: series times steps.
+        query_rows: u64 = 10_000_000 in 1_000 to 1_000_000_000;
     }
 
     /// What the process says, on standard error.

@@ -130,7 +130,7 @@ mod tests {
     }
 
     fn heartbeat(round: i64) -> Heartbeat {
-        Heartbeat { round, group: String::new(), sent_at: 1_700_000_041_007, judged: 0, complete_through: 0, rules: 1 }
+        Heartbeat { round, sent_at: 1_700_000_041_007, ..Heartbeat::default() }
     }
 
     #[test]

@@ -15,33 +15,36 @@
 //! It has a thread and connections of its own: whatever it waits for, nobody else does.
 
 mod archive;
+mod budgets;
+mod hindrance;
+mod inquiry;
 mod publisher;
 mod sight;
+mod stale;
 mod term;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result};
 use tokio::runtime::Handle;
 
 pub use publisher::framing;
-pub use sight::rows;
+pub use sight::{read, rows};
 
-use crate::clickhouse::{Endpoint, QueryError};
+use crate::clickhouse::{Endpoint, QueryError, QueryLimits};
 use crate::kafka::{ConsumerSettings, TransactionError};
 use crate::plan::Plan;
 use crate::ports::TopicPartition;
 use crate::registry;
-use crate::telemetry::{Board, Counters, Outage};
+use crate::telemetry::{Board, Counters};
+use hindrance::Hindrance;
 
 /// How often it is looked whose partition 0 is, and whether to stop.
 const TICK: Duration = Duration::from_millis(100);
-/// Before what failed is tried again.
-const AGAIN: Duration = Duration::from_secs(1);
 /// Before a producer that was shut out comes back, if partition 0 is still given to its replica then. By then a member that
 /// lost its partitions knows.
 const SHUT_OUT: Duration = Duration::from_secs(10);
@@ -67,6 +70,12 @@ pub struct Settings {
     pub endpoint: Endpoint,
     /// The partition whose owner judges.
     pub home: TopicPartition,
+    /// Bytes that the rows which rules look at may take.
+    pub memory: usize,
+    /// What one question to ClickHouse may cost.
+    pub limits: QueryLimits,
+    /// Days that events are kept in their tables; 0: for ever.
+    pub kept_days: u32,
 }
 
 impl Settings {
@@ -128,14 +137,14 @@ impl Evaluation {
     }
 
     fn work(&self, stop: &dyn Fn() -> bool) {
-        let mut outage = Outage::of("what alerts need");
+        let mut hindrance = Hindrance::default();
         let leave = || stop() || !self.board.has(&self.settings.home);
         while !stop() {
             if leave() {
                 std::thread::sleep(TICK);
                 continue;
             }
-            let term = catch_unwind(AssertUnwindSafe(|| term::Term::new(self, &leave, &mut outage)?.serve()));
+            let term = catch_unwind(AssertUnwindSafe(|| term::Term::new(self, &leave, &mut hindrance)?.serve()));
             self.board.judged(None);
             let home = &self.settings.home;
             match term {
@@ -146,8 +155,7 @@ impl Evaluation {
                 }
                 Ok(Ok(())) => {}
                 Ok(Err(Trouble::Passing(reason) | Trouble::Over(reason))) => {
-                    outage.failed(&reason);
-                    wait(AGAIN, &leave);
+                    wait(hindrance.failed(&reason), &leave);
                 }
                 Ok(Err(Trouble::ShutOut(reason))) => {
                     tracing::warn!(
@@ -167,6 +175,12 @@ impl Evaluation {
             }
         }
     }
+}
+
+/// Milliseconds since 1970.
+fn now_ms() -> i64 {
+    let now: Duration = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Waits for a time, or until it is time to leave.

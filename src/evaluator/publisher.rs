@@ -7,10 +7,10 @@ use anyhow::ensure;
 use tokio::runtime::Handle;
 
 use super::{Settings, Trouble};
-use crate::alert::{Backlog, Framing, Record, SCHEMAS};
+use crate::alert::{Backlog, FORMER, Framing, Record, SCHEMAS};
 use crate::kafka::identity::IdentityError;
 use crate::kafka::producer::{Outgoing, ProduceError, create_topic};
-use crate::kafka::{ConsumerSettings, Observer, Transactions, keeps, read_to_end, rights};
+use crate::kafka::{ConsumerSettings, Entry, Observer, Transactions, keeps, read_on, rights};
 use crate::registry;
 
 /// How long records are at least kept that later ones of their key supersede, beside the time within which they may be
@@ -18,6 +18,9 @@ use crate::registry;
 const KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// How long Kafka may take to tell a topic's settings.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Budgets are read as a table: what is no longer so is to be gone soon.
+const SEGMENT: Duration = Duration::from_secs(10 * 60);
 
 /// The producer of the alerts, and how its records look.
 pub(super) struct Publisher {
@@ -39,27 +42,41 @@ impl Publisher {
         let topics = [&settings.topic, &settings.budget_topic];
         runtime.block_on(make(consumer, topics, settings.horizon)).map_err(|error| over(&error))?;
         let framing = runtime.block_on(framing(settings)).map_err(|error| over(&error))?;
-        // First the producer: what the one before had under way is decided when this returns.
-        let producer = Transactions::open(consumer, &settings.transactional_id(), leave)?;
         let mut backlog = Backlog::default();
-        for topic in topics {
-            let take = |_: i64, payload: Option<&[u8]>| {
-                // Whoever deletes by key takes back what was said under it.
-                let Some(payload) = payload else { return Ok(()) };
-                backlog.take(ours(framing.decode(payload).map_err(|error| error.to_string()), &consumer.group)?);
-                Ok(())
-            };
-            let count = read_to_end(consumer, topic, leave, take).map_err(|error| over(&error))?;
-            tracing::debug!(topic, count, "read back");
-        }
+        let mut read = |from: [Option<i64>; 2]| -> Result<[Option<i64>; 2], Trouble> {
+            let mut next = from;
+            for (topic, next) in topics.into_iter().zip(&mut next) {
+                let take = |entry: Entry<'_>| {
+                    match (entry.payload, entry.key.map(str::from_utf8)) {
+                        (Some(payload), _) => {
+                            let record = framing.decode(payload).map_err(|error| error.to_string());
+                            backlog.take(ours(record, settings)?);
+                        }
+                        // Whoever deletes by key takes back what was said under it.
+                        (None, Some(Ok(key))) => backlog.forget(key),
+                        (None, _) => {}
+                    }
+                    Ok(())
+                };
+                *next = read_on(consumer, topic, *next, leave, take).map_err(|error| over(&error))?;
+            }
+            Ok(next)
+        };
+        // Before anybody is shut out it is known that it is one of us.
+        let read_to = read([None; 2])?;
+        let producer = Transactions::open(consumer, &settings.transactional_id(), leave)?;
+        // What the one before had under way is decided now.
+        read(read_to)?;
         let (topic, budget_topic) = (settings.topic.clone(), settings.budget_topic.clone());
         Ok((Publisher { producer, framing, topic, budget_topic }, backlog))
     }
 
-    /// Publishes records in one transaction; `sent` is called when all are in the log and not yet committed.
+    /// Publishes records, and that keys of budgets say nothing any more, in one transaction; `sent` is called when all are in
+    /// the log and not yet committed.
     pub(super) fn publish(
         &mut self,
         records: &[Record],
+        gone: &[String],
         sent: impl FnOnce(),
         leave: &dyn Fn() -> bool,
     ) -> Result<(), Trouble> {
@@ -73,21 +90,45 @@ impl Publisher {
             key: Some(record.key().as_bytes()),
             payload: Some(payload),
         });
-        Ok(self.producer.publish(&outgoing.collect::<Vec<_>>(), sent, leave)?)
+        let tombstones = gone.iter().map(|key| Outgoing {
+            topic: &self.budget_topic,
+            partition: Some(0),
+            timestamp_ms: None,
+            key: Some(key.as_bytes()),
+            payload: None,
+        });
+        // The heartbeat is the last.
+        Ok(self.producer.publish(&tombstones.chain(outgoing).collect::<Vec<_>>(), sent, leave)?)
     }
 }
 
-/// A record that a group before this one, or this one, published.
-fn ours(record: Result<Record, String>, group: &str) -> Result<Record, String> {
+/// A record that an evaluator of this deployment published: of this group, database and home.
+fn ours(record: Result<Record, String>, settings: &Settings) -> Result<Record, String> {
     let what = match record {
-        Ok(Record::Heartbeat(heartbeat)) if heartbeat.group != group => {
-            format!("the alerts of the group {} are told of there", heartbeat.group)
+        Ok(Record::Heartbeat(heartbeat)) => {
+            let home = settings.home.to_string();
+            let database = &settings.endpoint.database;
+            // Empty in messages of before there was that field.
+            let is_other = |said: &str, own: &str| !said.is_empty() && said != own;
+            if heartbeat.group != settings.consumer.group {
+                format!("the alerts of the group {} are told of there", heartbeat.group)
+            } else if is_other(&heartbeat.database, database) || is_other(&heartbeat.home, &home) {
+                format!(
+                    "another deployment of the same group tells its alerts there: it reads {} into the database {}, this one \
+                     {home} into {database}. If it is this one, changed, its alerts begin anew on new topics; if there are \
+                     two, give this one a kafka.group of its own too",
+                    heartbeat.home, heartbeat.database
+                )
+            } else {
+                return Ok(Record::Heartbeat(heartbeat));
+            }
         }
         Ok(record) => return Ok(record),
         Err(error) => error,
     };
     Err(format!(
-        "{what}. Nothing is judged before it is known what was told: give alerts topics of their own (alerts.topic)"
+        "{what}. Nothing is judged before it is known what was told: give alerts topics of their own (alerts.topic, \
+         alerts.budget_topic)"
     ))
 }
 
@@ -96,12 +137,10 @@ async fn make(consumer: &ConsumerSettings, topics: [&String; 2], horizon: i64) -
     let named = ConsumerSettings { topics: topics.map(String::clone).to_vec(), ..consumer.clone() };
     let asked = named.clone();
     let missing = tokio::task::spawn_blocking(move || missing(&asked)).await??;
-    let kept = KEPT.as_millis() as i64 + horizon * 60_000;
-    let compact = [("cleanup.policy", "compact".to_owned()), ("min.compaction.lag.ms", kept.to_string())];
-    let compact: BTreeMap<String, String> = compact.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     let mut denied = Vec::new();
     for topic in missing {
-        match create_topic(&consumer.brokers, &consumer.properties, &topic, 1, -1, &compact).await {
+        let topic_settings = if topic == *topics[1] { table() } else { history(horizon) };
+        match create_topic(&consumer.brokers, &consumer.properties, &topic, 1, -1, &topic_settings).await {
             Ok(true) => tracing::info!("made the topic {topic}, with one partition, compacted"),
             Ok(false) => {}
             Err(ProduceError::Denied(right)) => denied.push(right),
@@ -119,6 +158,26 @@ async fn make(consumer: &ConsumerSettings, topics: [&String; 2], horizon: i64) -
         Err(error) => tracing::debug!("the topics' retention is not known: {error:#}"),
     }
     Ok(())
+}
+
+/// How the topic of alerts is kept: messages that others supersede for as long as they may be corrected.
+fn history(horizon: i64) -> BTreeMap<String, String> {
+    let kept = KEPT.as_millis() as i64 + horizon * 60_000;
+    let settings = [("cleanup.policy", "compact".to_owned()), ("min.compaction.lag.ms", kept.to_string())];
+    settings.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// How the topic of budgets is kept: the last message of each key, and little more, so that whoever reads it from its
+/// begin is soon through.
+fn table() -> BTreeMap<String, String> {
+    let segment = SEGMENT.as_millis().to_string();
+    let settings = [
+        ("cleanup.policy", "compact"),
+        ("min.compaction.lag.ms", "0"),
+        ("segment.ms", segment.as_str()),
+        ("min.cleanable.dirty.ratio", "0.1"),
+    ];
+    settings.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
 /// The topics that are not there.
@@ -145,12 +204,18 @@ fn missing(consumer: &ConsumerSettings) -> anyhow::Result<Vec<String>> {
 pub async fn framing(settings: &Settings) -> anyhow::Result<Framing> {
     let Some(endpoint) = &settings.registry else { return Ok(Framing::default()) };
     let client = registry::Client::new(endpoint.clone());
-    let mut ids = [0; SCHEMAS.len()];
-    for (id, (name, schema)) in ids.iter_mut().zip(SCHEMAS) {
+    let subject = |name: &str| {
         let topic = if name == "budget_state" { &settings.budget_topic } else { &settings.topic };
-        *id = client.register(&format!("{topic}-dev.highwater.{name}"), schema).await?;
+        format!("{topic}-dev.highwater.{name}")
+    };
+    let (mut ids, mut former) = ([0; SCHEMAS.len()], [None; FORMER.len()]);
+    for (id, (name, schema)) in ids.iter_mut().zip(SCHEMAS) {
+        *id = client.register(&subject(name), schema).await?;
     }
-    Ok(Framing { ids: Some(ids) })
+    for (id, (name, schema)) in former.iter_mut().zip(FORMER) {
+        *id = client.find(&subject(name), schema).await?;
+    }
+    Ok(Framing { ids: Some(ids), former })
 }
 
 #[cfg(test)]
@@ -159,16 +224,42 @@ mod tests {
     use super::*;
     use crate::alert::{Heartbeat, RuleSet};
 
+    fn settings() -> Settings {
+        let variables = [
+            ("HIGHWATER_ALERTS__TOPIC", "alerts"),
+            ("HIGHWATER_KAFKA__GROUP", "a"),
+            ("HIGHWATER_KAFKA__TOPICS", "t"),
+            ("HIGHWATER_CLICKHOUSE__DATABASE", "d"),
+        ];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        crate::config::load(None, variables, &[]).unwrap().evaluator().unwrap().unwrap()
+    }
+
     #[test]
-    fn what_another_group_or_somebody_else_publishes_is_not_ours() {
-        let heartbeat = |group: &str| {
-            let group = group.to_owned();
-            Record::Heartbeat(Heartbeat { round: 1, group, sent_at: 0, judged: 0, complete_through: 0, rules: 1 })
+    fn what_another_deployment_or_somebody_else_publishes_is_not_ours() {
+        let heartbeat = |group: &str, home: &str, database: &str| {
+            let [group, home, database] = [group, home, database].map(str::to_owned);
+            Record::Heartbeat(Heartbeat { round: 1, group, home, database, ..Heartbeat::default() })
         };
-        assert_eq!(ours(Ok(heartbeat("a")), "a"), Ok(heartbeat("a")));
-        assert_eq!(ours(Ok(Record::Rules(RuleSet::default())), "a"), Ok(Record::Rules(RuleSet::default())));
-        let error = ours(Ok(heartbeat("b")), "a").unwrap_err();
+        let settings = settings();
+        for own in [heartbeat("a", "t/0", "d"), heartbeat("a", "", ""), Record::Rules(RuleSet::default())] {
+            assert_eq!(ours(Ok(own.clone()), &settings), Ok(own));
+        }
+        let error = ours(Ok(heartbeat("b", "t/0", "d")), &settings).unwrap_err();
         assert!(error.starts_with("the alerts of the group b are told of there.") && error.contains("alerts.topic"));
-        assert!(ours(Err("not Avro".to_owned()), "a").unwrap_err().starts_with("not Avro. Nothing is judged"));
+        for other in [heartbeat("a", "t/0", "e"), heartbeat("a", "u/0", "d")] {
+            let error = ours(Ok(other), &settings).unwrap_err();
+            assert!(error.starts_with("another deployment of the same group"), "{error}");
+            assert!(error.contains("kafka.group") && error.contains("alerts.budget_topic"), "{error}");
+        }
+        assert!(ours(Err("not Avro".to_owned()), &settings).unwrap_err().starts_with("not Avro. Nothing is judged"));
+    }
+
+    #[test]
+    fn budgets_are_compacted_at_once_and_alerts_after_all_corrections() {
+        let (history, table) = (history(24 * 60), table());
+        assert_eq!(history["min.compaction.lag.ms"], (8 * 24 * 60 * 60 * 1_000).to_string());
+        assert_eq!((table["min.compaction.lag.ms"].as_str(), table["segment.ms"].as_str()), ("0", "600000"));
+        assert!(history["cleanup.policy"] == "compact" && table["cleanup.policy"] == "compact");
     }
 }

@@ -1,46 +1,52 @@
 //! A term: from taking over to being shut out, round by round.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant, SystemTime};
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use super::archive::Archive;
+use super::budgets::Budgets;
+use super::hindrance::Hindrance;
+use super::inquiry::{Inquiry, Reach};
 use super::publisher::Publisher;
 use super::sight::Sight;
-use super::{AGAIN, Evaluation, Trouble, wait};
-use crate::alert::{
-    Backlog, BudgetState, Completeness, Evaluator, Heartbeat, Message, Minute, Overflow, Question, Record, Round,
-    RuleSet,
-};
+use super::{Evaluation, Trouble, now_ms, wait};
+use crate::alert::{Backlog, Completeness, Evaluator, Heartbeat, Message, Minute, Overflow, Record, Round, RuleSet};
 use crate::clickhouse::Client;
 use crate::failpoint::{self, Point};
-use crate::telemetry::Outage;
 
-/// Minutes that one round judges at most. Who is far behind goes on from there, so that a round, and what it publishes, is
-/// bounded.
+/// Minutes that one round judges at most. Who is far behind goes on from there, so that a round, what it reads and what it
+/// publishes, is bounded.
 const STRIDE: Minute = 24 * 60;
-/// How long a question may take: the first ones read weeks.
-const PATIENCE: Duration = Duration::from_secs(300);
-/// A round rests so many times as long as it took, so that judging costs ClickHouse at most a fifth of its time.
+/// How long an answer may take beyond the time that ClickHouse is given for it.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// A round rests so many times as long as it took, so that judging costs ClickHouse at most a fifth of its time; but no
+/// longer than to the next heartbeat.
 const REST: u32 = 4;
+/// Before it is looked again whether a first minute is complete.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Somebody who judges.
 pub(super) struct Term<'a> {
     evaluation: &'a Evaluation,
     leave: &'a dyn Fn() -> bool,
-    outage: &'a mut Outage,
+    hindrance: &'a mut Hindrance,
     publisher: Publisher,
     sight: Sight,
+    inquiry: Inquiry,
     archive: Archive,
     evaluator: Evaluator,
     /// The last one.
     round: i64,
     /// When it was published.
     published: Instant,
-    /// What was published last of the rules, and of each budget.
+    /// What was published last of the rules, of those that could not be judged, and of budgets.
     rules: RuleSet,
-    budgets: BTreeMap<String, BudgetState>,
+    unjudged: Vec<String>,
+    budgets: Budgets,
     /// How far minutes were complete in the last round that looked at rollups.
     looked: Option<Minute>,
+    /// Something came since.
+    is_stale: bool,
     /// Rules of which it was said that they don't watch all.
     overflowing: BTreeSet<String>,
 }
@@ -50,25 +56,38 @@ impl<'a> Term<'a> {
     pub(super) fn new(
         evaluation: &'a Evaluation,
         leave: &'a dyn Fn() -> bool,
-        outage: &'a mut Outage,
+        hindrance: &'a mut Hindrance,
     ) -> Result<Term<'a>, Trouble> {
         let settings = &evaluation.settings;
         let (publisher, backlog) = Publisher::open(settings, &evaluation.runtime, leave)?;
-        let client = Client::new(settings.endpoint.clone()).with_timeout(PATIENCE);
-        let (mut sight, mut archive) = (Sight::new(client.clone()), Archive::new(client));
-        let (through, archived) = loop {
+        let client = Client::new(settings.endpoint.clone()).with_timeout(settings.limits.time + PATIENCE);
+        let sight = Sight::new(client.clone(), settings.limits, settings.kept_days);
+        let (mut sight, mut archive, mut is_said) = (sight, Archive::new(client), false);
+        let (through, since, archived) = loop {
+            let mut pause = AGAIN;
             let seen = evaluation.runtime.block_on(async {
                 sight.begin().await?;
-                Ok::<_, Trouble>((sight.through().await?, archive.last().await?))
+                let since = match &backlog.heartbeat {
+                    Some(heartbeat) => sight.since(heartbeat.sent_at).await?,
+                    None => None,
+                };
+                Ok::<_, Trouble>((sight.through().await?, since, archive.last().await?))
             });
             match seen {
                 // Without a checkpoint it begins at what is complete, and nothing is so yet.
-                Ok((through, _)) if through <= 0 && backlog.heartbeat.is_none() => {}
+                Ok((through, ..)) if through <= 0 && backlog.heartbeat.is_none() => {
+                    if !is_said {
+                        tracing::info!(
+                            "alerts are judged from the first complete minute on: once all partitions were read"
+                        );
+                        is_said = true;
+                    }
+                }
                 Ok(seen) => break seen,
-                Err(Trouble::Passing(reason)) => outage.failed(&reason),
+                Err(Trouble::Passing(reason)) => pause = hindrance.failed(&reason),
                 Err(trouble) => return Err(trouble),
             }
-            wait(AGAIN, leave);
+            wait(pause, leave);
             if leave() {
                 return Err(Trouble::Passing("it was interrupted".to_owned()));
             }
@@ -81,6 +100,10 @@ impl<'a> Term<'a> {
         let mut evaluator = Evaluator::new(rules, rollups, settings.horizon, through, checkpoint.as_ref());
         evaluator.restore(&backlog.messages);
         let Backlog { heartbeat, rules, budgets, messages, .. } = backlog;
+        if heartbeat.as_ref().is_some_and(|heartbeat| heartbeat.unjudged.is_empty()) {
+            // What was judged was judged on all that had come by then.
+            evaluator.trust(since);
+        }
         let round = heartbeat.map_or(0, |heartbeat| heartbeat.round).max(archived);
         tracing::info!(
             rules = evaluator.rules().rules.len() + evaluator.rules().budgets.len(),
@@ -93,127 +116,122 @@ impl<'a> Term<'a> {
         Ok(Term {
             evaluation,
             leave,
-            outage,
+            hindrance,
             publisher,
             sight,
+            inquiry: Inquiry::new(evaluator.questions(), settings.memory),
             archive,
             evaluator,
             round,
             published: Instant::now(),
             rules,
-            budgets,
+            unjudged: Vec::new(),
+            budgets: Budgets::new(budgets, settings.heartbeat),
             looked: None,
+            is_stale: true,
             overflowing: BTreeSet::new(),
         })
     }
 
     /// Judges until it is time to leave.
     pub(super) fn serve(mut self) -> Result<(), Trouble> {
+        let settings = &self.evaluation.settings;
         while !(self.leave)() {
             let begun = Instant::now();
-            match self.round() {
-                Ok(()) => {
-                    self.outage.passed();
-                    let rest = begun.elapsed() * REST;
-                    wait(rest.max(self.evaluation.settings.interval.saturating_sub(begun.elapsed())), self.leave);
+            let outcome = self.round();
+            let took = begun.elapsed();
+            let rest = rest(took, settings.heartbeat.saturating_sub(self.published.elapsed()));
+            match outcome {
+                Ok(is_judged) => {
+                    self.hindrance.passed();
+                    self.evaluation.runtime.block_on(self.archive.write());
+                    if is_judged {
+                        failpoint::reach(Point::AlertsKept);
+                    }
+                    wait(rest.max(settings.interval.saturating_sub(begun.elapsed())), self.leave);
                 }
-                Err(Trouble::Passing(reason)) => {
-                    self.outage.failed(&reason);
-                    // A question that failed may have cost as much as one that did not.
-                    wait(AGAIN.max(begun.elapsed() * REST), self.leave);
-                }
+                // A question that failed may have cost as much as one that did not.
+                Err(Trouble::Passing(reason)) => wait(self.hindrance.failed(&reason).max(rest), self.leave),
                 Err(trouble) => return Err(trouble),
             }
         }
         Ok(())
     }
 
-    fn round(&mut self) -> Result<(), Trouble> {
+    /// Whether there was anything to judge.
+    fn round(&mut self) -> Result<bool, Trouble> {
         let begun = Instant::now();
-        let Evaluation { runtime, counters, board, .. } = self.evaluation;
-        runtime.block_on(self.archive.write());
+        let Evaluation { runtime, counters, board, plan, settings, .. } = self.evaluation;
         // How far all is complete first: what is read after that has all of it.
         let through_ms = runtime.block_on(self.sight.through())?;
-        let is_new = runtime.block_on(self.sight.look())?;
         let judged = self.evaluator.judged();
-        let through = through_ms.div_euclid(60_000).clamp(judged, judged + STRIDE);
-        let is_due = self.published.elapsed() >= self.evaluation.settings.heartbeat;
-        if !is_new && self.sight.first().is_none() && self.looked == Some(through) && !is_due {
-            board.judged(Some((judged * 60_000, now_ms())));
-            return Ok(());
+        let oldest = (0..self.evaluator.questions().len()).map(|question| self.evaluator.oldest(question)).min();
+        if let Some(news) = runtime.block_on(self.sight.look(plan, judged, oldest.unwrap_or(judged)))? {
+            self.inquiry.add(&news, self.evaluator.questions(), plan);
+            self.is_stale = true;
         }
-        self.read(through)?;
+        let complete = through_ms.div_euclid(60_000).max(judged);
+        let reach = Reach { through: complete.min(judged + STRIDE), is_bounded: complete > judged + STRIDE };
+        let is_due = self.published.elapsed() >= settings.heartbeat;
+        let is_same = !self.is_stale && self.looked == Some(reach.through) && !self.inquiry.is_due();
+        if is_same && !is_due {
+            board.judged(Some((judged * 60_000, now_ms())));
+            return Ok(false);
+        }
+        let unanswered = runtime.block_on(self.inquiry.read(&self.sight, &mut self.evaluator, plan, reach))?;
         let completeness = Completeness { through_ms, now_ms: now_ms(), late: self.sight.late() };
-        let round = self.evaluator.advance(through, completeness);
+        let round = self.evaluator.advance_without(&unanswered, reach.through, completeness);
         self.tell_overflows(&round.overflows);
         failpoint::reach(Point::AlertsJudged);
-        self.publish(round, completeness, judged, is_due)?;
-        self.sight.done();
-        self.looked = Some(through);
-        runtime.block_on(self.archive.write());
-        failpoint::reach(Point::AlertsKept);
+        self.publish(round, &unanswered, completeness, judged)?;
+        (self.looked, self.is_stale) = (Some(reach.through), false);
         counters.judged(begun.elapsed());
         board.judged(Some((self.evaluator.judged() * 60_000, now_ms())));
-        Ok(())
-    }
-
-    /// Asks what has to be asked.
-    fn read(&mut self, through: Minute) -> Result<(), Trouble> {
-        let first = self.sight.first();
-        let wanted = self.evaluator.wanted(first);
-        let (judged, is_first) = (self.evaluator.judged(), self.looked.is_none());
-        for (position, from) in wanted.into_iter().enumerate() {
-            let question = &self.evaluator.questions()[position];
-            // Only a budget looks at minutes that are not complete.
-            let ends = through.div_euclid(question.step) > judged.div_euclid(question.step);
-            let is_late = first.is_some_and(|first| first < judged);
-            if !(is_first || ends || is_late || self.has_budgets(question)) {
-                continue;
-            }
-            let rollup = &self.evaluation.plan.rollups[question.rollup];
-            let rows = self.evaluation.runtime.block_on(self.sight.rows(question, rollup, from))?;
-            self.evaluator.take(position, from, &rows);
-        }
-        Ok(())
-    }
-
-    fn has_budgets(&self, question: &Question) -> bool {
-        self.evaluator.rules().budgets.iter().any(|budget| question.signals.contains(&budget.signal))
+        Ok(true)
     }
 
     /// Publishes what a round found, if there is anything to tell.
     fn publish(
         &mut self,
         round: Round,
+        unanswered: &BTreeSet<usize>,
         completeness: Completeness,
         judged: Minute,
-        is_due: bool,
     ) -> Result<(), Trouble> {
         let Round { messages, budgets, .. } = round;
-        let changed = |state: &BudgetState| self.budgets.get(&state.key).is_none_or(|told| !is_alike(told, state));
-        let budgets: Vec<BudgetState> = budgets.into_iter().filter(changed).collect();
+        let settings = &self.evaluation.settings;
+        let names = unanswered.iter().flat_map(|question| self.evaluator.asking(*question));
+        let unjudged: Vec<String> = names.collect::<BTreeSet<&str>>().into_iter().map(str::to_owned).collect();
+        let gone =
+            self.budgets.gone(&budgets, self.evaluator.rules(), &unjudged, completeness.now_ms, settings.horizon);
+        let budgets = self.budgets.news(budgets);
         let rules = RuleSet::of(&self.evaluator.checkpoint());
-        let has_moved = self.evaluator.judged() > judged || rules != self.rules;
-        if messages.is_empty() && budgets.is_empty() && !has_moved && !is_due {
+        let has_moved = self.evaluator.judged() > judged || rules != self.rules || unjudged != self.unjudged;
+        let is_due = self.published.elapsed() >= settings.heartbeat;
+        if messages.is_empty() && budgets.is_empty() && gone.is_empty() && !has_moved && !is_due {
             return Ok(());
         }
         let heartbeat = Heartbeat {
             round: self.round + 1,
-            group: self.evaluation.settings.consumer.group.clone(),
+            group: settings.consumer.group.clone(),
             sent_at: completeness.now_ms,
             judged: self.evaluator.judged() * 60_000,
             complete_through: completeness.through_ms,
             rules: rules.rules.len() as i64,
+            home: settings.home.to_string(),
+            database: settings.endpoint.database.clone(),
+            unjudged: unjudged.clone(),
         };
         let mut records: Vec<Record> = Vec::new();
         records.extend(messages.iter().map(|message| Record::Alert(Box::new(message.clone()))));
         records.extend(budgets.iter().map(|state| Record::Budget(Box::new(state.clone()))));
         records.extend((rules != self.rules).then(|| Record::Rules(rules.clone())));
         records.push(Record::Heartbeat(heartbeat.clone()));
-        self.publisher.publish(&records, || failpoint::reach(Point::AlertsSent), self.leave)?;
+        self.publisher.publish(&records, &gone, || failpoint::reach(Point::AlertsSent), self.leave)?;
         failpoint::reach(Point::AlertsPublished);
-        (self.round, self.published, self.rules) = (heartbeat.round, Instant::now(), rules);
-        self.budgets.extend(budgets.into_iter().map(|state| (state.key.clone(), state)));
+        (self.round, self.published) = (heartbeat.round, Instant::now());
+        (self.rules, self.unjudged) = (rules, unjudged);
+        self.budgets.published(budgets, &gone);
         self.tell(&messages);
         self.archive.add(&heartbeat, &messages);
         Ok(())
@@ -246,16 +264,24 @@ impl<'a> Term<'a> {
     }
 }
 
-/// Whether two states say the same of a budget, but for how far minutes are complete.
-fn is_alike(one: &BudgetState, other: &BudgetState) -> bool {
-    *one == BudgetState { complete_through: one.complete_through, ..other.clone() }
-}
-
-fn now_ms() -> i64 {
-    let now: Duration = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+/// How long to rest after a round that took so long, where the next heartbeat is due in so long.
+fn rest(took: Duration, heartbeat_in: Duration) -> Duration {
+    (took * REST).min(heartbeat_in)
 }
 
 fn shown(minute: Minute) -> String {
     jiff::Timestamp::from_second(minute * 60).map_or_else(|_| minute.to_string(), |time| time.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_round_does_not_delay_the_heartbeat() {
+        let seconds = Duration::from_secs;
+        assert_eq!(rest(seconds(2), seconds(28)), seconds(8));
+        assert_eq!(rest(seconds(100), seconds(28)), seconds(28));
+        assert_eq!(rest(seconds(100), Duration::ZERO), Duration::ZERO, "it is due");
+    }
 }

@@ -21,7 +21,7 @@ pub mod transactions;
 
 pub(crate) use access::lines as rights;
 pub use access::{Access, Resource, Right};
-pub use compacted::{follow, read_to_end};
+pub use compacted::{Entry, follow, read_on, read_to_end};
 pub use consumer::KafkaLog;
 pub use identity::TopicIdentity;
 pub use observer::Observer;

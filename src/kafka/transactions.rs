@@ -16,6 +16,8 @@ use super::settings::{ConsumerSettings, base};
 const OPEN_FOR: Duration = Duration::from_secs(30);
 /// How long one call waits before it is looked whether to go on.
 const SLICE: Duration = Duration::from_secs(1);
+/// How long Kafka may have no answer before that is told.
+const SLOW: Duration = Duration::from_secs(5);
 /// How long an abort may take. What it can't undo, the next producer of that name does.
 const ABORT: Duration = Duration::from_secs(3);
 
@@ -151,6 +153,7 @@ impl Transactions {
         give_up: &dyn Fn() -> bool,
         mut attempt: impl FnMut() -> Result<(), KafkaError>,
     ) -> Result<(), TransactionError> {
+        let (begun, mut is_said) = (Instant::now(), false);
         loop {
             let error = match attempt() {
                 Ok(()) => return Ok(()),
@@ -162,6 +165,15 @@ impl Transactions {
             };
             if !passes || give_up() {
                 return Err(self.failed(doing, &error));
+            }
+            if begun.elapsed() > SLOW && !is_said {
+                is_said = true;
+                tracing::warn!(
+                    "waiting for the transaction coordinator of {}: until it answers nothing is published by that producer, \
+                     which {doing}: {error}. Kafka names a coordinator once __transaction_state has as many replicas as \
+                     brokers ask for (transaction.state.log.replication.factor, transaction.state.log.min.isr)",
+                    self.id
+                );
             }
         }
     }

@@ -175,6 +175,21 @@ impl Client {
         }
     }
 
+    /// The id of an Avro schema that is registered under a subject; `None`: it is not.
+    ///
+    /// # Errors
+    /// The registry can't be reached, or does not understand the question.
+    pub async fn find(&self, subject: &str, schema: &str) -> Result<Option<u32>, RegistryError> {
+        let path = format!("/subjects/{}", percent(subject));
+        let body = serde_json::json!({ "schema": schema }).to_string();
+        let (status, body) = self.exchange(Method::POST, &path, body.into()).await?;
+        match serde_json::from_slice(&body) {
+            Ok(IdAnswer { id }) if status == StatusCode::OK => Ok(Some(id)),
+            _ if status == StatusCode::NOT_FOUND => Ok(None),
+            _ => Err(self.unexpected(&path, status, &body, "it is not known whether the schema is registered")),
+        }
+    }
+
     async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<(StatusCode, Bytes), RegistryError> {
         let timeout = self.endpoint.timeout;
         let late = || Err(format!("no answer within {} s", timeout.as_secs_f64()));

@@ -21,7 +21,7 @@ const FIRST_NORMAL: i32 = 1 << 7;
 const EXACT: f64 = 256.0;
 
 /// The bucket of a value; buckets ascend as their values do. `None` for NaN and infinities.
-pub(super) fn bucket(value: f64) -> Option<i32> {
+pub(crate) fn bucket(value: f64) -> Option<i32> {
     if !value.is_finite() {
         return None;
     }
@@ -32,7 +32,7 @@ pub(super) fn bucket(value: f64) -> Option<i32> {
 }
 
 /// The value that stands for all of a bucket.
-pub(super) fn representative(bucket: i32) -> f64 {
+pub(crate) fn representative(bucket: i32) -> f64 {
     if bucket == 0 {
         return 0.0;
     }

@@ -27,7 +27,7 @@ mod table;
 
 pub use block::Marker;
 pub use condition::{Condition, ConditionError};
-pub(crate) use histogram::stored;
+pub(crate) use histogram::{bucket, representative, stored};
 pub use metric::{Metric, Quantity};
 pub(crate) use pack::alerts;
 pub use pack::{Pack, PackError};

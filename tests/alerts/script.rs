@@ -12,6 +12,7 @@
 //! at 14 for two minutes; the last is over at 25 (0 of 50; at 24 it is 20 %, above 10 %). With the late ones more than 20 % fail
 //! from minute 10 on (30 of 80, from 28 % on).
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -76,23 +77,39 @@ pub struct Told {
 pub struct Script {
     pub world: World,
     /// The begin of the script, a whole hour, in milliseconds since 1970.
-    begin: i64,
+    pub begin: i64,
     schema: Schema,
     fingerprint: u64,
+    /// How many calls were sent.
+    sent: Cell<u64>,
+}
+
+/// Calls of an app within a minute, with so many tokens each.
+#[derive(Debug, Clone, Copy)]
+pub struct Calls {
+    pub minute: i64,
+    pub count: usize,
+    pub status: &'static str,
+    pub tokens: i32,
 }
 
 impl Script {
     pub fn new() -> Script {
-        let mut world = World::new();
         let hour = jiff::Timestamp::now().as_second().div_euclid(3_600) - 3;
-        let folder = world.folder.path().to_owned();
         // A zone whose midnight is at an hour of UTC; the sign of these names is turned around.
         let midnight_at = |hour: i64| {
             let east = (-hour).rem_euclid(24);
             if east <= 12 { format!("Etc/GMT-{east}") } else { format!("Etc/GMT+{}", 24 - east) }
         };
         let pack = PACK.replace("ENDING", &midnight_at(hour + 1)).replace("LASTING", &midnight_at(hour - 1));
-        for (name, text) in [("schemas/call.avsc", SCHEMA), ("packs/call.toml", &pack)] {
+        Script::of(&pack, hour * 60)
+    }
+
+    /// With a pack, and a minute that it begins with.
+    pub fn of(pack: &str, begin: i64) -> Script {
+        let mut world = World::new();
+        let folder = world.folder.path().to_owned();
+        for (name, text) in [("schemas/call.avsc", SCHEMA), ("packs/call.toml", pack)] {
             std::fs::create_dir_all(folder.join(name).parent().unwrap()).unwrap();
             std::fs::write(folder.join(name), text).unwrap();
         }
@@ -106,11 +123,13 @@ impl Script {
             world.set(key, value);
         }
         let (brokers, none) = (world.stack.kafka.bootstrap(), BTreeMap::new());
-        assert!(futures::executor::block_on(create_topic(&brokers, &none, TOPIC, 2, 1, &none)).unwrap());
+        // What happens may be long ago.
+        let kept = BTreeMap::from([("retention.ms".to_owned(), "-1".to_owned())]);
+        assert!(futures::executor::block_on(create_topic(&brokers, &none, TOPIC, 2, 1, &kept)).unwrap());
         world.done(&["migrate"]);
         let fingerprint = EventType::parse("call.avsc", SCHEMA).unwrap().fingerprint;
         let schema = Schema::parse_str(SCHEMA).unwrap();
-        let script = Script { world, begin: hour * 60 * MS, schema, fingerprint };
+        let script = Script { world, begin: begin * MS, schema, fingerprint, sent: Cell::new(0) };
         script.complete(0);
         script
     }
@@ -120,24 +139,42 @@ impl Script {
         match stage {
             Stage::Complete(minute) => self.complete(minute),
             Stage::Calls { from, to, count, status, tokens } => {
-                let mut producer =
-                    Producer::new(&self.world.stack.kafka.bootstrap(), "script", &BTreeMap::new()).unwrap();
-                for minute in from..to {
-                    for number in 0..count {
-                        let payload =
-                            self.call("zest", self.begin + minute * MS + number as i64 * 1_000, status, tokens);
-                        let partition = Some((number % 2) as i32);
-                        let (key, payload) = (None, Some(&payload[..]));
-                        producer.send(Outgoing { topic: TOPIC, partition, timestamp_ms: None, key, payload }).unwrap();
-                    }
-                }
-                producer.flush(MINUTE).unwrap();
+                self.send((from..to).map(|minute| Calls { minute, count, status, tokens }));
             }
         }
     }
 
+    /// Sends calls, each in a record of its own time.
+    pub fn send(&self, calls: impl IntoIterator<Item = Calls>) {
+        let mut producer = Producer::new(&self.world.stack.kafka.bootstrap(), "script", &BTreeMap::new()).unwrap();
+        for Calls { minute, count, status, tokens } in calls {
+            for number in 0..count {
+                let millis = self.begin + minute * MS + number as i64 * 1_000;
+                let payload = self.call("zest", millis, status, tokens);
+                let (partition, timestamp_ms) = (Some((number % 2) as i32), Some(millis));
+                let (key, payload) = (None, Some(&payload[..]));
+                producer.send(Outgoing { topic: TOPIC, partition, timestamp_ms, key, payload }).unwrap();
+            }
+            self.sent.set(self.sent.get() + count as u64);
+        }
+        producer.flush(MINUTE).unwrap();
+    }
+
+    /// Sends a call each of so many apps within a minute, with so many tokens.
+    pub fn send_apps(&self, minute: i64, apps: usize, tokens: i32) {
+        let mut producer = Producer::new(&self.world.stack.kafka.bootstrap(), "script", &BTreeMap::new()).unwrap();
+        let millis = self.begin + minute * MS;
+        for app in 0..apps {
+            let payload = self.call(&format!("app-{app}"), millis, "ok", tokens);
+            let (partition, key, payload) = (Some((app % 2) as i32), None, Some(&payload[..]));
+            producer.send(Outgoing { topic: TOPIC, partition, timestamp_ms: Some(millis), key, payload }).unwrap();
+        }
+        self.sent.set(self.sent.get() + apps as u64);
+        producer.flush(MINUTE).unwrap();
+    }
+
     /// A partition that nobody reads holds minutes back until it is said to be so far.
-    fn complete(&self, minute: i64) {
+    pub fn complete(&self, minute: i64) {
         let millis = self.begin + minute * MS;
         self.world.query(&format!(
             "INSERT INTO highwater.watermarks (source, watermark) SELECT '1/gate/0', fromUnixTimestamp64Milli(toInt64({millis}))"
@@ -199,12 +236,12 @@ impl Script {
         payloads
     }
 
-    fn messages(&self) -> Vec<Message> {
+    pub fn messages(&self) -> Vec<Message> {
         let alert = |record| if let Record::Alert(message) = record { Some(*message) } else { None };
         self.records(ALERTS).into_iter().filter_map(alert).collect()
     }
 
-    fn heartbeats(&self) -> Vec<Heartbeat> {
+    pub fn heartbeats(&self) -> Vec<Heartbeat> {
         let heartbeat = |record| if let Record::Heartbeat(heartbeat) = record { Some(heartbeat) } else { None };
         self.records(ALERTS).into_iter().filter_map(heartbeat).collect()
     }
@@ -261,21 +298,29 @@ impl Script {
         }
     }
 
-    pub fn is_told(&self, stage: Stage) -> bool {
-        let (messages, judged) = self.aim(stage);
+    /// All that was sent is in ClickHouse, so many messages are told, and so far is judged. Without the first the next
+    /// stage could say that minutes are complete whose calls are still on their way: they would be judged without them.
+    fn is_told(&self, (messages, judged): (usize, i64)) -> bool {
         let reached = self.heartbeats().last().map(|heartbeat| heartbeat.judged);
-        reached >= Some(self.begin + judged * MS) && self.messages().len() >= messages
+        reached >= Some(self.begin + judged * MS)
+            && self.world.number("SELECT sum(events) FROM highwater.ledger") >= self.sent.get()
+            && self.messages().len() >= messages
     }
 
     pub fn wait_for(&self, stage: Stage, processes: &mut [&Process]) {
+        self.wait(&format!("{stage:?}"), self.aim(stage), processes);
+    }
+
+    /// Waits until so many messages are told, and so far is judged.
+    pub fn wait(&self, stage: &str, aim: (usize, i64), processes: &mut [&Process]) {
         let begun = Instant::now();
-        while !self.is_told(stage) {
+        while !self.is_told(aim) {
             let said = || processes.iter().map(|process| process.said()).collect::<Vec<_>>().join("\n");
             let through =
                 || self.world.query("SELECT source, max(watermark) FROM highwater.watermarks GROUP BY source");
             assert!(
                 begun.elapsed() < MINUTE,
-                "{stage:?} was never told: {:#?} {:?}\n{}\n{}",
+                "{stage} was never told: {:#?} {:?}\n{}\n{}",
                 self.told(),
                 self.heartbeats().last(),
                 through(),
@@ -373,7 +418,7 @@ impl Script {
         }
     }
 
-    fn check_table(&self) {
+    pub fn check_table(&self) {
         let begun = Instant::now();
         let wanted: BTreeSet<String> = self.messages().iter().map(row).collect();
         let sql = "SELECT toString(alert_id), sequence, state, toUnixTimestamp64Milli(at), dimensions['app'], corrects, \

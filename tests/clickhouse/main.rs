@@ -10,6 +10,7 @@ mod insert;
 mod marks;
 mod metrics;
 mod nested;
+mod questions;
 mod redrives;
 mod tables;
 mod watermarks;

@@ -19,7 +19,7 @@ fn series_that_are_gone_take_no_memory() {
         for at in 0..300 {
             let rows: Vec<Row> =
                 (0..100).map(|app| row(at, &format!("app-{at}-{app}"), question.numbers.len())).collect();
-            book.replace_from(at, signal, question, &rows);
+            book.replace(at..Minute::MAX, signal, question, &rows);
             book.forget(at - 10, signal, |_| false);
         }
         assert!(book.links.len() <= 12_000, "{} series are remembered", book.links.len());

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use super::super::decimal::ONE;
-use super::super::fixture::{START, Stage, brief, calls, parse, spending};
+use super::super::fixture::{START, Stage, brief, calls, parse, spending, taking};
 use super::super::message::{ALERT_SCHEMA, BUDGET_STATE_SCHEMA};
 use super::super::trial::Sample;
 use super::super::verdict::Outcome;
@@ -333,4 +333,95 @@ fn a_budget_that_will_not_last_is_told_before() {
     assert!((at - expected).abs() <= 1.0, "{at} against {expected}");
     assert_eq!((forecast.rule.as_str(), forecast.state.as_str()), ("spend:forecast", "firing"));
     assert!(stage.last.budgets[0].forecast.is_some());
+}
+
+/// A rule whose question is not answered for half an hour is judged then, and tells what it would have told; those of other
+/// questions are told meanwhile.
+#[test]
+fn rules_that_could_not_be_judged_are_judged_later() {
+    let text = r#"
+[[alert]]
+name = "failing"
+metric = "error_rate"
+by = ["app"]
+window = "5m"
+for = "2m"
+above = 0.2
+[[alert]]
+name = "silent"
+metric = "calls"
+by = ["app"]
+no_data = "10m"
+remember = "1d"
+[[alert]]
+name = "slow"
+metric = "latency"
+by = ["app"]
+quantile = 0.95
+window = "5m"
+above = 500
+"#;
+    let told = |gap: std::ops::Range<i64>| {
+        let mut stage = Stage::new(text, START);
+        for minute in (0..50).chain(70..90) {
+            let status = if (20..30).contains(&minute) { "error" } else { "ok" };
+            let latency = if (32..38).contains(&minute) { 900.0 } else { 100.0 };
+            stage.samples.push(Sample { count: 20, ..taking(START + minute, "zest", latency, 20) });
+            stage.samples.push(calls(START + minute, "zest", status, 20));
+        }
+        let numbers = BTreeSet::from([0]);
+        for at in START + 1..=START + 90 {
+            let unanswered = if gap.contains(&(at - START)) { numbers.clone() } else { BTreeSet::new() };
+            for (position, question) in stage.evaluator.questions().to_vec().iter().enumerate() {
+                if !unanswered.contains(&position) {
+                    let from = aligned(START - 60, question.step);
+                    let known: Vec<Sample> = stage.samples.iter().filter(|sample| sample.at < at).cloned().collect();
+                    stage.evaluator.take(position, from, &super::super::trial::rows(question, &known, from, at));
+                }
+            }
+            let completeness = Completeness { through_ms: at * 60_000, now_ms: at * 60_000, late: 0 };
+            let messages = stage.evaluator.advance_without(&unanswered, at, completeness).messages;
+            stage.told.extend(messages.into_iter().map(|message| Message {
+                complete_through: at,
+                lag_ms: 0,
+                ..message
+            }));
+        }
+        assert_eq!(stage.evaluator.asking(0), ["failing", "silent"]);
+        assert_eq!(stage.evaluator.asking(1), ["slow"]);
+        stage.told
+    };
+    let [all, later] = [0..0, 23..63].map(told);
+    let of = |messages: &[Message], is_slow: bool| -> Vec<Message> {
+        messages.iter().filter(|message| (message.rule == "slow") == is_slow).cloned().collect()
+    };
+    assert!(of(&all, true).len() == 2 && of(&all, false).len() == 4, "{:?}", brief(&all));
+    assert_eq!(of(&all, true), of(&later, true), "told meanwhile");
+    let late = of(&later, false);
+    assert!(late.iter().take(3).all(|message| message.complete_through == START + 63), "told once it could be");
+    let whenever = |messages: Vec<Message>| -> Vec<Message> {
+        let mut messages: Vec<Message> =
+            messages.into_iter().map(|message| Message { complete_through: 0, ..message }).collect();
+        messages.sort_by(|one, other| (&one.rule, one.sequence).cmp(&(&other.rule, other.sequence)));
+        messages
+    };
+    assert_eq!(whenever(late), whenever(of(&all, false)), "the same, and none of it called a correction");
+}
+
+/// What was read is dropped where it is too much; read again, nothing is told twice.
+#[test]
+fn rows_that_were_dropped_are_read_again() {
+    let text = "[[alert]]\nname = \"failing\"\nmetric = \"error_rate\"\nby = [\"app\"]\nwindow = \"5m\"\nabove = 0.2";
+    let mut stage = Stage::new(text, START);
+    stage.samples = (0..40).map(|at| calls(START + at, "zest", if at < 20 { "error" } else { "ok" }, 50)).collect();
+    let told = stage.run(START + 30).len();
+    assert_eq!(told, 2);
+    let full = stage.evaluator.bytes();
+    stage.evaluator.drop_rows(0);
+    assert!(stage.evaluator.bytes() < full, "{full}");
+    let unanswered = BTreeSet::from([0]);
+    let round = stage.evaluator.advance_without(&unanswered, START + 31, Completeness::default());
+    assert_eq!((round.messages, stage.evaluator.judged()), (vec![], START + 31));
+    assert_eq!(stage.run(START + 40), vec![]);
+    assert!(stage.evaluator.bytes() >= full, "all is there again");
 }

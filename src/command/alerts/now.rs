@@ -84,8 +84,15 @@ mod tests {
     fn says_how_far_was_judged_or_that_nothing_was() {
         assert!(ending(0, None, 0).starts_with("nothing was ever judged"));
         let group = String::new();
-        let heartbeat =
-            Heartbeat { round: 1, group, sent_at: 95_000, judged: 60_000, complete_through: 60_500, rules: 7 };
+        let heartbeat = Heartbeat {
+            round: 1,
+            group,
+            sent_at: 95_000,
+            judged: 60_000,
+            complete_through: 60_500,
+            rules: 7,
+            ..Heartbeat::default()
+        };
         let expected = "7 rules and budgets are judged up to 1970-01-01T00:01:00Z, last heartbeat 5 s ago";
         for (count, fires) in [(0, "nothing fires"), (1, "1 alert fires"), (2, "2 alerts fire")] {
             assert_eq!(ending(count, Some(&heartbeat), 100_999), format!("{fires}; {expected}"));
