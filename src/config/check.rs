@@ -286,8 +286,8 @@ impl Settings {
     /// Tokens that tables have to remember for so many partitions: what can be sealed in ten session time-outs, which is
     /// as long as a writer that was given up may still have an insert on its way.
     ///
-    /// Each partition seals a batch whenever one is old enough. Beyond that each byte is written once, [`FASTEST`] of them a
-    /// second, in batches that are full, or in what partitions hold when memory is: then one that is in flight and one
+    /// Each partition seals a batch whenever one is old enough. Beyond that each byte is written once, 100 MiB of them a
+    /// second at most, in batches that are full, or in what partitions hold when memory is: then one that is in flight and one
     /// that fills, of each partition, for every half of the memory.
     pub fn tokens_needed(&self, partitions: usize) -> u64 {
         let session = self.kafka.properties.0.get("session.timeout.ms").and_then(|set| set.value.trim().parse().ok());

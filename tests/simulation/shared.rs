@@ -111,10 +111,6 @@ impl Faults {
             ..self.clone()
         };
         *self = match mutation {
-            // Its token has to leave the window, by small batches of others, while a writer still waits under a suffix.
-            Mutation::TokenWithoutMark => {
-                Faults { window: 4, deaths: 1, refusals: false, seal_events: self.seal_events.min(2), ..fresh }
-            }
             Mutation::ExpiredAtOnce => {
                 Faults { keep_events, window: 10_000, pauses: 100, deaths: 1, second_plan: false, ..fresh }
             }
