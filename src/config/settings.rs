@@ -196,7 +196,7 @@ settings! {
         /// Inserts (parts) for which each table remembers tokens, so that a repeated insert is known as such. Many
         /// partitions, small batches (`[batch]`) or little memory need more; `highwater run` says how many. Set on the
         /// tables by `highwater migrate`.
-        token_window: u64 = 10000 in 10000 to 10000000;
+        token_window: u64 = 100000 in 10000 to 10000000;
     }
 
     /// The schema registry, for messages that name their schema by its id there (Confluent's framing).

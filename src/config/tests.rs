@@ -60,15 +60,15 @@ fn many_partitions_and_small_batches_need_more_tokens() {
     // 512 MiB of memory are full of two of each partition's for every 256 MiB.
     let early = |partitions: u64| (45_000 * 2 * partitions).div_ceil(256);
     assert_eq!(tokens(8, &[]), (8 * 90 + early(8), true));
-    assert_eq!(tokens(22, &[]), (22 * 90 + early(22), true));
-    assert_eq!(tokens(23, &[]), (23 * 90 + early(23), false));
+    assert_eq!(tokens(226, &[]), (226 * 90 + early(226), false));
+    assert_eq!(tokens(64, &[]), (64 * 90 + early(64), true));
     // With one partition they are full of 100,000 events, of 256 bytes at least, more often.
     let full = 45_000 * (1 << 20) / 25_600_000 + 1;
     assert_eq!(tokens(1, &[]), (90 + full, true));
     assert_eq!(tokens(1, &["batch.rows=1000"]), (90 + 184_320, false));
-    assert_eq!(tokens(1, &["batch.bytes=1MiB"]), (90 + 45_000, false));
+    assert_eq!(tokens(1, &["batch.bytes=256KiB"]), (90 + 180_000, false));
     // Half of the memory that is less than a batch is full that much more often.
-    assert_eq!(tokens(4, &["batch.bytes=8MiB", "memory.limit=16MiB"]), (4 * 90 + 45_000 * 2 * 4 / 8, false));
+    assert_eq!(tokens(4, &["batch.bytes=8MiB", "memory.limit=16MiB"]), (4 * 90 + 45_000 * 2 * 4 / 8, true));
     // A short session is a short time.
     let short = ["batch.interval=700ms", "kafka.properties.session.timeout.ms=10000"];
     assert_eq!(tokens(256, &short).0, 256 * 143 + 10_000 * 2 * 256 / 256);

@@ -56,7 +56,6 @@ impl Stage {
         stage.set("TELEMETRY__LISTEN", "");
         stage.set("CLICKHOUSE__CONNECT_TIMEOUT", "2s");
         stage.set("CLICKHOUSE__INSERT_TIMEOUT", "5s");
-        stage.set("CLICKHOUSE__TOKEN_WINDOW", "100000");
         stage.set("BATCH__INTERVAL", "500ms");
         stage.set("BATCH__ROWS", "20000");
         for table in ["RAW", "ROLLUPS", "DEAD_LETTERS"] {

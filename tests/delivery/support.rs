@@ -30,8 +30,6 @@ impl World {
         world.set("CLICKHOUSE__URL", &world.stack.clickhouse.url());
         world.set("CLICKHOUSE__INSERT_TIMEOUT", "5s");
         world.set("BATCH__INTERVAL", "500ms");
-        // Small batches are many.
-        world.set("CLICKHOUSE__TOKEN_WINDOW", "100000");
         // Several may run at once.
         world.set("TELEMETRY__LISTEN", "");
         // Whoever is about alerts gives them a topic.

@@ -46,7 +46,6 @@ fn another_replica_goes_on_soon() {
     let mut world = World::new();
     world.set("LOG__LEVEL", "debug");
     world.set("BATCH__INTERVAL", &format!("{}ms", SEAL.as_millis()));
-    world.set("CLICKHOUSE__TOKEN_WINDOW", "100000");
     world.unset("KAFKA__PROPERTIES__HEARTBEAT__INTERVAL__MS");
     world.set("KAFKA__PROPERTIES__SESSION__TIMEOUT__MS", &SESSION.as_millis().to_string());
     fill(&world, partitions);
