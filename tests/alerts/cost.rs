@@ -69,13 +69,13 @@ async fn seconds_per_round() {
         }
         let server_pid = server.pid().unwrap().to_string();
         let (own, theirs, begun) = (used("self"), used(&server_pid), Instant::now());
-        let (mut rows, spans) = (0, [from..Minute::MAX]);
+        let (mut rows, span) = (0, from..Minute::MAX);
         let take = |span: Range<Minute>, piece: &[Row]| -> Result<(), QueryError> {
             rows += piece.len();
             evaluator.take_span(0, span, piece);
             Ok(())
         };
-        read(&client, limits, (&question, rollup), &spans, take).await.unwrap();
+        read(&client, limits, (&question, rollup), std::slice::from_ref(&span), take).await.unwrap();
         let (reading, read_in) = (used("self") - own, begun.elapsed());
         let messages = evaluator.advance(start + round, Completeness::default()).messages.len();
         println!(
