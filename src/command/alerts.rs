@@ -6,10 +6,12 @@
 //! | `now` | what fires |
 //! | `tail` | messages as they come |
 //! | `explain` | what was told, and the same computed anew |
+//! | `forward` | messages handed on to webhooks |
 //! | `shown` | a message for people |
 //! | `trial` | rules tried on numbers that a file gives |
 
 mod explain;
+mod forward;
 mod now;
 mod shown;
 mod tail;
@@ -45,6 +47,17 @@ enum What {
         after_help = "Examples:\n  highwater alerts explain 4d73eb51\n  highwater alerts explain 4d73eb51 --sequence 1"
     )]
     Explain(explain::Args),
+    /// Hand alerts on to people: to a webhook, to Slack, to Alertmanager, until Ctrl-C or SIGTERM
+    ///
+    /// A subscriber like any other, with a consumer group for each target, whose offsets are committed once the target has
+    /// taken what is before them: each message comes at least once, in order, and none is lost while a target is away. The
+    /// first start tells what fires then. Start two, and one stands by. Settings: [forward]; URLs are taken from the
+    /// environment or from files, and never shown.
+    #[command(
+        after_help = "Examples:\n  HIGHWATER_FORWARD__SLACK_URL=https://hooks.slack.com/services/… highwater alerts forward --test\n  \
+        HIGHWATER_FORWARD__ALERTMANAGER_URL=http://am-1:9093,http://am-2:9093 highwater alerts forward"
+    )]
+    Forward(forward::Args),
     /// Try the rules on numbers that a file gives, and see that they tell what it expects
     ///
     /// Needs no server. Exit code 1 says that something else was told.
@@ -61,6 +74,7 @@ pub async fn run(settings: &Settings, args: &Args, out: impl Write + Send + 'sta
         None => now::run(settings, &args.now, out).await.map(|()| true),
         Some(What::Tail(args)) => tail::run(settings, args, out).await.map(|()| true),
         Some(What::Explain(args)) => explain::run(settings, args, out).await.map(|()| true),
+        Some(What::Forward(args)) => forward::run(settings, args, out).await,
         Some(What::Test(args)) => trial::run(settings, args, out),
     }
 }
