@@ -14,7 +14,7 @@
 //! | `resolve` | `[[alert]]` and `[[budget]]` of packs → [`Rules`], or what is wrong with them |
 //! | `rule` | a rule: its test, its windows, its step |
 //! | `signal`, `series`, `book` | what rules look at: whole numbers that add up, per step, series and signal |
-//! | `query` | what is asked of ClickHouse: one query per rollup |
+//! | `query`, `raw` | what is asked of ClickHouse: one query per rollup; the same of raw rows, to explain what was told |
 //! | `verdict`, `stat` | what a rule says of a series at a moment; Wilson, median and MAD, quantiles |
 //! | `state` | pending, firing, resolved: a fold over moments |
 //! | `history` | what was told, and what is to be told so that it is right again |
@@ -38,6 +38,7 @@ mod history;
 mod message;
 mod period;
 mod query;
+mod raw;
 mod record;
 mod resolve;
 mod rule;
@@ -58,6 +59,7 @@ pub use message::{
 };
 pub use period::{Calendar, Minute, Period, Unit};
 pub use query::{Answer, Number, Question, Row};
+pub use raw::Which;
 pub use record::{
     Framing, HEARTBEAT_KEY, HEARTBEAT_SCHEMA, Heartbeat, JudgedRule, RULE_SET_SCHEMA, RULES_KEY, Record, RuleSet,
     SCHEMAS,

@@ -141,7 +141,13 @@ impl Question {
 
     /// The query for all rows from a minute on, which is taken back to the step that it lies in.
     pub fn sql(&self, rollup: &Rollup, database: &str, from: Minute) -> String {
+        self.sql_until(rollup, database, from, None)
+    }
+
+    /// The same, for minutes before another one only.
+    pub fn sql_until(&self, rollup: &Rollup, database: &str, from: Minute, until: Option<Minute>) -> String {
         let from = aligned(from, self.step);
+        let until = until.map(|until| format!(" AND p.minute < toDateTime({}, 'UTC')", until.max(0) * 60));
         let dimension = |name: &String| format!("toString(p.{})", ident(name));
         let number = |number: &Number| match number {
             Number::Count => "toString(sum(p.`count`))".to_owned(),
@@ -158,7 +164,8 @@ impl Question {
         format!(
             "SELECT toInt32(intDiv(toUnixTimestamp(p.minute), {seconds}) * {step}) AS at,\n    {dimensions} AS dimensions,\n    \
              {numbers} AS numbers,\n    {values} AS `values`,\n    {counts} AS counts\nFROM {parts} AS p\nWHERE p.`_source` = '' AND \
-             p.minute >= toDateTime({from}, 'UTC')\nGROUP BY {keys}\nORDER BY {keys}",
+             p.minute >= toDateTime({from}, 'UTC'){until}\nGROUP BY {keys}\nORDER BY {keys}",
+            until = until.unwrap_or_default(),
             seconds = step * 60,
             dimensions = list(self.dimensions.iter().map(dimension).collect(), "Array(String)"),
             numbers = list(self.numbers.iter().map(number).collect(), "Array(String)"),

@@ -3,11 +3,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod alertmanager;
+#[path = "../../examples/budget_gate.rs"]
+mod budget_gate;
 #[allow(dead_code, reason = "shared with the tests of connections")]
 #[path = "../connections/certificates.rs"]
 mod certificates;
 mod forward;
+mod gate;
+mod look_back;
 mod receiver;
+#[allow(dead_code, reason = "shared with the tests of alerts")]
+#[path = "../alerts/script.rs"]
+mod script;
 #[path = "../shared/mod.rs"]
 #[allow(dead_code, reason = "shared with other tests")]
 mod shared;
