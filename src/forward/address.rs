@@ -1,6 +1,7 @@
 //! Where a target is: a URL whose path, query and user may be secrets, so that none of them is ever shown.
 
 use std::fmt;
+use std::time::Duration;
 
 use hyper::Uri;
 
@@ -87,6 +88,16 @@ impl Address {
             authorization: user.transpose()?.map(|user| format!("Basic {}", base64(&user))),
             dialer: if https { Dialer::new(section, files)? } else { Dialer::plain(section)? },
         })
+    }
+
+    /// Looks whether somebody listens there, under TLS if it says so; nothing is sent.
+    ///
+    /// # Errors
+    /// In words, with the setting to look at.
+    pub async fn reach(&self, patience: Duration) -> Result<(), String> {
+        let uri: Uri = self.url().parse().map_err(|_| "the host is no host name".to_owned())?;
+        let late = || Err(format!("no connection within {} s", patience.as_secs_f64()));
+        tokio::time::timeout(patience, self.dialer.dial(uri)).await.unwrap_or_else(|_| late()).map(drop)
     }
 
     /// Scheme, host and port.

@@ -78,6 +78,13 @@ pub struct Target {
     pub addresses: Vec<Address>,
 }
 
+impl Target {
+    /// Its consumer group, `{prefix}-{kind}`.
+    pub fn group(&self, prefix: &str) -> String {
+        format!("{prefix}-{}", self.kind.name())
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let addresses: Vec<String> = self.addresses.iter().map(|address| format!("{address:?}")).collect();

@@ -19,12 +19,16 @@ use crate::ports::{Bounds, Log, LogEvent, TopicPartition};
 
 /// How long a look at the log waits while nothing is on its way.
 const IDLE: Duration = Duration::from_millis(100);
-/// The same while a message is.
-const BUSY: Duration = Duration::from_millis(10);
+/// The same while a message is: at first as long as a target near by takes, later as one that is away.
+const BUSY: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(20)];
+/// How long «at first» is.
+const SOON: Duration = Duration::from_millis(200);
 /// Messages that wait; beyond, the log is not read on.
 const WAITING: usize = 1_000;
-/// How often an offset is committed where nothing but heartbeats came.
-const COMMIT: Duration = Duration::from_secs(5);
+/// How often an offset is committed: commits that wait in line keep the group's heartbeats waiting.
+const COMMIT: Duration = Duration::from_millis(250);
+/// The same where nothing but heartbeats of the evaluator came.
+const IDLE_COMMIT: Duration = Duration::from_secs(5);
 /// Before Kafka is asked again where the log begins and ends.
 const AGAIN: Duration = Duration::from_secs(1);
 /// How long what is on its way is waited for at the end.
@@ -61,10 +65,12 @@ struct Reading {
     is_caught_up: bool,
     waiting: VecDeque<Waiting>,
     /// What is on its way.
-    under_way: Option<(JoinHandle<Outcome>, Option<u64>)>,
+    under_way: Option<UnderWay>,
     /// Alertmanager is being told anew, or was.
     reminder: Option<JoinHandle<()>>,
     reminded: Option<Instant>,
+    /// All before was taken.
+    done: u64,
     committed: (u64, Option<Instant>),
     is_paused: bool,
 }
@@ -73,6 +79,13 @@ struct Reading {
 struct Begin {
     offset: u64,
     is_first: bool,
+}
+
+/// A message on its way.
+struct UnderWay {
+    task: JoinHandle<Outcome>,
+    then: Option<u64>,
+    since: Instant,
 }
 
 struct Waiting {
@@ -93,7 +106,7 @@ impl Subscriber {
         framing: Framing,
         runtime: Handle,
     ) -> Result<Subscriber, SettingsError> {
-        let group = format!("{}-{}", consumer.group, target.kind.name());
+        let group = target.group(&consumer.group);
         let log = KafkaLog::new(&ConsumerSettings { group, ..consumer.clone() })?;
         Ok(Subscriber { courier: Courier::new(target, manner), framing, runtime, log, home: None })
     }
@@ -114,18 +127,22 @@ impl Subscriber {
         }
         let begun = Instant::now();
         while self.home.as_ref().is_some_and(|home| home.under_way.is_some()) && begun.elapsed() < LAST {
-            std::thread::sleep(BUSY);
+            std::thread::sleep(BUSY[1]);
             self.arrived();
+        }
+        if let Some(home) = self.home.as_ref().filter(|home| home.done > home.committed.0) {
+            self.log.commit(&[(home.partition.clone(), home.done)]);
         }
         self.log.close();
         Ok(())
     }
 
     fn step(&mut self) {
-        let is_busy = self.home.as_ref().is_some_and(|home| home.under_way.is_some() || !home.waiting.is_empty());
+        let under_way = self.home.as_ref().and_then(|home| home.under_way.as_ref());
+        let wait = under_way.map_or(IDLE, |under_way| BUSY[usize::from(under_way.since.elapsed() > SOON)]);
         let mut news = Vec::new();
         let framing = &self.framing;
-        self.log.poll(if is_busy { BUSY } else { IDLE }, &mut |event| news.extend(understood(event, framing)));
+        self.log.poll(wait, &mut |event| news.extend(understood(event, framing)));
         for news in news {
             self.take(news);
         }
@@ -184,15 +201,12 @@ impl Subscriber {
     /// Looks whether what is on its way has arrived, and commits it.
     fn arrived(&mut self) {
         let Some(home) = &mut self.home else { return };
-        let Some((task, then)) = home.under_way.take_if(|(task, _)| task.is_finished()) else { return };
+        let Some(UnderWay { task, then, .. }) = home.under_way.take_if(|under_way| under_way.task.is_finished()) else {
+            return;
+        };
         match self.runtime.block_on(task) {
             // What was left out is said, and does not come again either.
-            Ok(Outcome::Taken | Outcome::LeftOut(_)) => {
-                if let Some(then) = then {
-                    home.committed = (then, Some(Instant::now()));
-                    self.log.commit(&[(home.partition.clone(), then)]);
-                }
-            }
+            Ok(Outcome::Taken | Outcome::LeftOut(_)) => home.done = then.unwrap_or(home.done),
             Err(error) => {
                 tracing::error!(
                     "handing on an alert panicked: {error}; this is a fault in highwater. It is tried again"
@@ -209,7 +223,7 @@ impl Subscriber {
         let alerts = home.firing.take(&message, self.courier.manner().link.as_deref(), now_ms());
         let (courier, parcel) = (self.courier.clone(), self.courier.parcel(&message, &alerts));
         let task = self.runtime.spawn(async move { courier.deliver(parcel).await });
-        home.under_way = Some((task, then));
+        home.under_way = Some(UnderWay { task, then, since: Instant::now() });
     }
 
     /// Tells Alertmanager anew of what fires, when it is time.
@@ -227,24 +241,23 @@ impl Subscriber {
         home.reminder = Some(self.runtime.spawn(async move { courier.remind(alerts).await }));
     }
 
-    /// Keeps the queue short, and commits what needs no delivery.
+    /// Keeps the queue short, and commits what is done.
     fn tidy(&mut self) {
         let Some(home) = &mut self.home else { return };
         match home.is_paused {
-            false if home.waiting.len() >= WAITING => self.log.pause(&home.partition),
-            true if home.waiting.len() < WAITING / 2 => self.log.resume(&home.partition),
-            _ => return self.commit_seen(),
+            false if home.waiting.len() >= WAITING => {
+                self.log.pause(&home.partition);
+                home.is_paused = true;
+            }
+            true if home.waiting.len() < WAITING / 2 => {
+                self.log.resume(&home.partition);
+                home.is_paused = false;
+            }
+            _ => {}
         }
-        home.is_paused = !home.is_paused;
-    }
-
-    fn commit_seen(&mut self) {
-        let Some(home) = &mut self.home else { return };
-        let is_done = home.is_caught_up && home.waiting.is_empty() && home.under_way.is_none();
-        let (committed, at) = home.committed;
-        if is_done && home.seen > committed && at.is_none_or(|at| at.elapsed() >= COMMIT) {
-            home.committed = (home.seen, Some(Instant::now()));
-            self.log.commit(&[(home.partition.clone(), home.seen)]);
+        if let Some(offset) = home.to_commit() {
+            home.committed = (offset, Some(Instant::now()));
+            self.log.commit(&[(home.partition.clone(), offset)]);
         }
     }
 }
@@ -262,6 +275,7 @@ impl Reading {
             under_way: None,
             reminder: None,
             reminded: None,
+            done: 0,
             committed: (0, None),
             is_paused: false,
         }
@@ -278,6 +292,18 @@ impl Reading {
         let known = committed.filter(|committed| *committed <= end);
         self.from = Some(Begin { offset: known.unwrap_or(end), is_first: known.is_none() });
         self.committed.0 = known.unwrap_or(0);
+        self.done = self.committed.0;
+    }
+
+    /// What is to be committed now, if anything is.
+    fn to_commit(&mut self) -> Option<u64> {
+        let (committed, at) = self.committed;
+        let pace = if self.done > committed { COMMIT } else { IDLE_COMMIT };
+        if self.is_caught_up && self.waiting.is_empty() && self.under_way.is_none() {
+            self.done = self.done.max(self.seen);
+        }
+        let is_time = at.is_none_or(|at| at.elapsed() >= pace);
+        (self.done > committed && is_time).then_some(self.done)
     }
 
     /// All that was handed on before is known: what comes is to be handed on. The first time that is what fires.
@@ -296,7 +322,7 @@ impl Reading {
 impl Drop for Reading {
     fn drop(&mut self) {
         // Somebody else hands on now, or we do from the begin.
-        if let Some((task, _)) = &self.under_way {
+        if let Some(UnderWay { task, .. }) = &self.under_way {
             task.abort();
         }
         if let Some(task) = &self.reminder {
