@@ -255,7 +255,7 @@ impl Subscriber {
             }
             _ => {}
         }
-        if let Some(offset) = home.to_commit() {
+        if let Some(offset) = home.due() {
             home.committed = (offset, Some(Instant::now()));
             self.log.commit(&[(home.partition.clone(), offset)]);
         }
@@ -296,7 +296,7 @@ impl Reading {
     }
 
     /// What is to be committed now, if anything is.
-    fn to_commit(&mut self) -> Option<u64> {
+    fn due(&mut self) -> Option<u64> {
         let (committed, at) = self.committed;
         let pace = if self.done > committed { COMMIT } else { IDLE_COMMIT };
         if self.is_caught_up && self.waiting.is_empty() && self.under_way.is_none() {

@@ -16,7 +16,6 @@ mod receiver;
 #[path = "../alerts/script.rs"]
 mod script;
 #[path = "../shared/mod.rs"]
-#[allow(dead_code, reason = "shared with other tests")]
 mod shared;
 #[allow(dead_code, reason = "shared with the tests of delivery")]
 #[path = "../delivery/support.rs"]
