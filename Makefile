@@ -43,6 +43,8 @@ integration: fetch ## tests against real Kafka and ClickHouse
 	cargo test --package devstack --tests
 	# Those of connections mostly wait.
 	cargo test --test connections $(FEATURES) -- --test-threads=4
+	# ALERTMANAGER=path/of/alertmanager for one more.
+	cargo test --test alerts_commands $(FEATURES) -- --test-threads=2
 	cargo test --no-fail-fast --test clickhouse --test kafka --test delivery $(FEATURES) -- --test-threads=2
 	# Neither do these do much.
 	cargo test --test alerts $(FEATURES) -- --test-threads=3

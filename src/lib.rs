@@ -40,6 +40,7 @@
 //! | [`meter`] | what a worker tells of its work |
 //! | [`worker`] | one consumer's thread, driving partitions between the two |
 //! | [`evaluator`] | judges alerts while workers consume, and publishes them |
+//! | [`forward`] | hands alerts on to webhooks, as a subscriber of their topic |
 //! | [`kafka`] | the log |
 //! | [`clickhouse`] | the store; tables and their migration |
 //! | [`registry`] | the schema registry |
@@ -62,6 +63,7 @@ pub mod config;
 pub mod evaluator;
 pub mod event;
 pub mod failpoint;
+pub mod forward;
 pub mod kafka;
 pub mod meter;
 pub mod partition;

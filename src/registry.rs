@@ -12,6 +12,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use tokio::runtime::Handle;
 
 pub use self::client::Client;
+pub(crate) use self::endpoint::base64;
 pub use self::endpoint::{Endpoint, EndpointError};
 use crate::ports::{Registered, Registry, RegistryError};
 use crate::telemetry::Outage;

@@ -128,8 +128,12 @@ fn joined(text: &str) -> String {
 }
 
 /// Headings whose words the program puts together.
-const TOGETHER: [&str; 3] =
-    ["waiting for ClickHouse", "waiting for the schema registry", "waiting for what alerts need"];
+const TOGETHER: [&str; 4] = [
+    "waiting for ClickHouse",
+    "waiting for the schema registry",
+    "waiting for the webhook",
+    "waiting for what alerts need",
+];
 
 #[test]
 fn each_heading_is_of_words_that_the_program_says() {

@@ -14,7 +14,7 @@
 //! | `resolve` | `[[alert]]` and `[[budget]]` of packs → [`Rules`], or what is wrong with them |
 //! | `rule` | a rule: its test, its windows, its step |
 //! | `signal`, `series`, `packed`, `book` | what rules look at: whole numbers that add up, per step, series and signal |
-//! | `query` | what is asked of ClickHouse: one query for all rules that need the same |
+//! | `query`, `raw` | what is asked of ClickHouse: one query for all rules that need the same; the same of raw rows, to explain what was told |
 //! | `verdict`, `stat` | what a rule says of a series at a moment; Wilson, median and MAD, quantiles |
 //! | `state` | pending, firing, resolved: a fold over moments |
 //! | `history` | what was told, and what is to be told so that it is right again |
@@ -39,6 +39,7 @@ mod message;
 mod packed;
 mod period;
 mod query;
+mod raw;
 mod record;
 mod resolve;
 mod rule;
@@ -60,11 +61,13 @@ pub use message::{
 pub(crate) use period::span;
 pub use period::{Calendar, Minute, Period, Unit};
 pub use query::{Answer, Number, Question, Row};
+pub use raw::Which;
 pub use record::{
     FORMER, Framing, HEARTBEAT_KEY, HEARTBEAT_SCHEMA, Heartbeat, JudgedRule, RULE_SET_SCHEMA, RULES_KEY, Record,
     RuleSet, SCHEMAS,
 };
 pub use resolve::resolve;
+pub(crate) use rule::aligned;
 pub use rule::{Budget, BudgetLevel, Kind, Notice, Proof, Quantile, Rule, Rules, Severity, Side, Test};
 pub use signal::Signal;
 pub use state::{Phase, Standing, Transition};

@@ -10,9 +10,12 @@ use rdkafka::types::RDKafkaConfRes;
 use super::reader::Reader;
 use super::value::{Properties, Property};
 use super::words::{AlertFraming, Protocol};
-use super::{AlertSettings, ClickhouseSettings, RegistrySettings, Settings, nearest, secure, variable};
+use super::{
+    AlertSettings, ClickhouseSettings, ForwardSettings, RegistrySettings, Settings, nearest, secure, variable,
+};
 use crate::clickhouse::{Endpoint, EndpointError, QueryLimits, Retention};
 use crate::evaluator;
+use crate::forward::{self, AddressError, Kind, Manner, Target};
 use crate::kafka::properties::{FREE, Verdict, judge};
 use crate::kafka::{ConsumerSettings, GroupProtocol};
 use crate::plan::Limits;
@@ -46,6 +49,7 @@ pub(super) fn check(mut settings: Settings, reader: &mut Reader) -> Settings {
         reader.problem("memory.limit", message);
     }
     secure::fetch(&mut settings, reader);
+    secure::check_forward(&settings, reader);
     settings
 }
 
@@ -202,7 +206,40 @@ impl RegistrySettings {
     }
 }
 
+impl ForwardSettings {
+    /// What TLS with the targets needs.
+    pub(super) fn files(&self) -> TlsFiles {
+        TlsFiles {
+            ca_file: self.ca_file.clone(),
+            certificate_file: self.certificate_file.clone(),
+            key_file: self.key_file.clone(),
+        }
+    }
+
+    /// How alerts are handed on.
+    pub fn manner(&self) -> Manner {
+        Manner { timeout: self.timeout, give_up: self.give_up, resend: self.resend, link: self.link.clone() }
+    }
+}
+
 impl Settings {
+    /// Who of a kind is told of alerts; `None`: nobody.
+    ///
+    /// # Errors
+    /// Its URL is none that can be used.
+    pub fn target(&self, kind: Kind) -> Result<Option<Target>, AddressError> {
+        let url = match kind {
+            Kind::Webhook => &self.forward.webhook_url,
+            Kind::Slack => &self.forward.slack_url,
+            Kind::Alertmanager => &self.forward.alertmanager_url,
+        };
+        if url.reveal().is_empty() {
+            return Ok(None);
+        }
+        let addresses = forward::addresses(kind, url.reveal(), &self.forward.files())?;
+        Ok(Some(Target { kind, addresses }))
+    }
+
     /// What the consumer of one worker needs, under the name that brokers log it by.
     pub fn consumer(&self, client_id: &str) -> ConsumerSettings {
         ConsumerSettings {

@@ -21,8 +21,8 @@ pub use self::reader::Problem;
 use self::reader::Reader;
 pub use self::reference::{markdown, toml};
 pub use self::settings::{
-    AlertSettings, BatchSettings, ClickhouseSettings, EventSettings, KafkaSettings, LogSettings, MemorySettings,
-    RegistrySettings, RetentionSettings, Settings,
+    AlertSettings, BatchSettings, ClickhouseSettings, EventSettings, ForwardSettings, KafkaSettings, LogSettings,
+    MemorySettings, RegistrySettings, RetentionSettings, Settings,
 };
 pub use self::suggest::nearest;
 pub use self::value::{ByteSize, KeepDays, Properties, Property, Secret, parse_duration};

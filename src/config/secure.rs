@@ -6,17 +6,21 @@ use super::reader::{Reader, dotted};
 use super::value::Secret;
 use super::{KafkaSettings, Settings, variable};
 use crate::clickhouse::EndpointError;
+use crate::forward::{AddressError, Kind};
 use crate::registry;
 use crate::tls::{self, TlsFiles};
 
 /// Takes every secret from the environment or from its file.
 pub(super) fn fetch(settings: &mut Settings, reader: &mut Reader) {
-    let Settings { kafka, clickhouse, registry, .. } = settings;
+    let Settings { kafka, clickhouse, registry, forward, .. } = settings;
     let secrets = [
         ("kafka", "password", &mut kafka.password, &kafka.password_file),
         ("kafka", "key_password", &mut kafka.key_password, &kafka.key_password_file),
         ("clickhouse", "password", &mut clickhouse.password, &clickhouse.password_file),
         ("registry", "password", &mut registry.password, &registry.password_file),
+        ("forward", "webhook_url", &mut forward.webhook_url, &forward.webhook_url_file),
+        ("forward", "slack_url", &mut forward.slack_url, &forward.slack_url_file),
+        ("forward", "alertmanager_url", &mut forward.alertmanager_url, &forward.alertmanager_url_file),
     ];
     for (section, key, secret, file) in secrets {
         if let Some(found) = secret_of(section, key, secret, file.as_deref(), reader) {
@@ -148,13 +152,60 @@ pub(super) fn check_registry(settings: &Settings, reader: &mut Reader) {
     }
 }
 
+/// The same for whoever alerts are handed on to, once the secrets are fetched.
+pub(super) fn check_forward(settings: &Settings, reader: &mut Reader) {
+    let (mut https, mut is_known) = (false, true);
+    for kind in Kind::ALL {
+        match settings.target(kind) {
+            Ok(target) => https |= target.iter().flat_map(|target| &target.addresses).any(|address| address.https),
+            Err(AddressError::Tls(error)) => {
+                let key = dotted("forward", error.key);
+                if !reader.problems.iter().any(|problem| problem.key == key) {
+                    reader.problem(key, error.what);
+                }
+                is_known = false;
+            }
+            Err(error) => {
+                let several = match kind {
+                    Kind::Alertmanager => {
+                        "one or more of http://host:port or https://host:port, with a path or without"
+                    }
+                    Kind::Webhook | Kind::Slack => "one of http://host/path or https://host/path",
+                };
+                reader.problem(kind.section().address, format!("{error}; allowed is {several}"));
+                is_known = false;
+            }
+        }
+    }
+    if !https && is_known {
+        let files = settings.forward.files();
+        for (key, _) in files_set(&files) {
+            reader.problem(dotted("forward", key), "set, and used only by https://, which no URL of [forward] is");
+        }
+    }
+    let link = settings.forward.link.as_deref().unwrap_or_default();
+    let rest = link.replace("{alert_id}", "").replace("{rule}", "");
+    let is_page = link.is_empty() || link.starts_with("http://") || link.starts_with("https://");
+    if !is_page || rest.contains(['{', '}', ' ', '<', '>', '|']) {
+        let message = format!(
+            "found something else in {}; allowed is http://… or https://…, with {{alert_id}} and {{rule}} as its only places",
+            reader.origin("forward", "link")
+        );
+        reader.problem("forward.link", message);
+    }
+}
+
 /// Files that TLS would need, and there is none.
 fn unused(section: &str, files: &TlsFiles, reader: &mut Reader) {
-    let files =
-        [("ca_file", &files.ca_file), ("certificate_file", &files.certificate_file), ("key_file", &files.key_file)];
-    for (key, _) in files.into_iter().filter(|(_, file)| file.is_some()) {
+    for (key, _) in files_set(files) {
         reader.problem(dotted(section, key), format!("set, and used only by https:// (setting {section}.url)"));
     }
+}
+
+fn files_set(files: &TlsFiles) -> impl Iterator<Item = (&'static str, &PathBuf)> {
+    let files =
+        [("ca_file", &files.ca_file), ("certificate_file", &files.certificate_file), ("key_file", &files.key_file)];
+    files.into_iter().filter_map(|(key, file)| Some((key, file.as_ref()?)))
 }
 
 /// How to get in, as librdkafka's properties.

@@ -297,6 +297,44 @@ settings! {
         query_rows: u64 = 10_000_000 in 1_000 to 1_000_000_000;
     }
 
+    /// Where `highwater alerts forward` hands alerts on to (docs/alerts.md). Each target that is set gets all of them, in a
+    /// consumer group of its own, `{group}-webhook`, `{group}-slack` and `{group}-alertmanager`. URLs may hold tokens, and so
+    /// they are secrets; a user and a password in one (`https://user:password@host/`) are shown to the target as such.
+    forward: ForwardSettings {
+        /// What the consumer groups' names begin with.
+        group: String = "highwater-forward";
+        /// A URL that gets every message as JSON, with the fields of `published/alert.avsc`.
+        webhook_url: Secret = "";
+        /// A file with the URL and nothing else (a mounted secret), instead of `webhook_url`.
+        webhook_url_file: Option<PathBuf> = "";
+        /// An incoming webhook of Slack, or of what takes the same (Mattermost, Rocket.Chat).
+        slack_url: Secret = "";
+        /// A file with the URL and nothing else, instead of `slack_url`.
+        slack_url_file: Option<PathBuf> = "";
+        /// Alertmanager's own URL, `http://alertmanager:9093`, with a path where a proxy has it under one. The members of a
+        /// cluster all, separated by commas.
+        alertmanager_url: Secret = "";
+        /// A file with the URL and nothing else, instead of `alertmanager_url`.
+        alertmanager_url_file: Option<PathBuf> = "";
+        /// Certificates (PEM) of the CAs that sign the targets' certificates; "" trusts those that this system trusts.
+        ca_file: Option<PathBuf> = "";
+        /// Our certificate (PEM), for targets that want one, and those between it and its CA.
+        certificate_file: Option<PathBuf> = "";
+        /// The private key (PEM, not encrypted) of `certificate_file`.
+        key_file: Option<PathBuf> = "";
+        /// How long a target may take to answer. What is not answered in time is posted again.
+        timeout: Duration = "10s" in "100ms" to "5m";
+        /// How long one message is tried at a target that fails, before it is left out with an error in the log. What a
+        /// target refuses (with a status from 400 to 499, save 408, 425 and 429) is left out at the third time.
+        give_up: Duration = "1d" in "1s" to "3650d";
+        /// How often Alertmanager is told anew of what fires: well below its `resolve_timeout` (5m), after which it takes an
+        /// alert for over.
+        resend: Duration = "1m" in "1s" to "1h";
+        /// A page about an alert, to which messages link (`generatorURL` in Alertmanager), with places for `{alert_id}` and
+        /// `{rule}`: `https://grafana.example.com/d/alerts?var-rule={rule}`; "" for none.
+        link: Option<String> = "";
+    }
+
     /// What the process says, on standard error.
     log: LogSettings {
         /// `human` for a terminal, `json` for one JSON object a line.

@@ -90,7 +90,7 @@ impl World {
         self.spawn(name, self.command(arguments))
     }
 
-    fn spawn(&self, name: &str, mut command: Command) -> Process {
+    pub fn spawn(&self, name: &str, mut command: Command) -> Process {
         let log = self.folder.path().join(name);
         let file = std::fs::File::create(&log).unwrap();
         let child = command.stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();

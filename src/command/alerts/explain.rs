@@ -1,22 +1,23 @@
 //! `highwater alerts explain`: what was told of an alert, and the same computed anew from what ClickHouse has now.
 //!
-//! The rule is the one of that time: each message carries its text. It is judged by the code that judges in production.
+//! The rule is the one of that time: each message carries its text. It is judged by the code that judges in production, over
+//! the rollups and over the raw rows.
 
 use std::io::Write;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use serde::Deserialize;
 
+use super::evidence::Inquiry;
 use super::now::say;
 use super::shown::{message as shown, short, time};
-use crate::alert::{Completeness, Evaluator, Kind, Message, MessageReading, Rules, resolve};
+use crate::alert::{Completeness, Evaluator, Kind, Message, MessageReading, Minute, Rules, resolve};
 use crate::clickhouse::Client;
 use crate::clickhouse::sql::literal;
 use crate::clickhouse::tables::ALERTS;
 use crate::command::dead_letters::printable::printable;
 use crate::command::{UsageError, load};
 use crate::config::Settings;
-use crate::evaluator;
 use crate::event::EventType;
 use crate::plan::Plan;
 use crate::rollup::Pack;
@@ -51,8 +52,13 @@ pub(super) async fn run(settings: &Settings, args: &Args, mut out: impl Write) -
         Ok(rules) => rules,
         Err(why) => return say(&mut out, &format!("with the present packs that rule can't be judged any more: {why}")),
     };
-    let now = judged_now(&client, &told, &plan, rules).await?;
-    say(&mut out, &now)
+    let is_budget = told.kind == Kind::Budget.name();
+    let end = told.budget.as_ref().filter(|_| is_budget).map_or(i64::MAX, |budget| budget.period_end - 60_000);
+    let at = told.at.min(end).div_euclid(60_000);
+    let inquiry = Inquiry { client: &client, plan: &plan, told: &told, rules: &rules, at };
+    let now = inquiry.of_rollups().await?;
+    say(&mut out, &judged_now(&told, now.as_ref()))?;
+    inquiry.lines(now.as_ref()).await?.iter().try_for_each(|line| say(&mut out, line))
 }
 
 /// The message that is meant.
@@ -115,51 +121,92 @@ fn rule_of_then(told: &Message, plan: &Plan) -> Result<Rules, String> {
         .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
 }
 
-/// What the rule says of the moment by what is known now, and whether that is what was told.
-async fn judged_now(client: &Client, told: &Message, plan: &Plan, rules: Rules) -> Result<String> {
-    let is_budget = told.kind == Kind::Budget.name();
-    let end = told.budget.as_ref().filter(|_| is_budget).map_or(i64::MAX, |budget| budget.period_end - 60_000);
-    let at = told.at.min(end).div_euclid(60_000);
-    let mut evaluator = Evaluator::new(rules, &plan.rollups, 0, at, None);
-    for (position, from) in evaluator.wanted(None).into_iter().enumerate() {
-        let question = &evaluator.questions()[position];
-        let rows = evaluator::rows(client, question, &plan.rollups[question.rollup], from).await;
-        let rows = rows.context("can't read a rollup")?;
-        evaluator.take(position, from, &rows);
-    }
-    if is_budget {
+/// What a rule says of the moment.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Found {
+    pub(super) value: Option<f64>,
+    pub(super) threshold: f64,
+    pub(super) readings: Vec<MessageReading>,
+    /// Of budgets, all that counts.
+    pub(super) spent: Option<String>,
+}
+
+/// What an evaluator that was given its rows says of what was told; `None`: it knows no such series.
+pub(super) fn found(mut evaluator: Evaluator, told: &Message, at: Minute) -> Option<Found> {
+    if told.kind == Kind::Budget.name() {
         let completeness = Completeness { through_ms: at * 60_000, now_ms: at * 60_000, late: 0 };
         let round = evaluator.advance(at, completeness);
-        let state = round.budgets.into_iter().find(|state| state.dimensions == told.dimensions);
-        let spent = told.budget.as_ref().map_or("", |budget| &budget.spent);
-        return Ok(match state {
-            Some(state) if state.spent == spent => format!("computed anew: {spent} spent, as was told"),
-            Some(state) => {
-                format!("computed anew: {} spent in that period by now, {spent} when it was told", state.spent)
-            }
-            None => "computed anew: no rows of that series and period are left".to_owned(),
-        });
+        let state = round.budgets.into_iter().find(|state| state.dimensions == told.dimensions)?;
+        return Some(Found { value: None, threshold: told.threshold, readings: Vec::new(), spent: Some(state.spent) });
     }
-    Ok(match evaluator.explain(&told.rule, &told.dimensions, at) {
-        None => "computed anew: no rows of that series are left".to_owned(),
-        Some(verdict) => {
-            let now: Vec<MessageReading> = verdict.readings.iter().flatten().map(Into::into).collect();
-            compared(told, verdict.value, verdict.threshold, &now)
+    let verdict = evaluator.explain(&told.rule, &told.dimensions, at)?;
+    let readings = verdict.readings.iter().flatten().map(Into::into).collect();
+    Some(Found { value: verdict.value, threshold: verdict.threshold, readings, spent: None })
+}
+
+impl Found {
+    /// Whether it is what was told.
+    pub(super) fn is_as(&self, told: &Message) -> bool {
+        match (&self.spent, &told.budget) {
+            (Some(spent), Some(budget)) => *spent == budget.spent,
+            _ => differences(told, self).is_empty(),
         }
-    })
+    }
+
+    /// Whether it is what another says.
+    pub(super) fn is_like(&self, other: &Found) -> bool {
+        let is_alike = |(one, other): (&MessageReading, &MessageReading)| {
+            is_equal(Some(one.numerator), Some(other.numerator))
+                && is_equal(Some(one.denominator), Some(other.denominator))
+                && one.samples == other.samples
+        };
+        self.spent == other.spent
+            && is_equal(self.value, other.value)
+            && self.readings.len() == other.readings.len()
+            && self.readings.iter().zip(&other.readings).all(is_alike)
+    }
+}
+
+/// Whether what the rollups say is what was told.
+fn judged_now(told: &Message, now: Option<&Found>) -> String {
+    match (now, told.budget.as_ref().map(|budget| &budget.spent)) {
+        (None, Some(_)) => "computed anew: no rows of that series and period are left".to_owned(),
+        (None, None) => "computed anew: no rows of that series are left".to_owned(),
+        (Some(Found { spent: Some(spent), .. }), Some(then)) if spent == then => {
+            format!("computed anew: {spent} spent, as was told")
+        }
+        (Some(Found { spent: Some(spent), .. }), then) => {
+            let then = then.map_or("", String::as_str);
+            format!("computed anew: {spent} spent in that period by now, {then} when it was told")
+        }
+        (Some(now), _) => compared(told, now),
+    }
 }
 
 /// Whether the same was found as was told, or what is otherwise.
-fn compared(told: &Message, value: Option<f64>, threshold: f64, readings: &[MessageReading]) -> String {
-    let text = |value: Option<f64>| value.map_or_else(|| "nothing".to_owned(), short);
+fn compared(told: &Message, now: &Found) -> String {
+    let differences = differences(told, now);
+    if differences.is_empty() {
+        return format!("computed anew: {} against {}, as was told", text(now.value), short(now.threshold));
+    }
+    format!("computed anew, it is otherwise than was told:\n    {}", differences.join("\n    "))
+}
+
+fn text(value: Option<f64>) -> String {
+    value.map_or_else(|| "nothing".to_owned(), short)
+}
+
+/// What is otherwise than was told.
+fn differences(told: &Message, now: &Found) -> Vec<String> {
+    let Found { value, threshold, readings, .. } = now;
     let mut differences = Vec::new();
-    if !(is_equal(told.value, value) && is_equal(Some(told.threshold), Some(threshold))) {
+    if !(is_equal(told.value, *value) && is_equal(Some(told.threshold), Some(*threshold))) {
         differences.push(format!(
             "{} against {} when it was told, {} against {} now",
             text(told.value),
             short(told.threshold),
-            text(value),
-            short(threshold)
+            text(*value),
+            short(*threshold)
         ));
     }
     for now in readings {
@@ -175,10 +222,7 @@ fn compared(told: &Message, value: Option<f64>, threshold: f64, readings: &[Mess
             differences.push(format!("{}: {then} when it was told, {} now", now.name, of(now)));
         }
     }
-    if differences.is_empty() {
-        return format!("computed anew: {} against {}, as was told", text(value), short(threshold));
-    }
-    format!("computed anew, it is otherwise than was told:\n    {}", differences.join("\n    "))
+    differences
 }
 
 fn is_equal(one: Option<f64>, other: Option<f64>) -> bool {
@@ -213,6 +257,9 @@ mod tests {
     #[test]
     fn says_that_it_is_the_same_or_what_is_otherwise() {
         let told = message("a", 1);
+        let compared = |told: &Message, value, threshold, readings: &[MessageReading]| {
+            super::compared(told, &Found { value, threshold, readings: readings.to_vec(), spent: None })
+        };
         let same = "computed anew: 0.8 against 0.2, as was told";
         assert_eq!(compared(&told, Some(0.8 + 1e-12), 0.2, &[reading(40.0, 50.0)]), same);
         assert_eq!(

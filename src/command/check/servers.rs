@@ -1,5 +1,7 @@
 //! Whether the servers are there, let us in, and have what `highwater run` needs. Nothing is changed on them.
 
+mod forward;
+
 use std::io::Write;
 use std::time::Duration;
 
@@ -28,6 +30,7 @@ pub(super) async fn look(
     let clickhouse = look_at_clickhouse(report, survey, settings, plan).await?;
     look_at_kafka(report, survey, settings, clickhouse.as_ref()).await?;
     look_at_alerts(report, survey, settings, plan).await?;
+    forward::look(report, survey, settings).await?;
     look_at_registry(report, survey, settings).await
 }
 

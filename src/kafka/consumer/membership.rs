@@ -96,6 +96,7 @@ impl KafkaLog {
 
     fn revoked(&mut self, partitions: &TopicPartitionList, lost: bool, on: &mut dyn FnMut(LogEvent<'_>)) {
         let names = self.names(partitions);
+        self.resume_all(&names);
         for name in &names {
             self.slots.remove(name);
         }
@@ -115,6 +116,18 @@ impl KafkaLog {
         self.done.retain(|name, _| !names.contains(name));
         if let Err(error) = give_back(&self.consumer, partitions) {
             self.fatal = Some(format!("cannot give Kafka partitions back: {error}; restart this process"));
+        }
+    }
+
+    /// Resumes those that are paused: in librdkafka a pause outlasts the assignment, so that a partition that is given back
+    /// to us would stay silent for ever.
+    fn resume_all(&self, names: &[TopicPartition]) {
+        let is_paused = |name: &&TopicPartition| self.slots.iter().any(|slot| slot.paused && slot.partition == **name);
+        let paused: Vec<_> = names.iter().filter(is_paused).map(|name| (name, Offset::Invalid)).collect();
+        if !paused.is_empty()
+            && let Err(error) = self.consumer.resume(&list(paused))
+        {
+            tracing::debug!("cannot resume partitions that are taken away: {error}");
         }
     }
 

@@ -1,0 +1,433 @@
+//! `highwater alerts forward`: every alert at every target, whatever the targets do and however the process ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use devstack::sys::{Signal, send};
+use highwater::alert::Message;
+use highwater::kafka::{ConsumerSettings, Observer};
+use highwater::ports::TopicPartition;
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::{Value, json};
+
+use crate::certificates::Authority;
+use crate::receiver::{Receiver, Then, is_up, nobody};
+use crate::support::{Process, World};
+use crate::topic::{ALERTS, Topic, message};
+use crate::wait_until;
+
+/// What a URL ends with that nobody may read.
+const SECRET: &str = "/services/s3cr3t?token=s3cr3t";
+
+fn world() -> World {
+    let mut world = World::new();
+    world.set("ALERTS__TOPIC", ALERTS);
+    world.set("FORWARD__TIMEOUT", "1s");
+    world
+}
+
+fn forward(world: &World, name: &str) -> Process {
+    world.run_command(name, &["alerts", "forward"])
+}
+
+/// (alert, number) of what a webhook took, in its order.
+fn numbers(bodies: &[Value]) -> Vec<(String, i64)> {
+    let number =
+        |body: &Value| (body["dimensions"]["app"].as_str().unwrap().to_owned(), body["sequence"].as_i64().unwrap());
+    bodies.iter().map(number).collect()
+}
+
+fn of(messages: &[Message]) -> Vec<(String, i64)> {
+    messages.iter().map(|message| (message.dimensions["app"].clone(), message.sequence)).collect()
+}
+
+#[test]
+fn each_target_gets_all_in_order_whatever_the_others_do() {
+    let mut world = world();
+    let [hook, slack, manager] = std::array::from_fn(|_| Receiver::start());
+    world.set("FORWARD__WEBHOOK_URL", &hook.url(SECRET));
+    world.set("FORWARD__SLACK_URL", &slack.url(SECRET));
+    // One member of the cluster is away.
+    world.set("FORWARD__ALERTMANAGER_URL", &format!("http://127.0.0.1:{},{}", nobody(), manager.url("/s3cr3t")));
+    world.set("FORWARD__RESEND", "1h");
+    world.set("FORWARD__LINK", "https://grafana.example.com/d/x?alert={alert_id}");
+    let mut topic = Topic::new(&world);
+    let failing = Then::Answer(500, "", "no\nwell");
+    let limited = Then::Answer(429, "Retry-After: 2\r\n", "slowly");
+    hook.then(&[failing.clone(), failing, Then::HangUp, Then::Late(Duration::from_secs(3)), limited]);
+    slack.always(Then::Answer(404, "", "no_service: s0me\u{1b} words"));
+    let mut command = world.command(&["alerts", "forward"]);
+    command.env("RUST_LOG", "trace");
+    let process = world.spawn("forward", command);
+    wait_until("handing on", || process.said().matches("handing on alerts of the topic").count() == 3, &|| {
+        process.said()
+    });
+    // What is published before it has joined its groups is what the first start finds.
+    let states = ["firing", "resolved", "firing", "withdrawn"];
+    let told: Vec<Message> =
+        (1..=4).flat_map(|at| ["a", "b"].map(|app| message(app, at, states[at as usize - 1]))).collect();
+    topic.publish(&told[..2]);
+    let said = || process.said();
+    wait_until("first", || numbers(&hook.taken()).len() == 2, &said);
+    for pair in told[2..].chunks(2) {
+        topic.publish(pair);
+    }
+    wait_until("all", || numbers(&hook.taken()).len() == told.len(), &said);
+    assert_eq!(numbers(&hook.taken()), of(&told));
+    let first = &hook.requests()[0];
+    assert_eq!(first.path, "/services/s3cr3t?token=s3cr3t");
+    assert!(first.head.contains(&format!("idempotency-key: {}/1\r\n", told[0].alert_id)), "{}", first.head);
+    let mut expected = json!(told[0]);
+    expected["link"] = json!(format!("https://grafana.example.com/d/x?alert={}", told[0].alert_id));
+    assert_eq!(first.body, expected);
+    // Five attempts in vain, and one that came late: it was taken, for all that we know.
+    assert_eq!(
+        numbers(&hook.requests().iter().map(|request| request.body.clone()).collect::<Vec<_>>())[..6],
+        vec![("a".to_owned(), 1); 6]
+    );
+
+    // What Slack refuses three times is left out, and said.
+    wait_until("refused", || slack.requests().len() == 3 * told.len(), &said);
+    wait_until("said", || said().matches("an alert was not handed on").count() == told.len(), &said);
+    for told in &told {
+        let name = format!("the alert and its number are {}/{}", told.alert_id, told.sequence);
+        let line = said().lines().find(|line| line.contains(&name)).unwrap().to_owned();
+        let refused = "refused it: it answered 404 Not Found: no_service: s0me  words";
+        assert!(line.contains(&format!("slack at http://127.0.0.1:{} {refused}", slack.port)), "{line}");
+    }
+    assert!(slack.requests()[0].body["text"].as_str().unwrap().contains("*firing page*"), "{:?}", slack.requests()[0]);
+
+    // Alertmanager is told of the same.
+    wait_until("alertmanager", || manager.taken().len() >= told.len(), &said);
+    assert_eq!(manager.requests()[0].path, "/s3cr3t/api/v2/alerts");
+    let one = manager.taken().iter().filter_map(|body| body.as_array().unwrap().first().cloned()).collect::<Vec<_>>();
+    let of_a = one.iter().filter(|alert| alert["labels"]["app"] == "a").collect::<Vec<_>>();
+    let ends: Vec<bool> = of_a.iter().map(|alert| alert["endsAt"].is_string()).collect();
+    assert!(ends.ends_with(&[false, true, false, true]), "{of_a:#?}");
+    assert!(!said().contains("s3cr3t"), "{}", said());
+    assert!(said().contains("waiting for the webhook at http://127.0.0.1:"), "{}", said());
+
+    // All is committed: whoever comes next has nothing to say.
+    let (status, said) = process.terminate();
+    assert!(status.success(), "{status}: {said}");
+    let counts = || [&hook, &slack].map(|receiver| receiver.requests().len());
+    let before = counts();
+    let process = forward(&world, "second");
+    let more = [message("c", 1, "firing")];
+    topic.publish(&more);
+    wait_until("more", || hook.requests().len() > before[0] && slack.requests().len() > before[1] + 2, &|| {
+        process.said()
+    });
+    assert_eq!(counts(), [before[0] + 1, before[1] + 3], "{}", process.said());
+    assert_eq!(numbers(&hook.taken()).last().unwrap(), &("c".to_owned(), 1));
+}
+
+#[test]
+fn nothing_is_lost_when_it_is_killed() {
+    let mut world = world();
+    let hook = Receiver::start();
+    world.set("FORWARD__WEBHOOK_URL", &hook.url("/"));
+    let mut topic = Topic::new(&world);
+    topic.publish(&[]);
+    let mut process = forward(&world, "first");
+    // From its first commit on nothing is left out.
+    wait_until("joined", || committed(&world) > 0, &|| process.said());
+    let told: Vec<Message> =
+        (1..=150).map(|at| message("a", at, if at % 2 == 1 { "firing" } else { "resolved" })).collect();
+    let kills = 5;
+    for (round, part) in told.chunks(told.len() / kills).enumerate() {
+        topic.publish(part);
+        let aim = hook.taken().len() + part.len() / 2;
+        let begun = std::time::Instant::now();
+        let (said, log) = (process.said(), format!("round-{round}"));
+        wait_until(&log, || hook.taken().len() >= aim, &|| said.clone());
+        assert!(begun.elapsed() < crate::MINUTE);
+        // Another one stands by before it is killed.
+        let next = forward(&world, &log);
+        if round % 2 == 1 {
+            std::thread::sleep(Duration::from_millis(700));
+        }
+        process.kill();
+        process = next;
+    }
+    let all = || {
+        let mut first: Vec<(String, i64)> = Vec::new();
+        for number in numbers(&hook.taken()) {
+            if !first.contains(&number) {
+                first.push(number);
+            }
+        }
+        first
+    };
+    wait_until("all", || all().len() == told.len(), &|| format!("{:?} {}", all(), process.said()));
+    assert_eq!(all(), of(&told));
+    let twice = hook.taken().len() - told.len();
+    println!("{twice} of {} came twice, {kills} kills", told.len());
+    // What was on its way, and what was taken since the last commit that arrived: never more than since the kill before.
+    assert!(twice <= told.len(), "{twice}");
+}
+
+/// The offset that the webhook's group has committed.
+fn committed(world: &World) -> u64 {
+    // While nobody has joined a group, nobody may know who coordinates it.
+    observer(world).bounds(ALERTS, 1).ok().and_then(|bounds| bounds[0].1.committed).unwrap_or(0)
+}
+
+fn observer(world: &World) -> Observer {
+    let settings = ConsumerSettings {
+        brokers: world.stack.kafka.bootstrap(),
+        group: "highwater-forward-webhook".into(),
+        topics: vec![ALERTS.into()],
+        ..Default::default()
+    };
+    Observer::new(&settings, Duration::from_secs(5)).unwrap()
+}
+
+#[test]
+fn the_first_start_tells_what_fires_and_records_of_others_are_left_out() {
+    let mut world = world();
+    let hook = Receiver::start();
+    let file = world.folder.path().join("url");
+    std::fs::write(&file, format!("{}\n", hook.url("/"))).unwrap();
+    world.set("FORWARD__WEBHOOK_URL_FILE", &file.display().to_string());
+    let mut topic = Topic::new(&world);
+    let states: [(&str, &[&str]); 4] = [
+        ("over", &["firing", "resolved"]),
+        ("again", &["firing", "resolved", "firing"]),
+        ("never", &["firing", "withdrawn"]),
+        ("lasting", &["firing"]),
+    ];
+    for (app, states) in states {
+        for (at, state) in states.iter().enumerate() {
+            topic.publish(&[message(app, at as i64 + 1, state)]);
+        }
+    }
+    topic.raw(&[("strange", b"no Avro"), ("strange", b"")]);
+    let process = forward(&world, "forward");
+    let said = || process.said();
+    wait_until("what fires", || hook.taken().len() == 2, &said);
+    topic.raw(&[("strange", b"still no Avro")]);
+    topic.publish(&[message("over", 3, "firing")]);
+    wait_until("the next", || hook.taken().len() == 3, &said);
+    let mut told = numbers(&hook.taken());
+    told[..2].sort();
+    assert_eq!(told, [("again", 3), ("lasting", 1), ("over", 3)].map(|(app, at)| (app.to_owned(), at)));
+    assert_eq!(
+        said().matches("a record of the topic of alerts can't be read and is not handed on").count(),
+        3,
+        "{}",
+        said()
+    );
+}
+
+/// More than wait in memory, behind a target that is away; and what a target fails at for too long.
+#[test]
+fn what_waits_is_read_on_later_and_what_fails_for_ever_is_left_out() {
+    let mut world = world();
+    let hook = Receiver::start();
+    world.set("FORWARD__WEBHOOK_URL", &hook.url("/"));
+    let mut topic = Topic::new(&world);
+    topic.publish(&[]);
+    hook.always(Then::Answer(503, "", "away"));
+    let process = forward(&world, "first");
+    wait_until("joined", || committed(&world) > 0, &|| process.said());
+    let told: Vec<Message> = (1..=1_500).map(|at| message("a", at, "firing")).collect();
+    topic.publish(&told);
+    wait_until("tried", || hook.requests().len() > 2, &|| process.said());
+    hook.always(Then::Answer(200, "", ""));
+    wait_until("some", || hook.taken().len() > 100, &|| process.said());
+    // It sleeps for so long that the group gives up on it, and comes back.
+    send(process.child.id(), Signal::Pause).unwrap();
+    std::thread::sleep(Duration::from_secs(4));
+    send(process.child.id(), Signal::Resume).unwrap();
+    let all = || numbers(&hook.taken());
+    wait_until("all", || all().last() == of(&told).last(), &|| format!("{} {}", all().len(), process.said()));
+    // What was taken before it slept may have come twice.
+    let mut taken = all();
+    taken.sort();
+    taken.dedup();
+    assert_eq!(taken, of(&told));
+    let before = all().len();
+    assert!(process.terminate().0.success());
+
+    world.set("FORWARD__GIVE_UP", "1s");
+    hook.always(Then::Answer(500, "", "never"));
+    let process = forward(&world, "second");
+    topic.publish(&[message("b", 1, "firing"), message("b", 2, "resolved")]);
+    let left_out =
+        "did not take it within 1 s: it answered 500 Internal Server Error: never; the alert and its number are";
+    wait_until("left out", || process.said().matches(left_out).count() == 2, &|| process.said());
+    hook.always(Then::Answer(200, "", ""));
+    topic.publish(&[message("b", 3, "firing")]);
+    wait_until("the next", || hook.taken().len() > before, &|| process.said());
+    assert_eq!(numbers(&hook.taken()[before..]), [("b".to_owned(), 3)]);
+}
+
+/// The topic was deleted and made anew: offsets begin again.
+#[test]
+fn a_topic_made_anew_is_read_from_its_begin() {
+    let mut world = world();
+    let hook = Receiver::start();
+    world.set("FORWARD__WEBHOOK_URL", &hook.url("/"));
+    let mut topic = Topic::new(&world);
+    for at in 1..=9 {
+        topic.publish(&[message("a", at, "firing")]);
+    }
+    let process = forward(&world, "forward");
+    wait_until("what fires", || committed(&world) >= 18, &|| process.said());
+    assert!(process.terminate().0.success());
+    drop(topic);
+    let brokers = world.stack.kafka.bootstrap();
+    let admin: rdkafka::admin::AdminClient<_> =
+        rdkafka::ClientConfig::new().set("bootstrap.servers", &brokers).create().unwrap();
+    let options = rdkafka::admin::AdminOptions::new();
+    futures::executor::block_on(admin.delete_topics(&[ALERTS], &options)).unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    let mut topic = Topic::new(&world);
+    topic.publish(&[message("b", 1, "firing")]);
+    let before = hook.taken().len();
+    // Where brokers keep what a group committed of a topic that is gone.
+    let name = TopicPartition { topic: ALERTS.into(), partition: 0 };
+    observer(&world).commit_alone(&[(name, 1_000)]).unwrap();
+    let process = forward(&world, "second");
+    wait_until("what fires anew", || hook.taken().len() > before, &|| process.said());
+    assert_eq!(numbers(&hook.taken()).last().unwrap(), &("b".to_owned(), 1));
+    assert!(process.said().contains("so it was made anew; what fires is told again"), "{}", process.said());
+}
+
+#[test]
+fn check_looks_whether_somebody_listens() {
+    let mut world = world();
+    let hook = Receiver::start();
+    drop(Topic::new(&world));
+    world.set("FORWARD__WEBHOOK_URL", &hook.url(SECRET));
+    let port = nobody();
+    world.set("FORWARD__ALERTMANAGER_URL", &format!("http://127.0.0.1:{port}/s3cr3t"));
+    let (_, said) = failed(&world, &["check"]);
+    assert!(said.contains(&format!("ok       somebody listens at http://127.0.0.1:{}", hook.port)), "{said}");
+    assert!(said.contains(&format!("WRONG    http://127.0.0.1:{port}: ")), "{said}");
+    assert!(!said.contains("s3cr3t") && hook.requests().is_empty(), "{said}");
+}
+
+#[test]
+fn targets_under_tls_are_told_if_they_are_trusted() {
+    let mut world = world();
+    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    let shown = ours.issue("localhost", 2060);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let certificate = CertificateDer::from_pem_slice(shown.certificate.as_bytes()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(shown.key.as_bytes()).unwrap();
+    let config = config.with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();
+    let hook = Receiver::with(Some(Arc::new(config)));
+    world.set("FORWARD__WEBHOOK_URL", &format!("https://Aladdin:s3cr3t@localhost:{}{SECRET}", hook.port));
+    world.set("FORWARD__CA_FILE", &ours.ca_file.display().to_string());
+    let said = world.done(&["alerts", "forward", "--test"]);
+    assert!(said.contains(&format!("the webhook at https://localhost:{} took it", hook.port)), "{said}");
+    let request = &hook.requests()[0];
+    assert!(request.head.contains("authorization: basic qwxhzgrpbjpzm2nym3q="), "{}", request.head);
+    assert_eq!((&request.body["rule"], &request.body["state"]), (&json!("highwater_test"), &json!("resolved")));
+
+    world.set("FORWARD__CA_FILE", &theirs.ca_file.display().to_string());
+    let (status, said) = failed(&world, &["alerts", "forward", "--test"]);
+    assert_eq!(status, 1);
+    assert!(said.contains("signed by no CA that is trusted here; look at forward.ca_file"), "{said}");
+    assert!(!said.contains("s3cr3t"), "{said}");
+}
+
+fn failed(world: &World, arguments: &[&str]) -> (i32, String) {
+    let output = world.command(arguments).output().unwrap();
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+    (output.status.code().unwrap(), said)
+}
+
+/// | what is wrong | what is said |
+/// |---|---|
+/// | no target; no topic | which settings there are |
+/// | a URL in the file, on the command line, empty, of another scheme, two for Slack | where it belongs, and not what it is |
+/// | a URL and a file of it; a file that is not there | both are named |
+/// | TLS files without TLS; a link that is none | the setting |
+/// | a target that refuses, that nobody listens at | what it answered |
+#[test]
+fn what_is_wrong_is_told_before_anything_is_done() {
+    // No server is asked.
+    let mut world = Bare::new();
+    let forward = ["alerts", "forward"];
+    world.says(&forward, 1, "there is nobody to tell: set one of HIGHWATER_FORWARD__WEBHOOK_URL");
+    world.set("WEBHOOK_URL", "http://localhost:1/s3cr3t");
+    world.says(&forward, 1, "alerts.topic is \"\"");
+    world.unset("WEBHOOK_URL");
+
+    let flag = [&forward[..], &["--setting", "forward.slack_url=https://x/s3cr3t"]].concat();
+    world.says(
+        &flag,
+        2,
+        "forward.slack_url: found in the flag --setting forward.slack_url=…, where others can read it",
+    );
+    let bad = [
+        ("SLACK_URL", "s3cr3t", "forward.slack_url: a URL is not of the form http://host/path"),
+        ("SLACK_URL", "ftp://x/s3cr3t", "forward.slack_url: a URL is not of the form"),
+        ("SLACK_URL", "http://x/s3cr3t,http://y/", "only Alertmanager may have several URLs"),
+        ("ALERTMANAGER_URL", "http://x:1/?s3cr3t", "forward.alertmanager_url: a URL is not of the form"),
+        ("ALERTMANAGER_URL", " , ", "forward.alertmanager_url: a URL is not of the form"),
+        ("WEBHOOK_URL_FILE", "/no/such/file", "forward.webhook_url_file: can't read /no/such/file"),
+        ("CA_FILE", "/no/such/file", "forward.ca_file: set, and used only by https://"),
+        ("LINK", "grafana", "forward.link: found something else in"),
+        ("LINK", "https://g/{app}", "forward.link: found something else in"),
+        ("RESEND", "0s", "forward.resend: found \"0s\""),
+        ("GIVE_UP", "soon", "forward.give_up: found \"soon\""),
+    ];
+    for (key, value, expected) in bad {
+        world.set(key, value);
+        world.says(&forward, 2, expected);
+        world.says(&["check", "--offline"], 1, expected);
+        world.unset(key);
+    }
+    world.set("SLACK_URL", "https://x/s3cr3t");
+    world.set("CA_FILE", "/no/such/file");
+    world.says(&forward, 2, "forward.ca_file: can't read /no/such/file");
+    world.unset("CA_FILE");
+    world.set("SLACK_URL_FILE", "/no/such/file");
+    world.says(&forward, 2, "forward.slack_url: set as HIGHWATER_FORWARD__SLACK_URL and by forward.slack_url_file");
+    world.unset("SLACK_URL_FILE");
+
+    let refusing = Receiver::start();
+    refusing.always(Then::Answer(403, "", "invalid_token"));
+    world.set("SLACK_URL", &refusing.url(SECRET));
+    world.says(&["alerts", "forward", "--test"], 1, "did not take it: it answered 403 Forbidden: invalid_token");
+    refusing.always(Then::Answer(302, "Location: /s3cr3t\r\n", ""));
+    world.says(&["alerts", "forward", "--test"], 1, "redirections are not followed");
+    let port = nobody();
+    assert!(!is_up(port));
+    world.set("SLACK_URL", &format!("http://127.0.0.1:{port}{SECRET}"));
+    world.says(&["alerts", "forward", "--test"], 1, "did not take it: ");
+}
+
+/// A command line without servers.
+struct Bare(std::collections::BTreeMap<String, String>);
+
+impl Bare {
+    fn new() -> Bare {
+        Bare([("HIGHWATER_LOG__LEVEL".to_owned(), "debug".to_owned())].into())
+    }
+
+    fn set(&mut self, key: &str, value: &str) {
+        self.0.insert(format!("HIGHWATER_FORWARD__{key}"), value.to_owned());
+    }
+
+    fn unset(&mut self, key: &str) {
+        self.0.remove(&format!("HIGHWATER_FORWARD__{key}"));
+    }
+
+    fn says(&self, arguments: &[&str], status: i32, expected: &str) {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_highwater"));
+        command.args(arguments).envs(&self.0).current_dir(env!("CARGO_MANIFEST_DIR"));
+        let output = command.output().unwrap();
+        let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+        assert!(said.contains(expected), "{arguments:?} {:?} does not say {expected:?}: {said}", self.0);
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}: {said}");
+        assert!(!said.contains("s3cr3t"), "{arguments:?}: {said}");
+    }
+}

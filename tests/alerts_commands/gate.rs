@@ -1,0 +1,124 @@
+//! `examples/budget_gate.rs`: a service that stops by itself, before the real evaluator.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use highwater::alert::{BudgetState, Framing, Heartbeat, Record};
+
+use crate::budget_gate::{Answer, Fail, Gate, PATIENCE, follow};
+use crate::script::{STAGES, Script};
+use crate::wait_until;
+
+fn request(app: &str) -> BTreeMap<String, String> {
+    [("app".to_owned(), app.to_owned()), ("team".to_owned(), "search".to_owned())].into()
+}
+
+fn now() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}
+
+#[test]
+fn requests_stop_when_the_budget_is_spent() {
+    let script = Script::new();
+    let process = script.world.run("run");
+    script.play(STAGES[1]);
+    let (gate, goes_on) = (Mutex::new(Gate::new(Fail::Closed).unwrap()), AtomicBool::new(true));
+    let brokers = script.world.stack.kafka.bootstrap();
+    script.wait_for(STAGES[1], &mut [&process]);
+    let topics = ["highwater-budgets", "highwater-alerts"];
+    std::thread::scope(|scope| {
+        // However the test ends.
+        let _end = End(&goes_on);
+        scope.spawn(|| follow(&brokers, topics, &gate, || goes_on.load(Ordering::Relaxed)).unwrap());
+        let ask = |app: &str| gate.lock().unwrap().ask(&request(app), now());
+        wait_until("allowed", || ask("zest") == Answer::Allowed, &|| format!("{:?} {}", ask("zest"), process.said()));
+        // All of it is spent now.
+        script.play(STAGES[3]);
+        wait_until("denied", || matches!(ask("zest"), Answer::Denied(_)), &|| format!("{:?}", ask("zest")));
+        let Answer::Denied(why) = ask("zest") else { unreachable!() };
+        assert!(why.starts_with("1000 of 1000 of lasting is spent until 20"), "{why}");
+        assert_eq!(ask("other"), Answer::Allowed);
+        // Whoever keeps the table is gone: what is spent stays so, and of all else nobody knows.
+        process.kill();
+        let later = now() + PATIENCE.as_millis() as i64 + 5_000;
+        let gate = gate.lock().unwrap();
+        assert!(matches!(gate.ask(&request("zest"), later), Answer::Denied(_)));
+        let blind = gate.ask(&request("other"), later);
+        assert!(
+            matches!(&blind, Answer::Blind(Fail::Closed, why) if why.starts_with("the last heartbeat is ")),
+            "{blind:?}"
+        );
+        assert!(!blind.is_allowed());
+    });
+}
+
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+fn state(app: &str, state: &str, period: (i64, i64)) -> (Vec<u8>, Vec<u8>) {
+    let record = Record::Budget(Box::new(BudgetState {
+        key: format!("key of {app}"),
+        budget: "b".into(),
+        dimensions: [("app".to_owned(), app.to_owned())].into(),
+        labels: BTreeMap::new(),
+        period_start: period.0,
+        period_end: period.1,
+        amount: "50".into(),
+        spent: "50.01".into(),
+        percent: "100.02".into(),
+        overshoot: "0.01".into(),
+        state: state.into(),
+        forecast: None,
+        unpriced: 0,
+        complete_through: 0,
+    }));
+    (record.key().as_bytes().to_vec(), Framing::default().encode(&record).unwrap())
+}
+
+/// | what comes | what is said |
+/// |---|---|
+/// | nothing, no heartbeat, an old one | that nobody knows, and the gate's choice |
+/// | a state whose period is over or to come, of another series, a deleted one | allowed |
+/// | what is no record of ours | nothing changes |
+#[test]
+fn without_word_it_fails_as_was_chosen() {
+    for (fail, is_allowed) in [(Fail::Open, true), (Fail::Closed, false)] {
+        let mut gate = Gate::new(fail).unwrap();
+        let blind = |why: &str| Answer::Blind(fail, why.to_owned());
+        assert_eq!(gate.ask(&request("a"), 1_000), blind("the topics are not read yet"));
+        gate.ready();
+        let found = gate.ask(&request("a"), 1_000);
+        assert_eq!((found.is_allowed(), found), (is_allowed, blind("there was never a heartbeat")));
+        let heartbeat = |sent_at| {
+            let heartbeat = Heartbeat { round: 1, sent_at, ..Heartbeat::default() };
+            Framing::default().encode(&Record::Heartbeat(heartbeat)).unwrap()
+        };
+        gate.take(b"heartbeat", Some(&heartbeat(1_000)));
+        assert_eq!(gate.ask(&request("a"), 121_000), Answer::Allowed);
+        assert_eq!(gate.ask(&request("a"), 121_001), blind("the last heartbeat is 120 s old"));
+        let (key, payload) = state("a", "stop", (10_000, 20_000));
+        gate.take(&key, Some(&payload));
+        let denied = "50.01 of 50 of b is spent until 1970-01-01T00:00:20Z";
+        assert_eq!(gate.ask(&request("a"), 10_000), Answer::Denied(denied.to_owned()));
+        for (app, now) in [("a", 9_999), ("a", 20_000), ("b", 15_000)] {
+            assert_eq!(gate.ask(&request(app), now), Answer::Allowed, "{app} {now}");
+        }
+        assert_eq!(gate.ask(&BTreeMap::new(), 15_000), Answer::Allowed);
+        for strange in [&b""[..], b"{}", &payload[..12], &[0xC3, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1]] {
+            gate.take(&key, Some(strange));
+            assert!(matches!(gate.ask(&request("a"), 15_000), Answer::Denied(_)));
+        }
+        let (_, critical) = state("a", "critical", (10_000, 20_000));
+        gate.take(&key, Some(&critical));
+        assert_eq!(gate.ask(&request("a"), 15_000), Answer::Allowed);
+        gate.take(&key, Some(&payload));
+        gate.take(&key, None);
+        assert_eq!(gate.ask(&request("a"), 15_000), Answer::Allowed);
+    }
+}
