@@ -33,7 +33,7 @@ use anyhow::{Context as _, Result};
 use tokio::runtime::Handle;
 
 pub use publisher::framing;
-pub use sight::{read, rows};
+pub use sight::read;
 
 use crate::clickhouse::{Endpoint, QueryError, QueryLimits};
 use crate::kafka::{ConsumerSettings, TransactionError};

@@ -275,17 +275,6 @@ fn understood(question: &Question, rollup: &Rollup, answer: Answer) -> Result<Ro
     })
 }
 
-/// All rows of a rollup that a question asks for, from a minute on.
-///
-/// # Errors
-/// ClickHouse's, or an answer that is not what was asked for.
-pub async fn rows(client: &Client, question: &Question, rollup: &Rollup, from: Minute) -> Result<Vec<Row>, QueryError> {
-    let from = from.div_euclid(question.step) * question.step;
-    let sql = question.sql(rollup, client.database(), std::slice::from_ref(&(from..Minute::MAX)));
-    let answers: Vec<Answer> = client.rows(&sql).await?;
-    answers.into_iter().map(|answer| understood(question, rollup, answer)).collect()
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
