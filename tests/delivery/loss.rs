@@ -1,7 +1,9 @@
-//! Retention that runs over a replica at work: the position that it wants to read from is gone from the log.
+//! What retention takes before it was read: from a replica at work, whose position is gone from the log, and where a replica
+//! ends or sleeps beside the row of the ledger that says so.
 
 use std::time::{Duration, Instant};
 
+use highwater::failpoint::{Point, VARIABLE};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
@@ -57,11 +59,7 @@ impl Overrun {
         let position = Scrape::of(port).sum("highwater_position_offset", of) as u64;
         let start = ends[2] - 500;
         assert!(position + 1_000 < start, "it has read too much: {position} of {start}");
-        let mut before = TopicPartitionList::new();
-        before.add_partition_offset(TOPIC, 2, Offset::Offset(start as i64)).unwrap();
-        let admin: AdminClient<DefaultClientContext> =
-            ClientConfig::new().set("bootstrap.servers", world.stack.kafka.bootstrap()).create().unwrap();
-        futures::executor::block_on(admin.delete_records(&before, &AdminOptions::new())).unwrap();
+        delete(&world, &[(2, start)]);
         world.stack.clickhouse.restart().unwrap();
         Overrun { world, process, port, ends, position, start }
     }
@@ -69,6 +67,17 @@ impl Overrun {
     fn others(&self) -> u64 {
         self.ends.iter().enumerate().filter(|(number, _)| *number != 2).map(|(_, end)| end).sum()
     }
+}
+
+/// Deletes what lies before these offsets, as retention does.
+fn delete(world: &World, starts: &[(i32, u64)]) {
+    let mut before = TopicPartitionList::new();
+    for &(partition, start) in starts {
+        before.add_partition_offset(TOPIC, partition, Offset::Offset(start as i64)).unwrap();
+    }
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", world.stack.kafka.bootstrap()).create().unwrap();
+    futures::executor::block_on(admin.delete_records(&before, &AdminOptions::new())).unwrap();
 }
 
 /// The rows of the ledger that say what was lost.
@@ -142,6 +151,56 @@ fn told_to_stop_at_a_loss_a_running_replica_stops_that_partition_and_no_other() 
     assert_eq!(lost_rows(&world), format!("1/llm-calls/2\t{position}\t{start}\t0"));
     assert!(process.terminate().0.success());
     assert!(world.done(&["audit"]).contains("clean"));
+}
+
+/// Has replicas end before and after a row of the ledger that stands for no event, and one sleep before it until another has
+/// done all: then it wakes, and goes on alone with `more` events.
+fn attack(world: &World, [before, after]: [Point; 2], all: u64, more: u64) {
+    let killed = |point: Point| {
+        let output = world.command(&["run"]).env(VARIABLE, format!("{}:1:end", point.name())).output().unwrap();
+        assert!(!output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    killed(before);
+    let frozen = format!("{}:1:freeze", before.name());
+    let mut sleeper = world.run_with(before.name(), &[(VARIABLE, &frozen)]);
+    let stat = format!("/proc/{}/stat", sleeper.child.id());
+    until("never asleep", &mut sleeper, || std::fs::read_to_string(&stat).unwrap().contains(") T "));
+    killed(after);
+    let mut other = world.run("other");
+    until("never all", &mut other, || world.number(ACCOUNTED) == all);
+    devstack::sys::send(sleeper.child.id(), devstack::sys::Signal::Resume).unwrap();
+    let (status, said) = other.terminate();
+    assert!(status.success(), "{status}: {said}");
+    world.generate(&["--events", &more.to_string(), "--seed", &all.to_string()]);
+    until("never more", &mut sleeper, || world.number(ACCOUNTED) == all + more);
+    let (status, said) = sleeper.terminate();
+    assert!(status.success(), "{status}: {said}");
+}
+
+#[test]
+fn a_row_that_stands_for_no_event_is_there_once_whoever_ends_or_sleeps_beside_it() {
+    let world = World::new();
+    world.generate(&["--events", "4000"]);
+    world.done(&["migrate"]);
+    attack(&world, [Point::StartRow, Point::StartRowSent], 4_000, 1_000);
+    let starts =
+        "SELECT source, count() FROM highwater.ledger WHERE kind = 'start' GROUP BY source ORDER BY source FORMAT TSV";
+    let each: Vec<String> = (0..4).map(|partition| format!("1/llm-calls/{partition}\t1")).collect();
+    assert_eq!(world.query(starts).lines().collect::<Vec<_>>(), each);
+    world.check();
+
+    let from = truth::ends(&world.stack.kafka.bootstrap(), TOPIC);
+    world.generate(&["--events", "4000", "--seed", "2"]);
+    delete(&world, &[(1, from[1] + 300), (2, from[2] + 200)]);
+    attack(&world, [Point::LostRow, Point::LostRowSent], 9_000, 1_000);
+    let lost: Vec<String> = [(1, 300), (2, 200)]
+        .map(|(number, count)| format!("1/llm-calls/{number}\t{}\t{}\t0", from[number], from[number] + count))
+        .into();
+    let mut rows: Vec<String> = lost_rows(&world).lines().map(str::to_owned).collect();
+    rows.sort();
+    assert_eq!(rows, lost);
+    let audit = world.done(&["audit"]);
+    assert!(audit.contains("clean") && audit.contains("500 offsets were lost"), "{audit}");
 }
 
 /// As reports write numbers.
