@@ -11,6 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// A place between two steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Point {
+    /// The batch is sealed, whether the topic is still the one that was claimed is about to be asked.
+    Sealed,
+    /// It is, the marks are about to be asked or are known already.
+    Recognised,
     /// The marks are known, the blocks built on them are about to be inserted.
     MarksKnown,
     /// A block was acknowledged, another is to follow.
@@ -25,6 +29,14 @@ pub enum Point {
     BeforeCommit,
     /// The offset was handed over to be committed.
     AfterCommit,
+    /// The row of the ledger that a source begins with is about to be inserted.
+    StartRow,
+    /// It was acknowledged, the ledger is about to be asked.
+    StartRowSent,
+    /// The row of the ledger that says what the log lost is about to be inserted.
+    LostRow,
+    /// It was acknowledged, the ledger is about to be asked.
+    LostRowSent,
     /// A round of alerts was judged, what it found is about to be published.
     AlertsJudged,
     /// It is in the log, the transaction is about to be committed.
@@ -37,7 +49,9 @@ pub enum Point {
 
 impl Point {
     /// Those of a batch, in the order in which it comes to them.
-    pub const ALL: [Point; 7] = [
+    pub const ALL: [Point; 9] = [
+        Point::Sealed,
+        Point::Recognised,
         Point::MarksKnown,
         Point::BetweenBlocks,
         Point::BlocksSent,
@@ -47,12 +61,17 @@ impl Point {
         Point::AfterCommit,
     ];
 
+    /// Those around rows of the ledger that stand for no event, in the order in which a source comes to them, if at all.
+    pub const GAPS: [Point; 4] = [Point::StartRow, Point::StartRowSent, Point::LostRow, Point::LostRowSent];
+
     /// Those of a round of alerts, likewise.
     pub const ALERTS: [Point; 4] = [Point::AlertsJudged, Point::AlertsSent, Point::AlertsPublished, Point::AlertsKept];
 
     /// As the variable has it.
     pub fn name(self) -> &'static str {
         match self {
+            Point::Sealed => "sealed",
+            Point::Recognised => "recognised",
             Point::MarksKnown => "marks_known",
             Point::BetweenBlocks => "between_blocks",
             Point::BlocksSent => "blocks_sent",
@@ -60,6 +79,10 @@ impl Point {
             Point::LedgerRowSent => "ledger_row_sent",
             Point::BeforeCommit => "before_commit",
             Point::AfterCommit => "after_commit",
+            Point::StartRow => "start_row",
+            Point::StartRowSent => "start_row_sent",
+            Point::LostRow => "lost_row",
+            Point::LostRowSent => "lost_row_sent",
             Point::AlertsJudged => "alerts_judged",
             Point::AlertsSent => "alerts_sent",
             Point::AlertsPublished => "alerts_published",
@@ -94,7 +117,8 @@ impl Armed {
     fn parse(text: &str) -> Option<Armed> {
         let mut words = text.split(':');
         let (name, at, then) = (words.next()?, words.next()?.parse().ok()?, words.next()?);
-        let point = Point::ALL.into_iter().chain(Point::ALERTS).find(|point| point.name() == name)?;
+        let point =
+            Point::ALL.into_iter().chain(Point::GAPS).chain(Point::ALERTS).find(|point| point.name() == name)?;
         let freeze = match then {
             "end" => false,
             "freeze" => true,
@@ -128,6 +152,9 @@ mod tests {
         let armed = Armed::parse("blocks_sent:7:freeze").unwrap();
         assert_eq!((armed.point, armed.at, armed.freeze), (Point::BlocksSent, 7, true));
         assert!(!Armed::parse("after_commit:1:end").unwrap().freeze);
+        for point in Point::ALL.into_iter().chain(Point::GAPS).chain(Point::ALERTS) {
+            assert_eq!(Armed::parse(&format!("{}:1:end", point.name())).unwrap().point, point);
+        }
         for text in ["", "blocks_sent", "blocks_sent:7", "blocks_sent:x:end", "nowhere:1:end", "blocks_sent:1:explode"]
         {
             assert!(Armed::parse(text).is_none(), "{text}");

@@ -210,8 +210,9 @@ impl<L: Log, S: Store, R: Registry> Worker<L, S, R> {
             }
             LogEvent::Revoked(names) => {
                 for name in names {
-                    tracing::info!(topic = %name.topic, partition = name.partition, "revoked");
-                    partitions.get_mut(&name.topic).and_then(|numbered| numbered.remove(&name.partition));
+                    let gone = partitions.get_mut(&name.topic).and_then(|numbered| numbered.remove(&name.partition));
+                    let unwritten = gone.is_some_and(|assigned| !assigned.partition.is_empty_handed());
+                    tracing::info!(topic = %name.topic, partition = name.partition, unwritten, "revoked");
                 }
             }
         });

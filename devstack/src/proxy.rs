@@ -57,6 +57,7 @@ pub struct Proxy {
     port: u16,
     orders: watch::Sender<Orders>,
     sprung: Arc<AtomicUsize>,
+    delivered: Arc<AtomicUsize>,
     open: Arc<AtomicUsize>,
     runtime: Option<Runtime>,
 }
@@ -75,11 +76,12 @@ impl Proxy {
             .build()
             .context("cannot start a thread for a proxy")?;
         let (orders, told) = watch::channel(Orders::default());
-        let (sprung, open) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let [sprung, delivered, open] = [0; 3].map(|zero| Arc::new(AtomicUsize::new(zero)));
         let listener = runtime.block_on(listen(port)).with_context(|| format!("cannot listen on port {port}"))?;
-        let door = Door { port, target, orders: told, sprung: Arc::clone(&sprung), open: Arc::clone(&open) };
+        let caught = Caught { sprung: Arc::clone(&sprung), delivered: Arc::clone(&delivered) };
+        let door = Door { port, target, orders: told, caught, open: Arc::clone(&open) };
         runtime.spawn(door.keep(listener));
-        Ok(Proxy { port, orders, sprung, open, runtime: Some(runtime) })
+        Ok(Proxy { port, orders, sprung, delivered, open, runtime: Some(runtime) })
     }
 
     /// The port for clients.
@@ -124,6 +126,11 @@ impl Proxy {
     pub fn sprung(&self) -> usize {
         self.sprung.load(Ordering::Relaxed)
     }
+
+    /// How many of those went on afterwards, so that the server was sent all that was held of them.
+    pub fn delivered(&self) -> usize {
+        self.delivered.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for Proxy {
@@ -144,8 +151,15 @@ struct Door {
     port: u16,
     target: u16,
     orders: watch::Receiver<Orders>,
-    sprung: Arc<AtomicUsize>,
+    caught: Caught,
     open: Arc<AtomicUsize>,
+}
+
+/// Counts requests that a trap held.
+#[derive(Clone)]
+struct Caught {
+    sprung: Arc<AtomicUsize>,
+    delivered: Arc<AtomicUsize>,
 }
 
 impl Door {
@@ -181,11 +195,11 @@ impl Door {
 
     fn let_in(&self, client: TcpStream) {
         let (target, orders) = (self.target, self.orders.clone());
-        let (sprung, open) = (Arc::clone(&self.sprung), Arc::clone(&self.open));
+        let (caught, open) = (self.caught.clone(), Arc::clone(&self.open));
         tokio::spawn(async move {
             open.fetch_add(1, Ordering::Relaxed);
             // However it ends, both sides see it.
-            let _ = pass(client, target, orders, &sprung).await;
+            let _ = pass(client, target, orders, &caught).await;
             open.fetch_sub(1, Ordering::Relaxed);
         });
     }
@@ -195,7 +209,7 @@ async fn pass(
     mut client: TcpStream,
     target: u16,
     mut orders: watch::Receiver<Orders>,
-    sprung: &AtomicUsize,
+    caught: &Caught,
 ) -> io::Result<()> {
     let cuts = orders.borrow().cuts;
     let mut server = TcpStream::connect((Ipv4Addr::LOCALHOST, target)).await?;
@@ -210,7 +224,7 @@ async fn pass(
         // First, so that what is held is lost even when the same moment lets it go.
         biased;
         _ = orders.wait_for(|orders| orders.cuts != cuts) => Ok(()),
-        ended = there.requests(&request, sprung) => ended,
+        ended = there.requests(&request, caught) => ended,
         ended = back.answers(&request) => ended,
     }
 }
@@ -239,7 +253,7 @@ impl Pump<'_> {
         }
     }
 
-    async fn requests(mut self, request: &Request, sprung: &AtomicUsize) -> io::Result<()> {
+    async fn requests(mut self, request: &Request, caught: &Caught) -> io::Result<()> {
         let mut buffer = vec![0; CHUNK];
         // The trap that this request walks into, if any.
         let mut trap: Option<Trap> = None;
@@ -257,12 +271,13 @@ impl Pump<'_> {
                 Some(set) if passed + count > set.after => {
                     let head = set.after.saturating_sub(passed);
                     self.deliver(&chunk[..head]).await?;
-                    sprung.fetch_add(1, Ordering::Relaxed);
+                    caught.sprung.fetch_add(1, Ordering::Relaxed);
                     let mut held = chunk[head..].to_vec();
                     if !self.hold(&mut held).await? {
                         return Ok(());
                     }
                     self.deliver(&held).await?;
+                    caught.delivered.fetch_add(1, Ordering::Relaxed);
                     trap = None;
                 }
                 _ => self.deliver(chunk).await?,

@@ -233,7 +233,8 @@ settings! {
     /// What the process may hold.
     memory: MemorySettings {
         /// Bytes of batches being filled or written, over all workers. At the limit partitions pause; nothing is
-        /// dropped. At least twice `batch.bytes`: one batch is written while the next fills.
+        /// dropped. At least twice `batch.bytes`: one batch is written while the next fills. Beside it the process needs up to
+        /// 160 MiB for each worker, and 2 MiB for each partition.
         limit: ByteSize = "512MiB" in "1MiB" to "1024GiB";
     }
 

@@ -29,6 +29,9 @@ use crate::ports::{Bounds, Log, LogError, LogEvent, Record, TopicPartition};
 
 /// Events handed over by one [`Log::poll`], so that a caller with a full log still gets to its other work.
 const POLL_EVENTS: usize = 4_096;
+/// Bytes of keys and values likewise: a caller that may hold only so much finds out after each poll, and more is fetched while
+/// it lasts.
+const POLL_BYTES: usize = 1 << 20;
 /// How long the thread that polls may wait for where partitions begin and end; what has no answer is asked again.
 const ASK: Duration = Duration::from_secs(1);
 /// How long a seek may take: it is answered by librdkafka's own thread.
@@ -163,8 +166,11 @@ impl Log for KafkaLog {
     fn poll(&mut self, wait: Duration, on: &mut dyn FnMut(LogEvent<'_>)) {
         self.tend(on);
         self.settle();
-        let mut wait = wait;
+        let (mut wait, mut bytes) = (wait, 0);
         for _ in 0..POLL_EVENTS {
+            if bytes >= POLL_BYTES {
+                break;
+            }
             if self.stopped {
                 self.find_stopped(on);
             }
@@ -183,6 +189,7 @@ impl Log for KafkaLog {
                         key: message.key(),
                         payload: message.payload(),
                     };
+                    bytes += record.key.map_or(0, <[u8]>::len) + record.payload.map_or(0, <[u8]>::len);
                     self.slots.deliver(record, on);
                     wait = Duration::ZERO;
                     continue;

@@ -102,6 +102,7 @@ fn found(known: &Known, key: Key, at: u64) -> u64 {
 impl Flight {
     /// Sends a batch that was sealed `now` on its way, on marks that are known already if they cover it.
     pub(super) fn new(now: Duration, batch: Arc<Batch>, known: Option<Known>) -> Flight {
+        failpoint::reach(Point::Sealed);
         Flight {
             end: batch.from(),
             batch,
@@ -118,6 +119,7 @@ impl Flight {
     /// The topic is the one that was claimed, and so all of the batch is of it.
     pub(super) fn recognised(&mut self, terms: Terms<'_>, recorded: &BTreeMap<Key, u64>) {
         let Step::Recognising { known } = &mut self.step else { return };
+        failpoint::reach(Point::Recognised);
         let known = known.take().filter(|known| known.marks.ledger.end == Some(self.batch.from()));
         self.backoff = Backoff::default();
         match known {

@@ -8,6 +8,7 @@ use super::running::Running;
 use super::token::Token;
 use super::{Action, Backoff, Lost, Reply, Stop, Terms};
 use crate::batch::{Key, LedgerKind, LedgerRow, Source, Window};
+use crate::failpoint::{self, Point};
 use crate::meter::Note;
 use crate::plan::Plan;
 use crate::ports::{Bounds, Connection, Insert, LedgerEnd, LogError, Question, Rows, StoreError};
@@ -108,6 +109,7 @@ impl Locate {
             }
             Step::Write { due, connection, row } if *due <= terms.now => {
                 let (connection, row) = (*connection, *row);
+                failpoint::reach(if matches!(row, Gap::Start { .. }) { Point::StartRow } else { Point::LostRow });
                 self.step = Step::Writing { row };
                 Some(Action::Insert(self.insert(source, terms.plan, connection, row)))
             }
@@ -191,6 +193,11 @@ impl Locate {
                     Gap::Start { .. } => self.first.acknowledge(terms.now),
                     Gap::Lost { from, .. } => self.lost.get_or_insert(Token::on(from)).acknowledge(terms.now),
                 }
+                failpoint::reach(if matches!(row, Gap::Start { .. }) {
+                    Point::StartRowSent
+                } else {
+                    Point::LostRowSent
+                });
                 Step::Ledger { due: terms.now }
             }
             (_, Reply::Marks(Err(StoreError::Refused(error)))) => {

@@ -58,6 +58,25 @@ pub enum Then {
     Deliver,
 }
 
+impl Then {
+    pub fn name(self) -> &'static str {
+        match self {
+            Then::KillReplica => "kill -9 in the middle of an insert",
+            Then::Cut => "cut in the middle of an insert",
+            Then::Deliver => "insert delivered late",
+        }
+    }
+}
+
+impl Refusal {
+    pub fn name(self) -> &'static str {
+        match self {
+            Refusal::DiskFull => "disk full",
+            Refusal::ReadOnly => "tables read-only",
+        }
+    }
+}
+
 /// How often, against the others.
 type Weighted = (u32, fn(&mut Rng) -> Action);
 
@@ -119,6 +138,11 @@ impl Action {
         (0..10_000).map(|_| Action::draw(&mut rng).name()).collect()
     }
 
+    /// Whether it happens only if a replica walks into it: then it is counted when one does.
+    pub fn is_awaited(&self) -> bool {
+        matches!(self, Action::Catch(..) | Action::Refuse(..))
+    }
+
     /// For the report.
     pub fn name(&self) -> &'static str {
         match self {
@@ -136,11 +160,8 @@ impl Action {
             Action::Disturb(Server::Kafka, _, Fault::Stall, _) => "connections to Kafka stalled",
             Action::Disturb(Server::Kafka, _, Fault::Slow(_), _) => "connections to Kafka slow",
             Action::Disturb(Server::Kafka, _, Fault::Refuse, _) => "connections to Kafka refused",
-            Action::Catch(_, _, Then::KillReplica) => "kill -9 in the middle of an insert",
-            Action::Catch(_, _, Then::Cut) => "cut in the middle of an insert",
-            Action::Catch(_, _, Then::Deliver) => "insert delivered late",
-            Action::Refuse(Refusal::DiskFull, _) => "disk full",
-            Action::Refuse(Refusal::ReadOnly, _) => "tables read-only",
+            Action::Catch(_, _, then) => then.name(),
+            Action::Refuse(refusal, _) => refusal.name(),
         }
     }
 }

@@ -120,12 +120,13 @@ impl Fleet {
         send(replica.child.id(), Signal::Terminate).is_ok()
     }
 
-    /// From now on so many are wanted; those beyond are told to end.
-    pub fn scale(&mut self, wanted: usize) {
-        self.wanted = wanted;
+    /// From now on so many are wanted; those beyond are told to end. Whether it were others before.
+    pub fn scale(&mut self, wanted: usize) -> bool {
+        let before = std::mem::replace(&mut self.wanted, wanted);
         for slot in wanted..SLOTS {
             self.terminate(slot);
         }
+        before != wanted
     }
 
     /// Those that run now know an older plan than those to come.

@@ -16,6 +16,7 @@ mod sent;
 mod shared;
 mod stage;
 
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -70,7 +71,8 @@ fn nothing_is_lost_and_nothing_is_counted_twice() {
     let verdict = shared::compare::hold(&truth, &|sql| stage.query(sql));
     let summary = sent::check(&sent, &truth);
     let (clean, audit) = stage.ask(&["audit"]);
-    report.print();
+    let logs = logs(&stage);
+    report.print(logs.iter().map(|(_, text)| text.as_str()));
     println!(
         "{} messages acknowledged, {} transactions committed, {} aborted, {} unknown",
         summary.acknowledged, summary.committed, summary.aborted, summary.unknown
@@ -81,7 +83,7 @@ fn nothing_is_lost_and_nothing_is_counted_twice() {
     );
     println!("{}", audit.lines().last().unwrap_or_default());
     println!("{verdict}");
-    complaints(&stage).into_iter().for_each(|line| report.violation(line));
+    complaints(&logs).into_iter().for_each(|line| report.violation(line));
     let exact = verdict.is_exact() && clean && summary.wrong.is_empty() && report.violations().is_empty();
     assert!(exact, "{verdict}\n{:#?}\n{:#?}\n{audit}", summary.wrong, report.violations());
     let lacking = report.lacks(minutes);
@@ -166,14 +168,19 @@ fn drain(performance: &mut Performance, truth: &Truth) {
     }
 }
 
-/// Words in the replicas' logs that must never stand there.
-fn complaints(stage: &Stage) -> Vec<String> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(&stage.folder).unwrap() {
-        let path = entry.unwrap().path();
-        let Ok(text) = std::fs::read_to_string(&path) else { continue };
-        let lines = text.lines().filter(|line| line.contains("partition stopped") || line.contains("panicked"));
-        found.extend(lines.map(|line| format!("{}: {line}", path.display())));
-    }
-    found
+/// What replicas said, by file.
+fn logs(stage: &Stage) -> Vec<(PathBuf, String)> {
+    let paths = std::fs::read_dir(&stage.folder).unwrap().map(|entry| entry.unwrap().path());
+    let replicas =
+        paths.filter(|path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"replica-")));
+    replicas.map(|path| (path.clone(), std::fs::read_to_string(path).unwrap())).collect()
+}
+
+/// Lines that must never stand there.
+fn complaints(logs: &[(PathBuf, String)]) -> Vec<String> {
+    let bad = |line: &&str| line.contains("partition stopped") || line.contains("panicked");
+    let of = |(path, text): &(PathBuf, String)| -> Vec<String> {
+        text.lines().filter(bad).map(|line| format!("{}: {line}", path.display())).collect()
+    };
+    logs.iter().flat_map(of).collect()
 }

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use devstack::{Proxy, Stack};
+use devstack::{Proxy, Stack, Trap};
 
 use crate::actions::{Action, Fault, Refusal, Server, Then};
 use crate::events::VISIT;
@@ -18,10 +19,21 @@ const TRAP: Duration = Duration::from_secs(10);
 /// How long after its sender's patience a held insert is delivered.
 const LATE: Duration = Duration::from_secs(7);
 
+/// How long it is looked whether it was.
+const ARRIVAL: Duration = Duration::from_secs(2);
+/// How long ClickHouse goes on refusing until somebody was refused.
+const REFUSAL: Duration = Duration::from_secs(15);
+/// Between two looks at how many blocks ClickHouse dropped by their token.
+const LOOK: Duration = Duration::from_secs(2);
+
 /// The end of something that lasts.
 enum Ending {
     Restart(Server),
     LeaveAlone(Server, usize, Fault),
+    /// The insert of this slot that is held goes on; so many had gone on before it.
+    Deliver(usize, usize),
+    /// It should have gone on by now.
+    Delivered(usize, usize),
 }
 
 /// A trap that is set.
@@ -29,6 +41,8 @@ struct Catch {
     then: Then,
     /// How many requests the proxy had caught before.
     before: usize,
+    /// How many of these had gone on.
+    delivered: usize,
     until: Instant,
 }
 
@@ -51,6 +65,9 @@ pub struct Performance {
     clickhouse_up: Arc<AtomicBool>,
     kafka_up: Arc<AtomicBool>,
     refuses: Arc<AtomicBool>,
+    /// What came true aside.
+    came_true: (Sender<&'static str>, Receiver<&'static str>),
+    looked: Instant,
     addition: Addition,
 }
 
@@ -66,6 +83,8 @@ impl Performance {
             clickhouse_up: Arc::new(AtomicBool::new(true)),
             kafka_up: Arc::new(AtomicBool::new(true)),
             refuses: Arc::new(AtomicBool::new(false)),
+            came_true: channel(),
+            looked: Instant::now(),
             addition: Addition::ToCome,
         }
     }
@@ -75,6 +94,10 @@ impl Performance {
         self.fleet.tick(&self.stage, &mut self.report);
         self.spring();
         self.watch();
+        self.came_true.1.try_iter().for_each(|name| self.report.action(name));
+        if self.looked.elapsed() > LOOK && self.clickhouse_up.load(Ordering::SeqCst) {
+            self.look();
+        }
         let due: Vec<Ending> =
             self.endings.extract_if(.., |(at, _)| *at <= Instant::now()).map(|(_, end)| end).collect();
         due.into_iter().for_each(|ending| self.end(ending));
@@ -83,34 +106,20 @@ impl Performance {
     pub fn perform(&mut self, action: Action) {
         let name = action.name();
         let words = format!("{action:?}");
+        let awaited = action.is_awaited();
         let done = match action {
             Action::Kill(slot) => self.fleet.running(slot).is_some_and(|slot| self.fleet.kill(slot)),
             Action::Freeze(slot, time) => self.fleet.running(slot).is_some_and(|slot| self.fleet.freeze(slot, time)),
             Action::Terminate(slot) => self.fleet.running(slot).is_some_and(|slot| self.fleet.terminate(slot)),
-            Action::Scale(wanted) => {
-                self.fleet.scale(wanted);
-                true
-            }
+            Action::Scale(wanted) => self.fleet.scale(wanted),
             Action::KillServer(server, time) => self.kill_server(server, time),
             Action::Cut(server, slot) => self.proxy(server, slot).cut() > 0,
-            Action::Disturb(server, slot, fault, time) => {
-                disturb(self.proxy(server, slot), fault, true);
-                self.later(time, Ending::LeaveAlone(server, slot, fault));
-                true
-            }
-            Action::Catch(slot, trap, then) => {
-                let free = self.fleet.running(slot).filter(|slot| self.catches[*slot].is_none());
-                free.is_some_and(|slot| {
-                    let proxy = &self.stage.clickhouse[slot];
-                    self.catches[slot] = Some(Catch { then, before: proxy.sprung(), until: Instant::now() + TRAP });
-                    proxy.trap(Some(trap));
-                    true
-                })
-            }
+            Action::Disturb(server, slot, fault, time) => self.disturb(server, slot, fault, time),
+            Action::Catch(slot, trap, then) => self.catch(slot, trap, then),
             Action::Refuse(refusal, time) => self.refuse(refusal, time),
         };
         self.report.note(&format!("{words}{}", if done { "" } else { ": nobody there" }));
-        if done {
+        if done && !awaited {
             self.report.action(name);
             match name {
                 "kill -9 of a replica" | "kill -9 of ClickHouse" | "kill -9 of Kafka" => self.report.kill(name),
@@ -123,11 +132,7 @@ impl Performance {
     fn watch(&mut self) {
         for server in [Server::ClickHouse, Server::Kafka] {
             if self.up(server).load(Ordering::SeqCst) && self.stage.pid(server).is_none() {
-                self.report.kill(match server {
-                    Server::ClickHouse => "ClickHouse ended by itself",
-                    Server::Kafka => "Kafka ended by itself",
-                });
-                self.report.note(&format!("{server:?} ended by itself"));
+                self.report.ended_by_itself(server);
                 self.up(server).store(false, Ordering::SeqCst);
                 self.later(Duration::ZERO, Ending::Restart(server));
             }
@@ -157,10 +162,58 @@ impl Performance {
             return false;
         }
         match server {
-            Server::ClickHouse => self.stage.stack.clickhouse.kill().unwrap(),
+            Server::ClickHouse => {
+                self.look();
+                self.report.struck(self.inserts());
+                self.stage.stack.clickhouse.kill().unwrap();
+            }
             Server::Kafka => self.stage.stack.kafka.kill().unwrap(),
         }
         self.later(time, Ending::Restart(server));
+        true
+    }
+
+    /// How many inserts ClickHouse has under way; `None`: it did not say.
+    fn inserts(&self) -> Option<u64> {
+        let sql = "SELECT count() FROM system.processes WHERE query_kind = 'Insert'";
+        self.stage.stack.clickhouse.query(sql).ok()?.trim().parse().ok()
+    }
+
+    /// Looks how many blocks ClickHouse has dropped by their token since it was started.
+    fn look(&mut self) {
+        self.looked = Instant::now();
+        let sql = "SELECT sum(value) FROM system.events WHERE event = 'DuplicatedInsertedBlocks'";
+        let answer = self.stage.stack.clickhouse.query(sql).ok();
+        if let Some(dropped) = answer.and_then(|answer| answer.trim().parse().ok()) {
+            self.report.dropped(dropped);
+        }
+    }
+
+    /// Disturbs connections for a while; whether there were any.
+    fn disturb(&mut self, server: Server, slot: usize, fault: Fault, time: Duration) -> bool {
+        let slot = match server {
+            Server::ClickHouse => self.fleet.running(slot),
+            Server::Kafka => Some(slot),
+        };
+        let Some(slot) = slot.filter(|slot| self.proxy(server, *slot).connections() > 0) else { return false };
+        let proxy = self.proxy(server, slot);
+        disturb(proxy, fault, true);
+        if fault == Fault::Refuse {
+            // Those that are open would stay, and nobody be refused.
+            proxy.cut();
+        }
+        self.later(time, Ending::LeaveAlone(server, slot, fault));
+        true
+    }
+
+    /// Sets a trap for a replica's next insert.
+    fn catch(&mut self, slot: usize, trap: Trap, then: Then) -> bool {
+        let free = self.fleet.running(slot).filter(|slot| self.catches[*slot].is_none());
+        let Some(slot) = free else { return false };
+        let proxy = &self.stage.clickhouse[slot];
+        let (before, delivered) = (proxy.sprung(), proxy.delivered());
+        self.catches[slot] = Some(Catch { then, before, delivered, until: Instant::now() + TRAP });
+        proxy.trap(Some(trap));
         true
     }
 
@@ -173,27 +226,33 @@ impl Performance {
             if !caught && catch.until > Instant::now() {
                 continue;
             }
-            let then = catch.then;
-            match then {
-                _ if !caught => {}
+            let Catch { then, delivered, .. } = *catch;
+            let done = match then {
+                _ if !caught => false,
                 Then::KillReplica => {
-                    if self.fleet.kill(slot) {
+                    let killed = self.fleet.kill(slot);
+                    if killed {
                         self.report.end(BODY);
                     }
                     proxy.cut();
+                    killed
                 }
-                Then::Cut => {
-                    proxy.cut();
-                }
+                Then::Cut => proxy.cut() > 0,
                 // Released by its trap into a stall, which does not mind that its sender is gone.
-                Then::Deliver => proxy.stall(true),
-            }
+                Then::Deliver => {
+                    proxy.stall(true);
+                    false
+                }
+            };
             proxy.trap(None);
+            if done {
+                self.report.action(then.name());
+            }
             self.report
                 .note(&format!("{then:?}: an insert of {slot} was {}", if caught { "caught" } else { "not caught" }));
             self.catches[slot] = None;
             if caught && then == Then::Deliver {
-                self.later(LATE, Ending::LeaveAlone(Server::ClickHouse, slot, Fault::Stall));
+                self.later(LATE, Ending::Deliver(slot, delivered));
             }
         }
     }
@@ -211,6 +270,20 @@ impl Performance {
                 }));
             }
             Ending::LeaveAlone(server, slot, fault) => disturb(self.proxy(server, slot), fault, false),
+            Ending::Deliver(slot, before) => {
+                let proxy = &self.stage.clickhouse[slot];
+                // Another stall that ended may have let it go before its sender gave it up.
+                if proxy.delivered() == before {
+                    self.later(ARRIVAL, Ending::Delivered(slot, before));
+                }
+                self.stage.clickhouse[slot].stall(false);
+            }
+            // A cut may have taken it meanwhile, or the server was killed.
+            Ending::Delivered(slot, before) => {
+                if self.stage.clickhouse[slot].delivered() > before {
+                    self.report.action(Then::Deliver.name());
+                }
+            }
         }
     }
 
@@ -219,7 +292,8 @@ impl Performance {
         if self.refuses.swap(true, Ordering::SeqCst) {
             return false;
         }
-        let (stack, refuses) = (Arc::clone(&self.stage.stack), Arc::clone(&self.refuses));
+        let (stack, refuses, came_true) =
+            (Arc::clone(&self.stage.stack), Arc::clone(&self.refuses), self.came_true.0.clone());
         self.aside.push(std::thread::spawn(move || {
             let (on, off): (&[&str], &[&str]) = match refusal {
                 Refusal::DiskFull => (
@@ -231,8 +305,22 @@ impl Performance {
                     &["MODIFY SETTING table_readonly = 0", "RESET SETTING table_readonly"],
                 ),
             };
-            alter(&stack, on);
-            std::thread::sleep(time);
+            let before = refused(&stack, refusal);
+            if alter(&stack, on) {
+                let begun = Instant::now();
+                std::thread::sleep(time);
+                // The server counts from its start on, and may have been started anew.
+                let happened = || refused(&stack, refusal).is_some_and(|now| now > 0 && Some(now) != before);
+                let mut done = happened();
+                while !done && begun.elapsed() < REFUSAL {
+                    std::thread::sleep(Duration::from_millis(200));
+                    done = happened();
+                }
+                if done {
+                    // Nobody listens once the play is over.
+                    let _ = came_true.send(refusal.name());
+                }
+            }
             // The server may be away just now.
             while !alter(&stack, off) {
                 std::thread::sleep(Duration::from_millis(500));
@@ -283,6 +371,8 @@ impl Performance {
             std::thread::sleep(Duration::from_millis(100));
         }
         self.aside.drain(..).for_each(|thread| thread.join().unwrap());
+        self.came_true.1.try_iter().for_each(|name| self.report.action(name));
+        self.look();
         self.fleet.calm(&mut self.report);
     }
 }
@@ -293,6 +383,16 @@ fn disturb(proxy: &Proxy, fault: Fault, on: bool) {
         Fault::Slow(pace) => proxy.slow(on.then_some(pace)),
         Fault::Refuse => proxy.refuse(on),
     }
+}
+
+/// How many times ClickHouse has refused something so since it was started; `None`: it does not answer.
+fn refused(stack: &Stack, refusal: Refusal) -> Option<u64> {
+    let error = match refusal {
+        Refusal::DiskFull => "NOT_ENOUGH_SPACE",
+        Refusal::ReadOnly => "TABLE_IS_PERMANENTLY_READ_ONLY",
+    };
+    let sql = format!("SELECT sum(value) FROM system.errors WHERE name = '{error}'");
+    stack.clickhouse.query(&sql).ok()?.trim().parse().ok()
 }
 
 /// Alters all tables; whether all of them were.

@@ -1,5 +1,6 @@
 //! The audit finds whatever is wrong, names it, and finds nothing where nothing is.
 
+mod bounds;
 mod commandline;
 mod faults;
 mod flight;

@@ -190,6 +190,43 @@ fn a_topic_made_anew_is_stopped_at_and_counted_under_a_new_epoch_by_an_operators
 }
 
 #[test]
+fn another_group_on_the_same_database_writes_nothing_until_an_operator_hands_the_topic_over() {
+    let mut world = World::new();
+    world.generate(&["--events", "4000"]);
+    world.done(&["migrate"]);
+    let mut process = world.run("first");
+    world.wait_for(4_000, &mut process, MINUTE);
+    ended_well(process);
+    world.generate(&["--events", "2000", "--seed", "2"]);
+    let refused = |world: &World, found: &str, asked: &str| {
+        let rows = "SELECT name, total_rows FROM system.tables WHERE database = 'highwater' AND engine LIKE '%MergeTree' \
+                    ORDER BY name FORMAT TSV";
+        let (before, sources) = (world.query(rows), world.query("SELECT * FROM highwater.sources FORMAT TSV"));
+        let output = world.command(&["run"]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        let words = format!("by the consumer group {found:?}, and this is the group {asked:?}");
+        assert!(said.contains(&words), "{said}");
+        assert_eq!(world.query(rows), before);
+        assert_eq!(world.query("SELECT * FROM highwater.sources FORMAT TSV"), sources);
+        said
+    };
+    world.set("KAFKA__GROUP", "other");
+    let said = refused(&world, "highwater", "other");
+    let fix =
+        said.lines().find(|line| line.trim_start().starts_with("ALTER TABLE")).unwrap_or_else(|| panic!("{said}"));
+
+    // As the message says: it goes on at the ledger's end, and whoever had the topic is refused in turn.
+    world.query(fix.trim());
+    let mut process = world.run("other");
+    world.wait_for(6_000, &mut process, MINUTE);
+    ended_well(process);
+    world.check();
+    world.set("KAFKA__GROUP", "highwater");
+    refused(&world, "other", "highwater");
+}
+
+#[test]
 fn a_table_that_refuses_for_good_stops_partitions_loudly_until_it_is_mended() {
     let world = World::new();
     world.generate(&["--events", "4000"]);

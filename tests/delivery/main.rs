@@ -5,6 +5,7 @@ mod check;
 mod completeness;
 mod files;
 mod guards;
+mod loss;
 mod outage;
 mod redrive;
 mod references;

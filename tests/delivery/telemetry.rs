@@ -11,7 +11,7 @@ use crate::support::{Process, TOPIC, World};
 use crate::{MINUTE, truth};
 
 /// A port that was free a moment ago.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
@@ -20,7 +20,7 @@ fn get(port: u16, path: &str) -> Option<Response> {
 }
 
 /// Waits for an answer that is as it should be.
-fn wait_for(port: u16, path: &str, process: &Process, good: impl Fn(&Response) -> bool) -> Response {
+pub fn wait_for(port: u16, path: &str, process: &Process, good: impl Fn(&Response) -> bool) -> Response {
     let begun = Instant::now();
     loop {
         let answer = get(port, path);
@@ -35,13 +35,13 @@ fn wait_for(port: u16, path: &str, process: &Process, good: impl Fn(&Response) -
 
 /// A scrape: types by family, values by name and labels.
 #[derive(Debug, Default)]
-struct Scrape {
+pub struct Scrape {
     types: BTreeMap<String, String>,
     values: BTreeMap<String, f64>,
 }
 
 impl Scrape {
-    fn of(port: u16) -> Scrape {
+    pub fn of(port: u16) -> Scrape {
         let answer = get(port, "/metrics").expect("metrics");
         assert_eq!(answer.status, 200, "{}", answer.body);
         assert!(answer.body.ends_with("# EOF\n"));
@@ -59,7 +59,7 @@ impl Scrape {
     }
 
     /// The sum over all series of this name whose labels have `label`.
-    fn sum(&self, name: &str, label: &str) -> f64 {
+    pub fn sum(&self, name: &str, label: &str) -> f64 {
         let of = |key: &str| key == name || key.strip_prefix(name).is_some_and(|rest| rest.starts_with('{'));
         let matching = self.values.iter().filter(|(key, _)| of(key) && key.contains(label));
         let values: Vec<f64> = matching.map(|(_, value)| *value).collect();

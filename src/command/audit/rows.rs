@@ -17,8 +17,8 @@ use crate::plan::{Table, TableKind};
 
 /// What a slice may weigh: bounds the memory of a query.
 const SLICE: u64 = 32_000_000;
-/// What a range weighs beside its events, for what it costs to keep.
-const RANGE: u64 = 64;
+/// What a range weighs beside its events: the server keeps some 600 bytes for each.
+const RANGE: u64 = 320;
 /// A source's part of a slice weighs at least this much.
 const LEAST: u64 = 1_000_000;
 /// Stretches of offsets that a query names; beyond, neighbours are joined.
