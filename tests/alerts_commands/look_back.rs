@@ -265,7 +265,7 @@ fn raw_rows_add_up_to_the_rollups_and_prices_are_named() {
         let which = Which { event, rollup, database: client.database(), span, dimensions: &none, before: None };
         let ask = |sql: String| runtime.block_on(client.rows::<Answer>(&sql)).unwrap();
         let raw = ask(question.sql_of_raw(&which)).into_iter().map(|row| question.row_of_raw(row).unwrap());
-        let merged = ask(question.sql(rollup, client.database(), &[0..Minute::MAX]))
+        let merged = ask(question.sql(rollup, client.database(), std::slice::from_ref(&(0..Minute::MAX))))
             .into_iter()
             .map(|row| question.row(row).unwrap());
         let (raw, merged) = (sorted(raw.collect()), sorted(merged.collect()));
