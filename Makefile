@@ -41,13 +41,11 @@ fetch: ## download the real servers, once
 integration: fetch ## tests against real Kafka and ClickHouse
 	cargo build --workspace $(FEATURES)
 	cargo test --package devstack --tests
-	# Those of connections mostly wait.
-	cargo test --test connections $(FEATURES) -- --test-threads=4
-	# ALERTMANAGER=path/of/alertmanager for one more.
-	cargo test --test alerts_commands $(FEATURES) -- --test-threads=2
-	cargo test --no-fail-fast --test clickhouse --test kafka --test delivery $(FEATURES) -- --test-threads=2
-	# Neither do these do much.
-	cargo test --test alerts $(FEATURES) -- --test-threads=3
+	# Most of these mostly wait. ALERTMANAGER=path/of/alertmanager for one more of alerts_commands.
+	cargo test --test connections --test alerts_commands $(FEATURES) -- --test-threads=4
+	cargo test --no-fail-fast --test clickhouse --test kafka --test delivery $(FEATURES) -- --test-threads=3
+	cargo test --test alerts $(FEATURES) -- --test-threads=4
+	$(MAKE) --no-print-directory chaos-short
 
 .PHONY: alerts
 alerts: fetch ## alerts held against a list, whoever judges killed and frozen in mid-publish: make alerts KILLS=50

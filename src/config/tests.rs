@@ -60,8 +60,8 @@ fn many_partitions_and_small_batches_need_more_tokens() {
     // 512 MiB of memory are full of two of each partition's for every 256 MiB.
     let early = |partitions: u64| (45_000 * 2 * partitions).div_ceil(256);
     assert_eq!(tokens(8, &[]), (8 * 90 + early(8), true));
-    assert_eq!(tokens(226, &[]), (226 * 90 + early(226), false));
-    assert_eq!(tokens(64, &[]), (64 * 90 + early(64), true));
+    assert_eq!(tokens(226, &[]), (226 * 90 + early(226), true));
+    assert_eq!(tokens(227, &[]), (227 * 90 + early(227), false));
     // With one partition they are full of 100,000 events, of 256 bytes at least, more often.
     let full = 45_000 * (1 << 20) / 25_600_000 + 1;
     assert_eq!(tokens(1, &[]), (90 + full, true));
