@@ -50,7 +50,8 @@ pub(super) struct Flight {
     /// Where those were heard of. What is known of a token is forgotten with its connection: a server that was restored
     /// from a backup in between may not know the token any more.
     connection: Option<Connection>,
-    /// Whether the ledger's recorded marks are to be asked too: another writer has moved the ledger.
+    /// Whether the ledger's recorded marks are asked too: another writer has moved the ledger, or those that are known
+    /// were heard on another connection.
     recorded: bool,
     /// Where our ledger row begins and the marks that it recorded, once it was sent.
     row_marks: Option<(u64, BTreeMap<Key, u64>)>,
@@ -100,10 +101,11 @@ fn found(known: &Known, key: Key, at: u64) -> u64 {
 }
 
 impl Flight {
-    /// Sends a batch that was sealed `now` on its way, on marks that are known already if they cover it.
-    pub(super) fn new(now: Duration, batch: Arc<Batch>, known: Option<Known>) -> Flight {
+    /// Sends a batch that was sealed `now` on its way, on marks that are known already if they cover it. `end` is where the
+    /// ledger was seen to end, which is past the batch's beginning where another writer was ahead.
+    pub(super) fn new(now: Duration, batch: Arc<Batch>, end: u64, known: Option<Known>) -> Flight {
         Flight {
-            end: batch.from(),
+            end,
             batch,
             step: Step::Recognise { due: now, known },
             tokens: BTreeMap::new(),
@@ -210,6 +212,11 @@ impl Flight {
         self.step = if outbox.is_empty() { Step::Ask { due: now } } else { Step::Send { due: now, outbox } };
     }
 
+    /// Whether answers have the marks that the ledger recorded, all of them.
+    pub(super) fn asks_recorded(&self) -> bool {
+        self.recorded
+    }
+
     /// Puts an answer together with the question that it belongs to.
     pub(super) fn answered(&mut self, marks: Marks) -> Known {
         let (keys, asked) = match &mut self.step {
@@ -219,12 +226,13 @@ impl Flight {
         Known { marks, keys, asked }
     }
 
-    /// Decides what the marks mean.
+    /// Decides what the marks mean. `current`: what the ledger `recorded` was heard on their connection.
     pub(super) fn settle(
         &mut self,
         terms: Terms<'_>,
         known: &Known,
         recorded: &BTreeMap<Key, u64>,
+        current: bool,
     ) -> Result<Landing, Stop> {
         let from = self.batch.from();
         let end = known.marks.ledger.end;
@@ -232,8 +240,9 @@ impl Flight {
         let Some(end) = end.filter(|&end| end >= before) else { return Err(Stop::LedgerWentBack { end, before }) };
         self.end = end;
         let ours = self.row_marks.is_some() && end == self.batch.to();
-        if end != from && !ours && !self.recorded {
-            // Another writer wrote ledger rows that we have not read the marks of.
+        if ((end != from && !ours) || !current) && !self.recorded {
+            // Another writer wrote ledger rows that we have not read the marks of; or the server was away, and restored
+            // from a backup for all we know: the ledger may have come to the same place again with other marks.
             self.recorded = true;
             self.step = Step::Ask { due: terms.now };
             return Ok(Landing::Ahead);

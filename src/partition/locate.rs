@@ -73,6 +73,8 @@ struct Place {
     /// What the group had committed.
     committed: Option<u64>,
     recorded: BTreeMap<Key, u64>,
+    /// Where that was heard.
+    connection: Connection,
     window: Window,
 }
 
@@ -180,7 +182,8 @@ impl Locate {
                     Some(_) => String::new(),
                 };
                 tracing::info!(%topic, partition = source.partition, offset, "starting at the ledger's end{found}");
-                let ready = Running::new(source.clone(), place.end, place.recorded, place.window, cut_until);
+                let recorded = (place.recorded, place.connection);
+                let ready = Running::new(source.clone(), place.end, recorded, place.window, cut_until);
                 return Ok(Some(Located { ready, warm }));
             }
             (Step::Pending(place), Reply::Started(Err(_))) => {
@@ -269,6 +272,7 @@ impl Locate {
             log_start: bounds.start,
             committed: bounds.committed,
             recorded: ledger.recorded,
+            connection,
             window,
         };
         Ok(if place.is_cut(terms.plan) {

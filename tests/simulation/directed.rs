@@ -90,6 +90,29 @@ impl Bench {
         self.reply(Reply::Marks(Ok(Marks { connection: self.connection, ledger, marks: marks.collect() })));
     }
 
+    /// The ledger answers with an end and what it recorded of the table of events; the tables have no row beyond.
+    fn recorded(&mut self, end: u64, mark: u64) {
+        let (raw, month) =
+            (plans()[0].plan.table_named("tick").expect("the table of events"), Month::of(START_MS * 1_000));
+        let recorded = [month, Month(month.0 + 1)].map(|month| (Key { table: raw, month }, mark));
+        let ledger = LedgerEnd { end: Some(end), recorded: recorded.into() };
+        self.reply(Reply::Marks(Ok(Marks { connection: self.connection, ledger, marks: BTreeMap::new() })));
+    }
+
+    /// Brings it to where the batch in flight is done, for another writer has come to `end` and written the table of events
+    /// up to `mark`; the batch that follows begins at 3 and is full.
+    fn overtaken(&mut self, end: u64, mark: u64) {
+        self.begin();
+        (0..3).for_each(|offset| self.event(offset));
+        assert!(matches!(self.wish(), Action::Ask(_)));
+        self.nothing_there(Some(end));
+        (3..6).for_each(|offset| self.event(offset));
+        assert!(matches!(self.wish(), Action::Ask(Question { recorded: true, .. })));
+        self.recorded(end, mark);
+        assert_eq!(self.partition.done(), Some(end));
+        assert!(matches!(self.wish(), Action::Ask(Question { from: 3, .. })));
+    }
+
     fn bounds(&mut self) {
         self.reply(Reply::Bounds(Ok(Bounds { start: 0, end: 9, committed: self.committed })));
     }
@@ -209,6 +232,31 @@ fn a_ledger_that_went_back_is_noticed_even_where_the_batch_begins_at_its_end() {
     // A backup is restored in which the ledger ends where the batch begins: what was recorded since is no longer true.
     bench.nothing_there(Some(0));
     assert!(bench.partition.is_stopped());
+}
+
+#[test]
+fn a_ledger_that_went_back_between_two_batches_is_noticed() {
+    let mut bench = Bench::new(1, None);
+    bench.overtaken(5, 5);
+    // A backup is restored in which the ledger ends within the batch that follows: offset 4 has to be written again.
+    bench.connection = Connection(2);
+    bench.recorded(4, 4);
+    assert!(bench.partition.is_stopped());
+}
+
+#[test]
+fn what_the_ledger_recorded_is_forgotten_with_its_connection() {
+    let mut bench = Bench::new(1, None);
+    // Another writer's rows were there up to 6 when the ledger came to 4, and the ledger says so.
+    bench.overtaken(4, 6);
+    // A backup is restored and the ledger comes to 4 once more: without those rows.
+    bench.connection = Connection(2);
+    bench.nothing_there(Some(4));
+    assert!(matches!(bench.wish(), Action::Ask(Question { recorded: true, .. })), "builds on what was recorded before");
+    bench.recorded(4, 4);
+    let Action::Insert(Insert { token, rows: Rows::Block(block), .. }) = bench.wish() else { panic!("no rows") };
+    assert!(token.starts_with("1/ticks/0/tick/") && token.ends_with("/4"), "{token}");
+    assert_eq!(block.events(&plans()[0].plan).1.len(), 2, "offsets 4 and 5");
 }
 
 #[test]
