@@ -95,10 +95,7 @@ pub(super) fn answer(
     let marks = |question: &Question| {
         let source = question.source.to_string();
         let look = |what, place: String| found.get(&(what, source.as_str(), place.as_str())).copied();
-        let mark = |&key: &Key| {
-            let mark = look("mark", format!("{}/{}", key.table.0, key.month))?;
-            (mark > question.from).then_some((key, mark))
-        };
+        let mark = |&key: &Key| look("mark", format!("{}/{}", key.table.0, key.month)).map(|mark| (key, mark));
         let mut ledger = LedgerEnd { end: ends.get(source.as_str()).copied(), ..LedgerEnd::default() };
         if question.recorded {
             let of_source = found.iter().filter(|((what, of, _), _)| *what == "recorded" && *of == source);

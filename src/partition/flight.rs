@@ -69,10 +69,10 @@ enum Step {
     Ask { due: Duration },
     /// Asked for the marks of these keys, at that time.
     Asking { keys: BTreeSet<Key>, asked: Duration },
-    /// Send these, last first, not before the time.
-    Send { due: Duration, outbox: Vec<Insert> },
+    /// Send these, last first, not before the time; the marks that they are built on were `asked` then.
+    Send { due: Duration, outbox: Vec<Insert>, asked: Duration },
     /// The insert under `token` is out, these follow.
-    Sending { token: String, outbox: Vec<Insert>, target: Option<Key> },
+    Sending { token: String, outbox: Vec<Insert>, target: Option<Key>, asked: Duration },
 }
 
 /// Marks and the keys that they were asked for.
@@ -90,14 +90,6 @@ pub(super) enum Landing {
     Ahead,
     /// The ledger ends at `end`, at or past the batch. `recorded`: the marks in the row, where it was ours.
     Done { end: u64, recorded: Option<BTreeMap<Key, u64>> },
-}
-
-/// The mark found of a table and month, where it is above `at`, the ledger's end.
-///
-/// What is found at or below that end the ledger has recorded, except in a range that was lost, of which somebody may have
-/// written the beginning. Whether a writer is told of it depends on where it asks from; what it builds on must not.
-fn found(known: &Known, key: Key, at: u64) -> u64 {
-    known.marks.marks.get(&key).copied().filter(|&mark| mark > at).unwrap_or(0)
 }
 
 impl Flight {
@@ -149,7 +141,7 @@ impl Flight {
         }
     }
 
-    /// What to do next. `open` gives the keys of the batch that follows, so that its marks come with the same answer.
+    /// What to do next; nothing goes out on marks that are too old. `open` gives the keys of the batch that follows, so that its marks come with the same answer.
     pub(super) fn next(&mut self, terms: Terms<'_>, open: impl FnOnce() -> BTreeMap<Key, u64>) -> Option<Action> {
         match &mut self.step {
             Step::Recognise { due, known } if *due <= terms.now => {
@@ -168,15 +160,20 @@ impl Flight {
                 self.step = Step::Asking { keys, asked: terms.now };
                 Some(Action::Ask(question))
             }
-            Step::Send { due, outbox } if *due <= terms.now => {
-                let outbox = std::mem::take(outbox);
-                self.send(outbox, terms.now)
+            Step::Send { due, outbox, asked } if *due <= terms.now => {
+                let (outbox, asked) = (std::mem::take(outbox), *asked);
+                if terms.now.saturating_sub(asked) > terms.tuning.marks_last {
+                    // Asleep meanwhile: the tokens on those marks may be spent and forgotten.
+                    self.step = Step::Ask { due: terms.now };
+                    return self.next(terms, open);
+                }
+                self.send(outbox, asked, terms.now)
             }
             _ => None,
         }
     }
 
-    fn send(&mut self, mut outbox: Vec<Insert>, now: Duration) -> Option<Action> {
+    fn send(&mut self, mut outbox: Vec<Insert>, asked: Duration, now: Duration) -> Option<Action> {
         let Some(insert) = outbox.pop() else {
             self.step = Step::Ask { due: now };
             return None;
@@ -185,7 +182,7 @@ impl Flight {
             Rows::Block(block) => Some(block.key()),
             Rows::Ledger(_) => None,
         };
-        self.step = Step::Sending { token: insert.token.clone(), outbox, target };
+        self.step = Step::Sending { token: insert.token.clone(), outbox, target, asked };
         Some(Action::Insert(insert))
     }
 
@@ -196,7 +193,7 @@ impl Flight {
 
     /// An insert was answered. What became of it, the mark will say.
     pub(super) fn inserted(&mut self, acknowledged: bool, now: Duration) {
-        let Step::Sending { outbox, target, .. } = &mut self.step else { return };
+        let Step::Sending { outbox, target, asked, .. } = &mut self.step else { return };
         if !acknowledged {
             return self.ask_later(now);
         }
@@ -208,8 +205,8 @@ impl Flight {
             (Some(_), true) => Point::BlocksSent,
             (Some(_), false) => Point::BetweenBlocks,
         });
-        let outbox = std::mem::take(outbox);
-        self.step = if outbox.is_empty() { Step::Ask { due: now } } else { Step::Send { due: now, outbox } };
+        let (outbox, asked) = (std::mem::take(outbox), *asked);
+        self.step = if outbox.is_empty() { Step::Ask { due: now } } else { Step::Send { due: now, outbox, asked } };
     }
 
     /// Whether answers have the marks that the ledger recorded, all of them.
@@ -276,7 +273,11 @@ impl Flight {
         let mut unseen = false;
         // Sent last first, so that rollups, which stand behind raw tables in a plan, come after their rows.
         for (key, last) in keys.into_iter().rev() {
-            let mark = found(known, key, at).max(recorded.get(&key).copied().unwrap_or(0));
+            // Also what is found below the ledger's end counts, which the ledger need not have recorded: of a range that was
+            // lost somebody may have written the beginning, and a worker with an older plan does not know the table. Who
+            // asked before the ledger came there builds on the same.
+            let of = |marks: &BTreeMap<Key, u64>| marks.get(&key).copied().unwrap_or(0);
+            let mark = of(&known.marks.marks).max(of(recorded));
             if mark > last {
                 seen.insert(key, mark);
                 continue;
@@ -302,7 +303,7 @@ impl Flight {
             outbox.push(self.ledger_insert(terms.plan, connection, at, &suffix, seen));
         }
         let due = if unseen { self.backoff.after_failure(terms.now) } else { terms.now };
-        self.step = Step::Send { due, outbox };
+        self.step = Step::Send { due, outbox, asked: known.asked };
     }
 
     /// Whether what is missing was inserted, and is older than its table keeps rows: gone as soon as it was there.

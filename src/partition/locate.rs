@@ -108,6 +108,12 @@ impl Locate {
                 self.step = Step::Comparing { connection: *connection, ledger: std::mem::take(ledger) };
                 Some(Action::Bounds)
             }
+            Step::Write { due, .. }
+                if *due <= terms.now && terms.now.saturating_sub(self.asked) > terms.tuning.marks_last =>
+            {
+                self.step = Step::Ledger { due: terms.now };
+                self.next(source, terms)
+            }
             Step::Write { due, connection, row } if *due <= terms.now => {
                 let (connection, row) = (*connection, *row);
                 self.step = Step::Writing { row };
@@ -236,6 +242,15 @@ impl Locate {
                     topic = %source.topic, partition = source.partition, committed,
                     "the first start is at {at}: the group had committed {committed}, and the log has offsets {}..{}",
                     bounds.start, bounds.end
+                );
+            }
+            if at > bounds.start && source.redrive.is_none() {
+                tracing::warn!(
+                    topic = %source.topic, partition = source.partition, offset = at,
+                    "the ledger has no row of this partition, so it begins where the group had committed: offsets {}..{at} of \
+                     the log are left out. If they should not be (the database was dropped, or restored from before the \
+                     first row), begin with an empty database and a kafka.group that has committed nothing",
+                    bounds.start
                 );
             }
             let burnt = self.first.burnt();

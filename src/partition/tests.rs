@@ -69,6 +69,7 @@ impl Bench {
             seal_bytes: 1 << 20,
             insert_timeout: second,
             keep_events: None,
+            marks_last: Duration::from_secs(60),
             lost: Lost::Record,
         };
         Bench {
@@ -185,6 +186,40 @@ fn a_later_life_of_a_topic_begins_at_its_start_whatever_was_committed_in_an_earl
     bench.partition = Partition::new(Source { epoch: 2, redrive: None, topic: "t".into(), partition: 0 });
     bench.run();
     assert_eq!(bench.rows, vec![(LedgerKind::Start, 20, 20)]);
+}
+
+/// What was said at the level `warn`.
+fn warnings(of: impl FnOnce()) -> String {
+    let lines: std::sync::Arc<Mutex<Vec<u8>>> = std::sync::Arc::default();
+    let to = std::sync::Arc::clone(&lines);
+    let writer = move || Lines(std::sync::Arc::clone(&to));
+    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(writer).finish();
+    tracing::subscriber::with_default(subscriber, of);
+    let lines = lines.lock().unwrap();
+    String::from_utf8_lossy(&lines).into_owned()
+}
+
+struct Lines(std::sync::Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn what_a_first_start_leaves_out_of_the_log_is_said() {
+    let said = warnings(|| Bench::new(None, 20, 100, Some(60)).run());
+    assert!(said.contains("offsets 20..60"), "{said}");
+    for (start, committed) in [(20, None), (20, Some(20))] {
+        let said = warnings(|| Bench::new(None, start, 100, committed).run());
+        assert!(!said.contains("left out"), "{said}");
+    }
 }
 
 #[test]

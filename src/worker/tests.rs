@@ -260,6 +260,7 @@ fn worker(shared: &World) -> Worker<ModelLog, ModelStore, ModelRegistry> {
         seal_bytes: 1 << 20,
         insert_timeout: second,
         keep_events: None,
+        marks_last: Duration::from_secs(60),
         lost: Lost::Stop,
     };
     let settings = Settings { tuning, memory: 1 << 20, epochs: BTreeMap::from([("t".into(), 1)]) };

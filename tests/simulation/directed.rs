@@ -11,7 +11,7 @@ use highwater::writers::Writers;
 
 use crate::log::{self, Entry, START_MS};
 use crate::plans::{Planned, plans};
-use crate::shared::INSERT_TIMEOUT;
+use crate::shared::{INSERT_TIMEOUT, MARKS_LAST};
 
 pub const NOW: Duration = Duration::from_millis(START_MS as u64 + 120_000);
 
@@ -23,6 +23,7 @@ pub fn tuning(keep_events: Option<Duration>) -> Tuning {
         insert_timeout: INSERT_TIMEOUT,
         lost: Lost::Stop,
         keep_events,
+        marks_last: MARKS_LAST,
     }
 }
 
@@ -206,6 +207,32 @@ fn a_token_is_not_burnt_by_an_answer_that_was_heard_late() {
 }
 
 #[test]
+fn nothing_goes_out_on_marks_that_are_too_old() {
+    let mut bench = Bench::new(1, None);
+    assert!(matches!(bench.wish(), Action::Ask(_)));
+    bench.nothing_there(None);
+    assert!(matches!(bench.wish(), Action::Bounds));
+    bench.bounds();
+    // Asleep before the first row went out. On the same connection others may have spent its token, and the store may have
+    // forgotten it.
+    bench.now += MARKS_LAST + Duration::from_secs(1);
+    assert!(matches!(bench.wish(), Action::Ask(_)), "a row on what was asked long ago");
+    let mut bench = Bench::new(1, None);
+    bench.begin();
+    bench.event(0);
+    assert!(matches!(bench.wish(), Action::Ask(_)));
+    bench.nothing_there(Some(0));
+    bench.now += MARKS_LAST + Duration::from_secs(1);
+    assert!(matches!(bench.wish(), Action::Ask(_)), "a block on what was asked long ago");
+    // Asleep between two blocks.
+    bench.nothing_there(Some(0));
+    assert!(matches!(bench.wish(), Action::Insert(_)));
+    bench.reply(Reply::Inserted(Ok(())));
+    bench.now += MARKS_LAST + Duration::from_secs(1);
+    assert!(matches!(bench.wish(), Action::Ask(_)), "the second block on what was asked long ago");
+}
+
+#[test]
 fn what_is_known_of_a_token_is_forgotten_with_its_connection() {
     let mut bench = Bench::new(1, None);
     bench.begin();
@@ -300,16 +327,14 @@ fn every_writer_builds_on_the_same_mark_behind_a_lost_range() {
     // Somebody wrote offset 0 and died; retention took it, and the ledger has 0..1 as lost, without marks.
     let month = Month::of(START_MS * 1_000);
     let raw = plans()[0].plan.table_named("tick").expect("the table of events");
-    let there = |from: u64| {
-        // A store tells no marks at or below the offset that is asked from.
+    let there = |end: u64| {
         let marks = [month, Month(month.0 + 1)].map(|month| (Key { table: raw, month }, 1));
-        let marks = marks.into_iter().filter(|&(_, mark)| mark > from).collect();
-        let ledger = LedgerEnd { end: Some(1), ..LedgerEnd::default() };
-        Reply::Marks(Ok(Marks { connection: Connection(1), ledger, marks }))
+        let ledger = LedgerEnd { end: Some(end), ..LedgerEnd::default() };
+        Reply::Marks(Ok(Marks { connection: Connection(1), ledger, marks: marks.into() }))
     };
-    let tokens = |bench: &mut Bench| loop {
+    let tokens = |bench: &mut Bench, end: u64| loop {
         match bench.wish() {
-            Action::Ask(question) => bench.reply(there(question.from)),
+            Action::Ask(_) => bench.reply(there(end)),
             Action::Insert(Insert { token, .. }) if token.contains("/tick/") => return token,
             Action::Insert(_) => bench.reply(Reply::Inserted(Ok(()))),
             other => panic!("unexpected: {other:?}"),
@@ -328,7 +353,13 @@ fn every_writer_builds_on_the_same_mark_behind_a_lost_range() {
     assert!(matches!(late.wish(), Action::Start(0)));
     late.reply(Reply::Started(Ok(())));
     (0..4).for_each(|offset| late.event(offset));
-    assert_eq!(tokens(&mut early), tokens(&mut late));
+    let token = tokens(&mut early, 1);
+    assert_eq!(token, tokens(&mut late, 1));
+    // A third asked before the ledger had the row, and what it builds on that is still on its way.
+    let mut earliest = Bench::new(1, None);
+    earliest.begin();
+    (0..3).for_each(|offset| earliest.event(offset));
+    assert_eq!(token, tokens(&mut earliest, 0));
 }
 
 #[test]

@@ -12,7 +12,7 @@ impl World {
     pub fn finish(&mut self) {
         self.shared.borrow_mut().calm_down();
         for index in 0..self.slots.len() {
-            self.slots[index].frozen = false;
+            self.slots[index].asleep = 0;
             if self.slots[index].worker.is_none() || self.slots[index].ending.is_some() {
                 self.crash(index);
                 self.start(index);

@@ -144,12 +144,23 @@ impl ModelLog {
         self.held.get(&partition).map_or(0, |held| held.delivered)
     }
 
+    /// Hears nothing of its group for so many polls at least.
+    pub fn deafen(&mut self, polls: u32) {
+        self.deaf = self.deaf.max(polls);
+    }
+
     fn hear(&mut self, shared: &mut Shared, events: &mut Vec<Owned>) {
-        if self.deaf > 0 && !shared.calm {
+        let deaf = self.deaf > 0 && !shared.calm;
+        if deaf {
             self.deaf -= 1;
-            return;
+            if !shared.faults.two_owners {
+                return;
+            }
+        } else {
+            let often = if shared.faults.two_owners { 2 } else { 12 };
+            let long = shared.rng.u8(0..often) == 0;
+            self.deaf = if long { shared.rng.u32(0..150) } else { shared.rng.u32(0..4) };
         }
-        self.deaf = if shared.rng.u8(0..12) == 0 { shared.rng.u32(0..150) } else { shared.rng.u32(0..4) };
         for partition in 0..shared.kafka.partitions.len() {
             let mine = shared.kafka.partitions[partition].owner == Some(self.member);
             let partition = partition as i32;
@@ -157,7 +168,7 @@ impl ModelLog {
                 self.held.insert(partition, Held::default());
                 shared.say(self.member, || format!("is assigned {partition}"));
                 events.push(Owned::Assigned(partition));
-            } else if !mine && self.held.remove(&partition).is_some() {
+            } else if !mine && !deaf && self.held.remove(&partition).is_some() {
                 shared.say(self.member, || format!("is revoked {partition}"));
                 events.push(Owned::Revoked(partition));
             }

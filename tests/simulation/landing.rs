@@ -65,6 +65,9 @@ impl Shared {
             Some(format!("ledger row {}..{} on an end of {end:?}", row.from, row.to))
         };
         self.clickhouse.data.ledger.entry(source).or_default().push(line);
+        if self.faults.restore && self.chance(128) {
+            self.back_up();
+        }
         let judged = [
             ("batch with dead letters", row.dead_letters),
             ("batch with duplicates", row.duplicates),

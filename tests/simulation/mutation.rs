@@ -39,6 +39,8 @@ pub enum Mutation {
     LedgerNeverBack,
     /// The marks that the ledger recorded are not read.
     NoRecordedMarks,
+    /// A mark at or below the ledger's end is not told.
+    MarksFromEndOn,
     /// Nobody asks, before a batch goes out, whether the topic is still the one that was claimed.
     Unrecognised,
     /// Work begins at the group's commit instead of the ledger's end.
@@ -72,7 +74,7 @@ pub enum Mutation {
 }
 
 impl Mutation {
-    pub const ALL: [Mutation; 32] = [
+    pub const ALL: [Mutation; 33] = [
         Mutation::NoTokens,
         Mutation::NoMarks,
         Mutation::NoMarker,
@@ -90,6 +92,7 @@ impl Mutation {
         Mutation::LedgerWithoutToken,
         Mutation::LedgerNeverBack,
         Mutation::NoRecordedMarks,
+        Mutation::MarksFromEndOn,
         Mutation::Unrecognised,
         Mutation::StartAtCommit,
         Mutation::NoDoubt,
