@@ -119,6 +119,8 @@ pub struct LedgerEnd {
     /// The greatest mark recorded per table and month: what a TTL may have taken from the tables.
     /// Filled only where the question asked for it.
     pub recorded: BTreeMap<Key, u64>,
+    /// The epoch that the topic is in by now; `None`: nobody has claimed it.
+    pub epoch: Option<u32>,
 }
 
 /// A question about one source.

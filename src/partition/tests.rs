@@ -27,6 +27,8 @@ struct Bench {
     now: Duration,
     partition: Partition,
     ledger: Option<u64>,
+    /// The epoch in force.
+    epoch: Option<u32>,
     bounds: Result<Bounds, LogError>,
     topic: Result<(), LogError>,
     ids: Result<Vec<(u64, usize, u128)>, StoreError>,
@@ -79,6 +81,7 @@ impl Bench {
             now: second * 1_000,
             partition: Partition::new(Source { epoch: 1, redrive: None, topic: "t".into(), partition: 0 }),
             ledger,
+            epoch: Some(1),
             bounds: Ok(Bounds { start, end, committed }),
             topic: Ok(()),
             ids: Ok(Vec::new()),
@@ -111,7 +114,7 @@ impl Bench {
                     self.asked += 1;
                     // Every mark asked for is there: blocks are not what these tests are about.
                     let marks = question.keys.iter().map(|&key| (key, u64::MAX)).collect();
-                    let ledger = LedgerEnd { end: self.ledger, recorded: BTreeMap::new() };
+                    let ledger = LedgerEnd { end: self.ledger, epoch: self.epoch, ..LedgerEnd::default() };
                     Reply::Marks(Ok(Marks { connection: Connection(1), ledger, marks }))
                 }
                 Action::Insert(insert) => {
@@ -286,6 +289,31 @@ fn it_follows_the_log_over_gaps_so_that_retention_of_a_gap_is_no_loss() {
     let mut bench = Bench::new(Some(75), 75, 75, None);
     bench.run();
     assert!(!bench.partition.is_stopped());
+}
+
+#[test]
+fn it_stops_where_its_epoch_is_over() {
+    // Assigned to a process that slept through a rewind: the ledger of its epoch ends earlier, and the next epoch begins there.
+    let mut bench = Bench::new(Some(40), 0, 100, None);
+    bench.epoch = Some(2);
+    bench.run();
+    assert_eq!((bench.partition.status().stopped, bench.started.len()), (Some("epoch_over"), 0));
+    // A rewind begins while it is at work: nothing more of it is built on any answer from then on.
+    let mut bench = Bench::new(Some(40), 0, 100, None);
+    bench.run();
+    bench.epoch = Some(3);
+    bench.noise(40);
+    bench.run();
+    assert_eq!((bench.partition.status().stopped, bench.tokens.len(), bench.rows.len()), (Some("epoch_over"), 0, 0));
+    // Its own epoch is in force, or the row that says so was deleted: who is at work goes on.
+    for epoch in [Some(1), None] {
+        let mut bench = Bench::new(Some(40), 0, 100, None);
+        bench.epoch = epoch;
+        bench.run();
+        bench.noise(40);
+        bench.run();
+        assert_eq!((bench.partition.status().stopped, bench.partition.done()), (None, Some(41)));
+    }
 }
 
 #[test]

@@ -124,7 +124,7 @@ impl Store for ModelStore {
                 Some((*key, shared.rows.get(&(source.clone(), table))?.last()? + 1))
             };
             let end = shared.ledger.get(&source).map(|rows| rows.last().unwrap().to);
-            let ledger = LedgerEnd { end, recorded: BTreeMap::new() };
+            let ledger = LedgerEnd { end, ..LedgerEnd::default() };
             Marks { connection: Connection(1), ledger, marks: question.keys.iter().filter_map(mark).collect() }
         });
         let answer = Answer::Marks(Ok(marks.collect()));

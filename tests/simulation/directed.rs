@@ -96,7 +96,7 @@ impl Bench {
         let (raw, month) =
             (plans()[0].plan.table_named("tick").expect("the table of events"), Month::of(START_MS * 1_000));
         let recorded = [month, Month(month.0 + 1)].map(|month| (Key { table: raw, month }, mark));
-        let ledger = LedgerEnd { end: Some(end), recorded: recorded.into() };
+        let ledger = LedgerEnd { end: Some(end), recorded: recorded.into(), ..LedgerEnd::default() };
         self.reply(Reply::Marks(Ok(Marks { connection: self.connection, ledger, marks: BTreeMap::new() })));
     }
 

@@ -101,7 +101,7 @@ impl Shared {
 
     /// The first request of a random connection arrives.
     pub fn deliver(&mut self) {
-        if std::mem::take(&mut self.clickhouse.restored_soon) {
+        if std::mem::take(&mut self.clickhouse.restored_soon) && !self.calm {
             self.restore();
         }
         let requests = &mut self.clickhouse.network.requests;
