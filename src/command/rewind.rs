@@ -168,7 +168,7 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<()> {
     let topic: Arc<str> = Arc::from(args.topic.as_str());
     let commit =
         |target: &Target| (TopicPartition { topic: Arc::clone(&topic), partition: target.partition }, target.at);
-    let offsets: Vec<_> = rewind.targets.iter().map(commit).collect();
+    let offsets: Vec<_> = rewind.partitions().map(commit).collect();
     observer.commit_alone(&offsets)?;
     rewind.close_epoch().await?;
     println!("no replica is in the group; waiting {} s for one that has only just left it", LAST_WRITES.as_secs());
