@@ -6,7 +6,7 @@
 //! may take ids, an id comes again only after a raw row, and where it took events for good, none comes again.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +39,8 @@ pub struct Kafka {
     pub grown: BTreeMap<SourceId, Vec<(Duration, u64)>>,
     /// How far members were given records of partitions.
     pub read: BTreeMap<(u32, i32), u64>,
+    /// Where the first row of each source's ledger may begin, by what members were told.
+    pub beginnings: BTreeMap<SourceId, BTreeSet<u64>>,
     /// Records come, but nobody answers a question.
     pub silent: bool,
 }
@@ -272,7 +274,15 @@ impl Log for ModelLog {
             }
             let log = &shared.kafka.partitions[name.partition as usize];
             let start = if shared.mutation == Mutation::ResetEarliest { 0 } else { log.start };
-            let bounds = Bounds { start, end: log.stable, committed: log.committed };
+            // Of the first of the topic's lives the group's commit counts, as far as the log has it; else all of the log.
+            let first = log.committed.filter(|_| self.life == 1).unwrap_or(log.start).min(log.stable).max(log.start);
+            let committed = match shared.mutation {
+                Mutation::StartAtLatest => log.committed.or(Some(log.stable)),
+                _ => log.committed,
+            };
+            let bounds = Bounds { start, end: log.stable, committed };
+            let source = shared.kafka.source(name.partition as usize);
+            shared.kafka.beginnings.entry(source).or_default().insert(first);
             shared.say(self.member, || format!("{}: {bounds:?}", name.partition));
             Ok(bounds)
         };

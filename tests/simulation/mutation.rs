@@ -39,12 +39,12 @@ pub enum Mutation {
     LedgerNeverBack,
     /// The marks that the ledger recorded are not read.
     NoRecordedMarks,
-    /// A mark at or below the ledger's end is not told.
-    MarksFromEndOn,
     /// Nobody asks, before a batch goes out, whether the topic is still the one that was claimed.
     Unrecognised,
     /// Work begins at the group's commit instead of the ledger's end.
     StartAtCommit,
+    /// The first start of a group without a commit is at the log's end (`auto.offset.reset=latest`).
+    StartAtLatest,
     /// The ledger is not asked again before offsets are called lost.
     NoDoubt,
     /// A position that the log has lost is moved to the log's start in silence (`auto.offset.reset=earliest`).
@@ -92,9 +92,9 @@ impl Mutation {
         Mutation::LedgerWithoutToken,
         Mutation::LedgerNeverBack,
         Mutation::NoRecordedMarks,
-        Mutation::MarksFromEndOn,
         Mutation::Unrecognised,
         Mutation::StartAtCommit,
+        Mutation::StartAtLatest,
         Mutation::NoDoubt,
         Mutation::ResetEarliest,
         Mutation::WaitForExpired,

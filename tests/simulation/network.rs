@@ -210,8 +210,6 @@ impl Shared {
                 }
                 _ => data.mark(place),
             };
-            let below = self.mutation == Mutation::MarksFromEndOn;
-            let mark = mark.filter(|&mark| !below || Some(mark) > end);
             marks.extend(mark.map(|mark| (key, mark)));
         }
         let shown: BTreeMap<String, u64> = marks
