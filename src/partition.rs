@@ -56,6 +56,9 @@ pub struct Tuning {
     /// How long the store keeps events, from their own time on; `None`: for ever. Rows older than that are gone as soon
     /// as they are there, so nobody waits for longer than `insert_timeout` to see them.
     pub keep_events: Option<Duration>,
+    /// How long after they were asked marks may still be built on. The store forgets old tokens: by then it must still have
+    /// every token that was spent since.
+    pub marks_last: Duration,
     /// What to do where retention ran over us.
     pub lost: Lost,
 }

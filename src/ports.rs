@@ -119,6 +119,8 @@ pub struct LedgerEnd {
     /// The greatest mark recorded per table and month: what a TTL may have taken from the tables.
     /// Filled only where the question asked for it.
     pub recorded: BTreeMap<Key, u64>,
+    /// The epoch that the topic is in by now; `None`: nobody has claimed it.
+    pub epoch: Option<u32>,
 }
 
 /// A question about one source.
@@ -126,7 +128,7 @@ pub struct LedgerEnd {
 pub struct Question {
     /// Whose marks.
     pub source: Source,
-    /// The ledger's end as the asker knows it: only rows at or above it are looked for in the tables.
+    /// Where the batch begins that the asker writes; 0: it has none yet.
     pub from: u64,
     /// The marks wanted.
     pub keys: Vec<Key>,
@@ -142,7 +144,7 @@ pub struct Marks {
     pub connection: Connection,
     /// The ledger.
     pub ledger: LedgerEnd,
-    /// The mark of each key asked for: one past the last offset found at or above `from`; absent where none was.
+    /// The mark of each key asked for: one past the last offset found there; absent where none was.
     pub marks: BTreeMap<Key, u64>,
 }
 

@@ -14,6 +14,9 @@ use super::tables::{LEDGER, SOURCES};
 /// How often a claim's token is varied before giving up; one is enough, but for rows that were deleted by hand.
 const ATTEMPTS: u32 = 20;
 
+/// The group that stands for an epoch in which nobody writes: the topic is being rewound.
+pub(crate) const CLOSED: &str = "";
+
 /// Why a topic can't be claimed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
@@ -39,6 +42,17 @@ pub enum ClaimError {
         /// The group that asked.
         asked: String,
         /// What hands it over.
+        fix: String,
+    },
+    /// It is being rewound.
+    #[error(
+        "the topic {topic} is being rewound, or a rewind of it was interrupted: let `highwater rewind` end, or run it again. To \
+         give it up and read on from where it has come, with no rewind running:\n  {fix}"
+    )]
+    Rewound {
+        /// The topic.
+        topic: String,
+        /// What gives it up.
         fix: String,
     },
     /// The topic is another one than before.
@@ -185,6 +199,15 @@ fn judge(client: &Client, topic: &str, found: &Row, asked: &Row) -> Result<u32, 
             next,
             fix: insertion(client, topic, &Row { epoch: next, ..row(asked) }),
         });
+    }
+    if found.group == CLOSED {
+        let fix = format!(
+            "ALTER TABLE {} DELETE WHERE topic = {} AND epoch = {} AND `group` = '' SETTINGS mutations_sync = 1",
+            client.table(SOURCES),
+            literal(topic),
+            found.epoch
+        );
+        return Err(ClaimError::Rewound { topic: topic.to_owned(), fix });
     }
     if found.group != asked.group {
         let fix = format!(

@@ -1,4 +1,5 @@
-//! The question before and after every batch: how far has each source come, in the ledger and in each table and month?
+//! The question before and after every batch: how far has each source come, in the ledger and in each table and month, and
+//! is the topic still in the epoch that was claimed?
 //!
 //! One query answers for all sources and tables. It reads little however long the tables are: the ledger and the raw
 //! tables by a projection that keeps one row per part, source and month, the rollups by their primary key, which the
@@ -8,22 +9,32 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::insert::mark_name;
 use super::sql::{ident, literal, literals, table};
-use super::tables::{LEDGER, LEDGER_ENDS, time_column};
+use super::tables::{LEDGER, LEDGER_ENDS, SOURCES, time_column};
 use super::{ddl, error::QueryError};
 use crate::batch::{Key, Month, Source};
 use crate::event::{EventType, Kind};
 use crate::plan::{Plan, TableId, TableKind};
 use crate::ports::{Connection, LedgerEnd, Marks, Question};
 
-/// Answers in columns: what it is (`end`, `mark`, `recorded`), source, table, month or name, value.
+/// Answers in columns: what it is (`epoch`, `end`, `mark`, `recorded`), source (or topic), table, month or name, value.
 pub(super) fn question(questions: &[Question], plan: &Plan, database: &str) -> String {
     let sources: BTreeSet<String> = questions.iter().map(|question| question.source.to_string()).collect();
     let sources = literals(&sources);
-    let mut parts = vec![format!(
-        "SELECT 'end' AS what, `source` AS source, '' AS place, max(`to`) AS value FROM {} WHERE `source` IN ({sources}) \
+    let topics: BTreeSet<&str> = questions.iter().map(|question| &*question.source.topic).collect();
+    let epochs = format!(
+        "SELECT 'epoch' AS what, topic AS source, '' AS place, toUInt64(max(epoch)) AS value FROM {} WHERE topic IN ({}) \
+         GROUP BY topic",
+        table(database, SOURCES),
+        literals(&topics)
+    );
+    let mut parts = vec![
+        epochs,
+        format!(
+            "SELECT 'end' AS what, `source` AS source, '' AS place, max(`to`) AS value FROM {} WHERE `source` IN ({sources}) \
          GROUP BY `source`",
-        table(database, LEDGER)
-    )];
+            table(database, LEDGER)
+        ),
+    ];
     let recorded = questions.iter().filter(|question| question.recorded).map(|question| question.source.to_string());
     let recorded: BTreeSet<String> = recorded.collect();
     if !recorded.is_empty() {
@@ -81,6 +92,7 @@ pub(super) fn answer(
 ) -> Result<Vec<Marks>, QueryError> {
     let text = String::from_utf8_lossy(text);
     let mut ends: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut epochs: BTreeMap<&str, u32> = BTreeMap::new();
     let mut found: BTreeMap<(&str, &str, &str), u64> = BTreeMap::new();
     for line in text.lines() {
         let unexpected = || QueryError::Unexpected { expected: "a mark", answer: line.to_owned() };
@@ -89,17 +101,16 @@ pub(super) fn answer(
         let value: u64 = value.parse().map_err(|_| unexpected())?;
         match what {
             "end" => drop(ends.insert(source, value)),
+            "epoch" => drop(epochs.insert(source, u32::try_from(value).map_err(|_| unexpected())?)),
             _ => drop(found.insert((what, source, place), value)),
         }
     }
     let marks = |question: &Question| {
         let source = question.source.to_string();
         let look = |what, place: String| found.get(&(what, source.as_str(), place.as_str())).copied();
-        let mark = |&key: &Key| {
-            let mark = look("mark", format!("{}/{}", key.table.0, key.month))?;
-            (mark > question.from).then_some((key, mark))
-        };
-        let mut ledger = LedgerEnd { end: ends.get(source.as_str()).copied(), ..LedgerEnd::default() };
+        let mark = |&key: &Key| look("mark", format!("{}/{}", key.table.0, key.month)).map(|mark| (key, mark));
+        let (end, epoch) = (ends.get(source.as_str()), epochs.get(&*question.source.topic));
+        let mut ledger = LedgerEnd { end: end.copied(), epoch: epoch.copied(), ..LedgerEnd::default() };
         if question.recorded {
             let of_source = found.iter().filter(|((what, of, _), _)| *what == "recorded" && *of == source);
             ledger.recorded = of_source.filter_map(|((_, _, place), &mark)| Some((key(place, plan)?, mark))).collect();

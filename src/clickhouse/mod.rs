@@ -27,6 +27,7 @@ pub mod tables;
 mod views;
 mod watermarks;
 
+pub(crate) use claim::CLOSED;
 pub use claim::{ClaimError, claim, last_epoch, look};
 pub use client::{Client, QueryLimits};
 pub use compress::compress;

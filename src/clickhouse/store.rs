@@ -28,8 +28,19 @@ use crate::telemetry::Outage;
 /// Which an event is: offset, position of its type in the plan, id.
 type Id = (u64, usize, u128);
 
-/// A question names every source of a worker once per table, which may be longer than queries usually are.
-const QUESTION: [(&str, &str); 1] = [("max_query_size", "100000000")];
+/// A question names every source of a worker once per table, which may be longer than queries usually are. Its answer is
+/// of now and whole, or an error: a profile could have it come from a cache, or end early where a limit is reached.
+const QUESTION: [(&str, &str); 9] = [
+    ("max_query_size", "100000000"),
+    ("use_query_cache", "0"),
+    ("read_overflow_mode", "throw"),
+    ("read_overflow_mode_leaf", "throw"),
+    ("group_by_overflow_mode", "throw"),
+    ("sort_overflow_mode", "throw"),
+    ("result_overflow_mode", "throw"),
+    ("set_overflow_mode", "throw"),
+    ("timeout_overflow_mode", "throw"),
+];
 
 enum Command {
     Ask(Vec<Question>),

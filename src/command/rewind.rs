@@ -1,8 +1,9 @@
 //! `highwater rewind`: takes back what was written from an offset on, so that it is read and counted again.
 //!
 //! The rows are deleted, the minutes that they were in are computed anew from the rows that stay, and the topic begins a
-//! new epoch there. A writer that was forgotten somewhere can still write only under the old epoch's name, where the audit
-//! finds it. Letters of what is read again that were redriven are taken back before anything else, so that none is counted
+//! new epoch there. Before anything is taken back, an epoch in which nobody may write is entered: who starts is refused, and
+//! who was forgotten somewhere, asleep or cut off, asks which epoch is in force before it begins and with the marks of every
+//! batch, and stops. What it had ready to be sent stays beyond the old epoch's ledger, where the audit finds it. Letters of what is read again that were redriven are taken back before anything else, so that none is counted
 //! beside its message. The order of the steps is such that the tables may be left between any two of them: the ledger ends earlier
 //! first, and whatever is still there of a table carries its mark, so that workers would write only what is missing.
 //!
@@ -22,7 +23,7 @@ use serde::Deserialize;
 use crate::batch::Source;
 use crate::clickhouse::sql::{literal, literals};
 use crate::clickhouse::tables::{AUDITS, LEDGER, REDRIVES, SOURCES, WATERMARKS};
-use crate::clickhouse::{Catalog, Client, Grants, grants, last_epoch, schema};
+use crate::clickhouse::{CLOSED, Catalog, Client, Grants, grants, last_epoch, schema};
 use crate::command::{UsageError, load};
 use crate::config::Settings;
 use crate::kafka::Observer;
@@ -128,7 +129,7 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<()> {
     let identity = observer.identity(&args.topic)?;
     let log = Log::of(&client, &args.topic, &identity.cluster_id, &identity.topic_id).await?;
     let bounds = observer.bounds(&args.topic, identity.partitions)?;
-    let group = log.epochs.last().map_or("", |epoch| &epoch.group);
+    let group = log.group();
     ensure!(
         group == settings.kafka.group,
         "the group {group} writes the topic {}, and kafka.group is {}: whether its replicas run would not be noticed",
@@ -153,7 +154,7 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<()> {
     {
         bail!(UsageError(format!("{} has no partition {absent}", args.topic)));
     }
-    if targets.is_empty() {
+    if targets.is_empty() && !log.is_closed() {
         println!("nothing is written beyond {}; nothing to take back", args.to);
         return Ok(());
     }
@@ -167,13 +168,20 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<()> {
     let topic: Arc<str> = Arc::from(args.topic.as_str());
     let commit =
         |target: &Target| (TopicPartition { topic: Arc::clone(&topic), partition: target.partition }, target.at);
-    let offsets: Vec<_> = rewind.targets.iter().map(commit).collect();
+    let offsets: Vec<_> = rewind.partitions().map(commit).collect();
     observer.commit_alone(&offsets)?;
+    rewind.close_epoch().await?;
     println!("no replica is in the group; waiting {} s for one that has only just left it", LAST_WRITES.as_secs());
     tokio::time::sleep(LAST_WRITES).await;
-    rewind.ensure_still().await?;
-    observer.commit_alone(&offsets)?;
-    rewind.execute(&bounds.iter().map(|(name, _)| name.partition).collect::<Vec<_>>()).await
+    let partitions: Vec<i32> = bounds.iter().map(|(name, _)| name.partition).collect();
+    let done = async {
+        rewind.ensure_still().await?;
+        observer.commit_alone(&offsets)?;
+        rewind.execute(&partitions).await
+    };
+    done.await.with_context(|| {
+        format!("the rewind of {} has begun and not ended: until it is run again, no replica may start", args.topic)
+    })
 }
 
 impl Log {
@@ -192,6 +200,16 @@ impl Log {
         );
         epochs.retain(is_same);
         Ok(Log { topic: topic.to_owned(), epochs })
+    }
+
+    /// The group that writes the topic.
+    fn group(&self) -> &str {
+        self.epochs.iter().rev().map(|epoch| epoch.group.as_str()).find(|&group| group != CLOSED).unwrap_or_default()
+    }
+
+    /// Whether a rewind of it was interrupted.
+    fn is_closed(&self) -> bool {
+        self.epochs.last().is_some_and(|epoch| epoch.group == CLOSED)
     }
 
     fn last(&self) -> u32 {
@@ -293,8 +311,8 @@ impl Rewind<'_> {
             let now = self.client.rows::<At>(&sql).await?.first().map_or(0, |row| row.n);
             ensure!(
                 now == *end,
-                "{}/{partition}: the ledger went on from {end} to {now} meanwhile. A replica still writes: stop it, and rewind \
-                 then; nothing was changed",
+                "{}/{partition}: the ledger went on from {end} to {now} meanwhile. A replica still wrote: see that all are \
+                 stopped, and rewind then; nothing was taken back",
                 self.log.topic
             );
         }
@@ -349,6 +367,21 @@ impl Rewind<'_> {
         Ok(())
     }
 
+    /// Enters an epoch in which nobody may write, so that nobody begins and who is at work stops when it asks next.
+    async fn close_epoch(&self) -> Result<()> {
+        let last = self.log.epochs.last().context("the topic has an epoch")?;
+        if self.log.is_closed() {
+            return Ok(());
+        }
+        let (topic, epoch) = (&self.log.topic, self.log.last() + 1);
+        let row = serde_json::json!({
+            "topic": topic, "epoch": epoch, "cluster_id": last.cluster_id, "topic_id": last.topic_id, "group": CLOSED,
+        });
+        // The row of a rewind that was given up was deleted and has left its token.
+        let token = format!("claim/{topic}/{epoch}/closed/{}", Timestamp::now().as_nanosecond());
+        Ok(self.client.insert(SOURCES, &token, row.to_string()).await?)
+    }
+
     async fn execute(&self, partitions: &[i32]) -> Result<()> {
         // What audits have proved of the rows is proved no longer.
         cut::delete(&self.client, AUDITS, "true").await?;
@@ -367,7 +400,8 @@ impl Rewind<'_> {
     async fn begin_epoch(&self, partitions: &[i32]) -> Result<()> {
         // Not one that a rewind which was interrupted has begun.
         let begun = last_epoch(&self.client, &self.log.topic).await?.unwrap_or(0);
-        let epoch = self.log.last().max(begun) + 1;
+        let closed = if self.log.is_closed() { self.log.last() } else { self.log.last() + 1 };
+        let epoch = closed.max(begun) + 1;
         // A partition that nobody has begun begins by itself.
         for &Target { partition, at, .. } in self.partitions() {
             let source = self.log.source(epoch, partition);
@@ -379,7 +413,7 @@ impl Rewind<'_> {
         let last = self.log.epochs.last().context("the topic has an epoch")?;
         let row = serde_json::json!({
             "topic": self.log.topic, "epoch": epoch, "cluster_id": last.cluster_id, "topic_id": last.topic_id,
-            "group": last.group,
+            "group": self.log.group(),
         });
         self.client.insert(SOURCES, &format!("claim/{}/{epoch}", self.log.topic), row.to_string()).await?;
         // No minute is complete until all is read again.

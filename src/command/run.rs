@@ -138,6 +138,7 @@ pub(super) fn tuning(settings: &Settings) -> Result<Tuning> {
         seal_bytes: usize::try_from(settings.batch.bytes.0)?,
         insert_timeout: settings.clickhouse.insert_timeout,
         keep_events: settings.retention.raw.duration(),
+        marks_last: settings.marks_last(),
         lost: match settings.kafka.on_loss {
             OnLoss::Record => Lost::Record,
             OnLoss::Stop => Lost::Stop,

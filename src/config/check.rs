@@ -327,14 +327,23 @@ impl Settings {
     /// second at most, in batches that are full, or in what partitions hold when memory is: then one that is in flight and one
     /// that fills, of each partition, for every half of the memory.
     pub fn tokens_needed(&self, partitions: usize) -> u64 {
-        let session = self.kafka.properties.0.get("session.timeout.ms").and_then(|set| set.value.trim().parse().ok());
-        let millis = u128::from(session.unwrap_or(SESSION_TIMEOUT_MS).saturating_mul(10));
+        let millis = u128::from(self.session_millis().saturating_mul(10));
         let partitions = partitions as u128;
         let aged = millis.div_ceil(self.batch.interval.as_millis().max(1)) * partitions;
         let bytes = millis * u128::from(FASTEST) / 1_000;
         let full = u128::from(self.batch.bytes.0.min(self.batch.rows.saturating_mul(LEAST_EVENT)).max(1));
         let early = (4 * bytes * partitions).div_ceil(u128::from(self.memory.limit.0.max(1)));
         u64::try_from(aged + bytes.div_ceil(full).max(early)).unwrap_or(u64::MAX)
+    }
+
+    /// How long marks may be built on: half of the time that tokens last, so that an insert has the other half to arrive in.
+    pub fn marks_last(&self) -> Duration {
+        Duration::from_millis(self.session_millis().saturating_mul(5))
+    }
+
+    fn session_millis(&self) -> u64 {
+        let session = self.kafka.properties.0.get("session.timeout.ms").and_then(|set| set.value.trim().parse().ok());
+        session.unwrap_or(SESSION_TIMEOUT_MS)
     }
 
     /// What is to be done if tables remember too few tokens for so many partitions.

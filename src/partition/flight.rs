@@ -50,7 +50,8 @@ pub(super) struct Flight {
     /// Where those were heard of. What is known of a token is forgotten with its connection: a server that was restored
     /// from a backup in between may not know the token any more.
     connection: Option<Connection>,
-    /// Whether the ledger's recorded marks are to be asked too: another writer has moved the ledger.
+    /// Whether the ledger's recorded marks are asked too: another writer has moved the ledger, or those that are known
+    /// were heard on another connection.
     recorded: bool,
     /// Where our ledger row begins and the marks that it recorded, once it was sent.
     row_marks: Option<(u64, BTreeMap<Key, u64>)>,
@@ -68,10 +69,10 @@ enum Step {
     Ask { due: Duration },
     /// Asked for the marks of these keys, at that time.
     Asking { keys: BTreeSet<Key>, asked: Duration },
-    /// Send these, last first, not before the time.
-    Send { due: Duration, outbox: Vec<Insert> },
+    /// Send these, last first, not before the time; the marks that they are built on were `asked` then.
+    Send { due: Duration, outbox: Vec<Insert>, asked: Duration },
     /// The insert under `token` is out, these follow.
-    Sending { token: String, outbox: Vec<Insert>, target: Option<Key> },
+    Sending { token: String, outbox: Vec<Insert>, target: Option<Key>, asked: Duration },
 }
 
 /// Marks and the keys that they were asked for.
@@ -91,20 +92,13 @@ pub(super) enum Landing {
     Done { end: u64, recorded: Option<BTreeMap<Key, u64>> },
 }
 
-/// The mark found of a table and month, where it is above `at`, the ledger's end.
-///
-/// What is found at or below that end the ledger has recorded, except in a range that was lost, of which somebody may have
-/// written the beginning. Whether a writer is told of it depends on where it asks from; what it builds on must not.
-fn found(known: &Known, key: Key, at: u64) -> u64 {
-    known.marks.marks.get(&key).copied().filter(|&mark| mark > at).unwrap_or(0)
-}
-
 impl Flight {
-    /// Sends a batch that was sealed `now` on its way, on marks that are known already if they cover it.
-    pub(super) fn new(now: Duration, batch: Arc<Batch>, known: Option<Known>) -> Flight {
+    /// Sends a batch that was sealed `now` on its way, on marks that are known already if they cover it. `end` is where the
+    /// ledger was seen to end, which is past the batch's beginning where another writer was ahead.
+    pub(super) fn new(now: Duration, batch: Arc<Batch>, end: u64, known: Option<Known>) -> Flight {
         failpoint::reach(Point::Sealed);
         Flight {
-            end: batch.from(),
+            end,
             batch,
             step: Step::Recognise { due: now, known },
             tokens: BTreeMap::new(),
@@ -149,7 +143,7 @@ impl Flight {
         }
     }
 
-    /// What to do next. `open` gives the keys of the batch that follows, so that its marks come with the same answer.
+    /// What to do next; nothing goes out on marks that are too old. `open` gives the keys of the batch that follows, so that its marks come with the same answer.
     pub(super) fn next(&mut self, terms: Terms<'_>, open: impl FnOnce() -> BTreeMap<Key, u64>) -> Option<Action> {
         match &mut self.step {
             Step::Recognise { due, known } if *due <= terms.now => {
@@ -168,15 +162,20 @@ impl Flight {
                 self.step = Step::Asking { keys, asked: terms.now };
                 Some(Action::Ask(question))
             }
-            Step::Send { due, outbox } if *due <= terms.now => {
-                let outbox = std::mem::take(outbox);
-                self.send(outbox, terms.now)
+            Step::Send { due, outbox, asked } if *due <= terms.now => {
+                let (outbox, asked) = (std::mem::take(outbox), *asked);
+                if terms.now.saturating_sub(asked) > terms.tuning.marks_last {
+                    // Asleep meanwhile: the tokens on those marks may be spent and forgotten.
+                    self.step = Step::Ask { due: terms.now };
+                    return self.next(terms, open);
+                }
+                self.send(outbox, asked, terms.now)
             }
             _ => None,
         }
     }
 
-    fn send(&mut self, mut outbox: Vec<Insert>, now: Duration) -> Option<Action> {
+    fn send(&mut self, mut outbox: Vec<Insert>, asked: Duration, now: Duration) -> Option<Action> {
         let Some(insert) = outbox.pop() else {
             self.step = Step::Ask { due: now };
             return None;
@@ -185,7 +184,7 @@ impl Flight {
             Rows::Block(block) => Some(block.key()),
             Rows::Ledger(_) => None,
         };
-        self.step = Step::Sending { token: insert.token.clone(), outbox, target };
+        self.step = Step::Sending { token: insert.token.clone(), outbox, target, asked };
         Some(Action::Insert(insert))
     }
 
@@ -196,7 +195,7 @@ impl Flight {
 
     /// An insert was answered. What became of it, the mark will say.
     pub(super) fn inserted(&mut self, acknowledged: bool, now: Duration) {
-        let Step::Sending { outbox, target, .. } = &mut self.step else { return };
+        let Step::Sending { outbox, target, asked, .. } = &mut self.step else { return };
         if !acknowledged {
             return self.ask_later(now);
         }
@@ -208,8 +207,13 @@ impl Flight {
             (Some(_), true) => Point::BlocksSent,
             (Some(_), false) => Point::BetweenBlocks,
         });
-        let outbox = std::mem::take(outbox);
-        self.step = if outbox.is_empty() { Step::Ask { due: now } } else { Step::Send { due: now, outbox } };
+        let (outbox, asked) = (std::mem::take(outbox), *asked);
+        self.step = if outbox.is_empty() { Step::Ask { due: now } } else { Step::Send { due: now, outbox, asked } };
+    }
+
+    /// Whether answers have the marks that the ledger recorded, all of them.
+    pub(super) fn asks_recorded(&self) -> bool {
+        self.recorded
     }
 
     /// Puts an answer together with the question that it belongs to.
@@ -221,21 +225,24 @@ impl Flight {
         Known { marks, keys, asked }
     }
 
-    /// Decides what the marks mean.
+    /// Decides what the marks mean. `current`: what the ledger `recorded` was heard on their connection.
     pub(super) fn settle(
         &mut self,
         terms: Terms<'_>,
         known: &Known,
         recorded: &BTreeMap<Key, u64>,
+        current: bool,
     ) -> Result<Landing, Stop> {
+        Stop::by_epoch(self.batch.source(), &known.marks.ledger)?;
         let from = self.batch.from();
         let end = known.marks.ledger.end;
         let before = self.end;
         let Some(end) = end.filter(|&end| end >= before) else { return Err(Stop::LedgerWentBack { end, before }) };
         self.end = end;
         let ours = self.row_marks.is_some() && end == self.batch.to();
-        if end != from && !ours && !self.recorded {
-            // Another writer wrote ledger rows that we have not read the marks of.
+        if ((end != from && !ours) || !current) && !self.recorded {
+            // Another writer wrote ledger rows that we have not read the marks of; or the server was away, and restored
+            // from a backup for all we know: the ledger may have come to the same place again with other marks.
             self.recorded = true;
             self.step = Step::Ask { due: terms.now };
             return Ok(Landing::Ahead);
@@ -269,7 +276,11 @@ impl Flight {
         let mut unseen = false;
         // Sent last first, so that rollups, which stand behind raw tables in a plan, come after their rows.
         for (key, last) in keys.into_iter().rev() {
-            let mark = found(known, key, at).max(recorded.get(&key).copied().unwrap_or(0));
+            // Also what is found below the ledger's end counts, which the ledger need not have recorded: of a range that was
+            // lost somebody may have written the beginning, and a worker with an older plan does not know the table. Who
+            // asked before the ledger came there builds on the same.
+            let of = |marks: &BTreeMap<Key, u64>| marks.get(&key).copied().unwrap_or(0);
+            let mark = of(&known.marks.marks).max(of(recorded));
             if mark > last {
                 seen.insert(key, mark);
                 continue;
@@ -295,7 +306,7 @@ impl Flight {
             outbox.push(self.ledger_insert(terms.plan, connection, at, &suffix, seen));
         }
         let due = if unseen { self.backoff.after_failure(terms.now) } else { terms.now };
-        self.step = Step::Send { due, outbox };
+        self.step = Step::Send { due, outbox, asked: known.asked };
     }
 
     /// Whether what is missing was inserted, and is older than its table keeps rows: gone as soon as it was there.

@@ -74,6 +74,8 @@ struct Place {
     /// What the group had committed.
     committed: Option<u64>,
     recorded: BTreeMap<Key, u64>,
+    /// Where that was heard.
+    connection: Connection,
     window: Window,
 }
 
@@ -106,6 +108,12 @@ impl Locate {
             Step::Bounds { due, connection, ledger } if *due <= terms.now => {
                 self.step = Step::Comparing { connection: *connection, ledger: std::mem::take(ledger) };
                 Some(Action::Bounds)
+            }
+            Step::Write { due, .. }
+                if *due <= terms.now && terms.now.saturating_sub(self.asked) > terms.tuning.marks_last =>
+            {
+                self.step = Step::Ledger { due: terms.now };
+                self.next(source, terms)
             }
             Step::Write { due, connection, row } if *due <= terms.now => {
                 let (connection, row) = (*connection, *row);
@@ -144,6 +152,7 @@ impl Locate {
         let step = std::mem::replace(&mut self.step, Step::Waiting);
         self.step = match (step, reply) {
             (_, Reply::Marks(Ok(marks))) => {
+                Stop::by_epoch(source, &marks.ledger)?;
                 Step::Bounds { due: terms.now, connection: marks.connection, ledger: marks.ledger }
             }
             (Step::Comparing { connection, ledger }, Reply::Bounds(Ok(bounds))) => {
@@ -182,7 +191,8 @@ impl Locate {
                     Some(_) => String::new(),
                 };
                 tracing::info!(%topic, partition = source.partition, offset, "starting at the ledger's end{found}");
-                let ready = Running::new(source.clone(), place.end, place.recorded, place.window, cut_until);
+                let recorded = (place.recorded, place.connection);
+                let ready = Running::new(source.clone(), place.end, recorded, place.window, cut_until);
                 return Ok(Some(Located { ready, warm }));
             }
             (Step::Pending(place), Reply::Started(Err(_))) => {
@@ -242,6 +252,15 @@ impl Locate {
                     bounds.start, bounds.end
                 );
             }
+            if at > bounds.start && source.redrive.is_none() {
+                tracing::warn!(
+                    topic = %source.topic, partition = source.partition, offset = at,
+                    "the ledger has no row of this partition, so it begins where the group had committed: offsets {}..{at} of \
+                     the log are left out. If they should not be (the database was dropped, or restored from before the \
+                     first row), begin with an empty database and a kafka.group that has committed nothing",
+                    bounds.start
+                );
+            }
             let burnt = self.first.burnt();
             let unseen = self.first.missed(0, terms.tuning.insert_timeout, self.asked);
             if self.first.burnt() > burnt {
@@ -276,6 +295,7 @@ impl Locate {
             log_start: bounds.start,
             committed: bounds.committed,
             recorded: ledger.recorded,
+            connection,
             window,
         };
         Ok(if place.is_cut(terms.plan) {

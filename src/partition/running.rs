@@ -9,7 +9,7 @@ use super::watermark::Watermark;
 use super::{Action, Reply, Status, Stop, Terms, Tuning};
 use crate::batch::{Batch, Key, Progress, Reason, Source, Window};
 use crate::meter::{Note, Why};
-use crate::ports::{LogError, Record, StoreError};
+use crate::ports::{Connection, LogError, Marks, Record, StoreError};
 use crate::writers::Content;
 
 /// The state of a partition that reads and writes.
@@ -25,6 +25,8 @@ pub(super) struct Running {
     committed: u64,
     /// Greatest mark that the ledger recorded, per table and month.
     recorded: BTreeMap<Key, u64>,
+    /// Where that was heard. It is forgotten with its connection, for a backup may have been restored since.
+    recorded_on: Connection,
     /// Batches that begin below this offset may have kept an old duplicate.
     cut_until: u64,
     open: Batch,
@@ -43,7 +45,7 @@ impl Running {
     pub(super) fn new(
         source: Source,
         end: u64,
-        recorded: BTreeMap<Key, u64>,
+        (recorded, recorded_on): (BTreeMap<Key, u64>, Connection),
         window: Window,
         cut_until: u64,
     ) -> Running {
@@ -57,6 +59,7 @@ impl Running {
             done: end,
             committed: 0,
             recorded,
+            recorded_on,
             cut_until,
             opened_at: Duration::ZERO,
             flight: None,
@@ -209,7 +212,7 @@ impl Running {
         let batch = Arc::new(std::mem::replace(&mut self.open, next));
         self.flush = false;
         self.watermark.seal(self.progress.greatest_ms(), terms);
-        self.flight = Some(Flight::new(terms.now, batch, self.known.take()));
+        self.flight = Some(Flight::new(terms.now, batch, self.done, self.known.take()));
     }
 
     pub(super) fn reply(&mut self, terms: Terms<'_>, reply: Reply) -> Result<(), Stop> {
@@ -217,11 +220,12 @@ impl Running {
         match reply {
             Reply::Marks(Ok(marks)) => {
                 let known = flight.answered(marks);
-                for (&key, &mark) in &known.marks.ledger.recorded {
-                    let recorded = self.recorded.entry(key).or_default();
-                    *recorded = mark.max(*recorded);
+                let Marks { connection, ledger, .. } = &known.marks;
+                if flight.asks_recorded() {
+                    self.recorded.clone_from(&ledger.recorded);
+                    self.recorded_on = *connection;
                 }
-                match flight.settle(terms, &known, &self.recorded)? {
+                match flight.settle(terms, &known, &self.recorded, self.recorded_on == *connection)? {
                     Landing::Ahead => {}
                     Landing::Done { end, recorded } => {
                         self.done = end;

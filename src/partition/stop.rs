@@ -1,5 +1,8 @@
 //! Why a partition stops until an operator acts.
 
+use crate::batch::Source;
+use crate::ports::LedgerEnd;
+
 /// A guard's verdict. Nothing is lost or written while a partition is stopped; the others go on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Stop {
@@ -29,6 +32,17 @@ pub enum Stop {
     /// The topic was made anew while it was read.
     #[error("{0}; restart, which says how to begin a new epoch for it")]
     OtherTopic(String),
+    /// The topic went on to another epoch: a rewind took back what follows the place where that one begins.
+    #[error(
+        "this process claimed epoch {claimed} of the topic, and now it is in epoch {now}: it was rewound, or is being rewound. \
+         Nothing more is written in epoch {claimed}; restart, which goes on in the new one once the rewind has ended"
+    )]
+    EpochOver {
+        /// The one that was claimed.
+        claimed: u32,
+        /// The one in force.
+        now: u32,
+    },
     /// The ledger lost rows that it had.
     #[error(
         "the ledger now ends at {}, but it ended at {before}: rows of the ledger are missing (restored from an \
@@ -63,12 +77,23 @@ pub enum Stop {
 }
 
 impl Stop {
+    /// Whether the epoch of a source is over, by an answer of the store. What a redrive writes is of the epoch that its
+    /// letters are of.
+    pub(super) fn by_epoch(source: &Source, ledger: &LedgerEnd) -> Result<(), Stop> {
+        let claimed = source.epoch;
+        match ledger.epoch.filter(|&now| now > claimed && source.redrive.is_none()) {
+            Some(now) => Err(Stop::EpochOver { claimed, now }),
+            None => Ok(()),
+        }
+    }
+
     /// A short name to group by.
     pub fn name(&self) -> &'static str {
         match self {
             Stop::LogStartsLater { .. } => "log_starts_later",
             Stop::LogEndsEarlier { .. } => "log_ends_earlier",
             Stop::OtherTopic(_) => "other_topic",
+            Stop::EpochOver { .. } => "epoch_over",
             Stop::LedgerWentBack { .. } => "ledger_went_back",
             Stop::Unreadable { .. } => "unreadable",
             Stop::Refused { .. } => "refused",
@@ -97,6 +122,7 @@ mod tests {
             Stop::LogStartsLater { ledger: 1, start: 2 },
             Stop::LogEndsEarlier { ledger: 2, end: 1 },
             Stop::OtherTopic("the topic t is another one than when it was claimed".to_owned()),
+            Stop::EpochOver { claimed: 1, now: 3 },
             Stop::LedgerWentBack { end: None, before: 1 },
             Stop::Unreadable { offset: 1, reason: text() },
             Stop::Refused { what: text(), error: text() },
@@ -107,6 +133,7 @@ mod tests {
                 Stop::LogStartsLater { .. }
                 | Stop::LogEndsEarlier { .. }
                 | Stop::OtherTopic(_)
+                | Stop::EpochOver { .. }
                 | Stop::LedgerWentBack { .. }
                 | Stop::Unreadable { .. }
                 | Stop::Refused { .. } => {}

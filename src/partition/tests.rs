@@ -27,6 +27,8 @@ struct Bench {
     now: Duration,
     partition: Partition,
     ledger: Option<u64>,
+    /// The epoch in force.
+    epoch: Option<u32>,
     bounds: Result<Bounds, LogError>,
     topic: Result<(), LogError>,
     ids: Result<Vec<(u64, usize, u128)>, StoreError>,
@@ -69,6 +71,7 @@ impl Bench {
             seal_bytes: 1 << 20,
             insert_timeout: second,
             keep_events: None,
+            marks_last: Duration::from_secs(60),
             lost: Lost::Record,
         };
         Bench {
@@ -78,6 +81,7 @@ impl Bench {
             now: second * 1_000,
             partition: Partition::new(Source { epoch: 1, redrive: None, topic: "t".into(), partition: 0 }),
             ledger,
+            epoch: Some(1),
             bounds: Ok(Bounds { start, end, committed }),
             topic: Ok(()),
             ids: Ok(Vec::new()),
@@ -110,7 +114,7 @@ impl Bench {
                     self.asked += 1;
                     // Every mark asked for is there: blocks are not what these tests are about.
                     let marks = question.keys.iter().map(|&key| (key, u64::MAX)).collect();
-                    let ledger = LedgerEnd { end: self.ledger, recorded: BTreeMap::new() };
+                    let ledger = LedgerEnd { end: self.ledger, epoch: self.epoch, ..LedgerEnd::default() };
                     Reply::Marks(Ok(Marks { connection: Connection(1), ledger, marks }))
                 }
                 Action::Insert(insert) => {
@@ -187,6 +191,40 @@ fn a_later_life_of_a_topic_begins_at_its_start_whatever_was_committed_in_an_earl
     assert_eq!(bench.rows, vec![(LedgerKind::Start, 20, 20)]);
 }
 
+/// What was said at the level `warn`.
+fn warnings(of: impl FnOnce()) -> String {
+    let lines: std::sync::Arc<Mutex<Vec<u8>>> = std::sync::Arc::default();
+    let to = std::sync::Arc::clone(&lines);
+    let writer = move || Lines(std::sync::Arc::clone(&to));
+    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(writer).finish();
+    tracing::subscriber::with_default(subscriber, of);
+    let lines = lines.lock().unwrap();
+    String::from_utf8_lossy(&lines).into_owned()
+}
+
+struct Lines(std::sync::Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn what_a_first_start_leaves_out_of_the_log_is_said() {
+    let said = warnings(|| Bench::new(None, 20, 100, Some(60)).run());
+    assert!(said.contains("offsets 20..60"), "{said}");
+    for (start, committed) in [(20, None), (20, Some(20))] {
+        let said = warnings(|| Bench::new(None, start, 100, committed).run());
+        assert!(!said.contains("left out"), "{said}");
+    }
+}
+
 #[test]
 fn what_the_log_lost_is_a_row_of_the_ledger_before_anything_else_is_read() {
     let mut bench = Bench::new(Some(40), 60, 100, Some(40));
@@ -251,6 +289,31 @@ fn it_follows_the_log_over_gaps_so_that_retention_of_a_gap_is_no_loss() {
     let mut bench = Bench::new(Some(75), 75, 75, None);
     bench.run();
     assert!(!bench.partition.is_stopped());
+}
+
+#[test]
+fn it_stops_where_its_epoch_is_over() {
+    // Assigned to a process that slept through a rewind: the ledger of its epoch ends earlier, and the next epoch begins there.
+    let mut bench = Bench::new(Some(40), 0, 100, None);
+    bench.epoch = Some(2);
+    bench.run();
+    assert_eq!((bench.partition.status().stopped, bench.started.len()), (Some("epoch_over"), 0));
+    // A rewind begins while it is at work: nothing more of it is built on any answer from then on.
+    let mut bench = Bench::new(Some(40), 0, 100, None);
+    bench.run();
+    bench.epoch = Some(3);
+    bench.noise(40);
+    bench.run();
+    assert_eq!((bench.partition.status().stopped, bench.tokens.len(), bench.rows.len()), (Some("epoch_over"), 0, 0));
+    // Its own epoch is in force, or the row that says so was deleted: who is at work goes on.
+    for epoch in [Some(1), None] {
+        let mut bench = Bench::new(Some(40), 0, 100, None);
+        bench.epoch = epoch;
+        bench.run();
+        bench.noise(40);
+        bench.run();
+        assert_eq!((bench.partition.status().stopped, bench.partition.done()), (None, Some(41)));
+    }
 }
 
 #[test]

@@ -124,7 +124,7 @@ impl Store for ModelStore {
                 Some((*key, shared.rows.get(&(source.clone(), table))?.last()? + 1))
             };
             let end = shared.ledger.get(&source).map(|rows| rows.last().unwrap().to);
-            let ledger = LedgerEnd { end, recorded: BTreeMap::new() };
+            let ledger = LedgerEnd { end, ..LedgerEnd::default() };
             Marks { connection: Connection(1), ledger, marks: question.keys.iter().filter_map(mark).collect() }
         });
         let answer = Answer::Marks(Ok(marks.collect()));
@@ -260,6 +260,7 @@ fn worker(shared: &World) -> Worker<ModelLog, ModelStore, ModelRegistry> {
         seal_bytes: 1 << 20,
         insert_timeout: second,
         keep_events: None,
+        marks_last: Duration::from_secs(60),
         lost: Lost::Stop,
     };
     let settings = Settings { tuning, memory: 1 << 20, epochs: BTreeMap::from([("t".into(), 1)]) };

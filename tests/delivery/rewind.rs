@@ -180,3 +180,55 @@ fn what_was_left_half_written_goes_too_in_all_partitions() {
     run_until(&world, "fourth", 24_000);
     world.check();
 }
+
+/// Rows of the ledger and of events, by epoch.
+fn by_epoch(world: &World, epochs: &str) -> u64 {
+    let rows = |table: &str, column: &str| {
+        world.number(&format!(
+            "SELECT count() FROM highwater.{table} WHERE splitByChar('/', toString({column}))[1] IN ({epochs})"
+        ))
+    };
+    rows("ledger", "source") + rows("llm_call", "_source")
+}
+
+#[test]
+fn who_slept_through_a_rewind_or_starts_during_one_writes_nothing() {
+    let mut world = World::new();
+    world.set("BATCH__ROWS", "500");
+    world.generate(&["--events", "8000", "--minutes", "3"]);
+    world.done(&["migrate"]);
+    let mut sleeper = world.run("sleeper");
+    world.wait_for(8_000, &mut sleeper, MINUTE);
+    devstack::sys::send(sleeper.child.id(), devstack::sys::Signal::Pause).unwrap();
+    let (done, said) = rewind(&world, "1");
+    assert!(done, "{said}");
+    // The first epoch, one in which nobody wrote, and the one that is in force.
+    assert_eq!(
+        world.query("SELECT epoch, `group` = '' FROM highwater.sources ORDER BY epoch FORMAT TSV"),
+        "1\t0\n2\t1\n3\t0\n"
+    );
+    let before = by_epoch(&world, "'1'");
+
+    // Awake, it has all partitions to itself, and what there is to read; and more comes.
+    world.generate(&["--events", "2000", "--seed", "2"]);
+    devstack::sys::send(sleeper.child.id(), devstack::sys::Signal::Resume).unwrap();
+    sleeper.wait_for_words("is in epoch 3");
+    let (_, said) = sleeper.terminate();
+    assert_eq!(by_epoch(&world, "'1', '2'"), before, "{said}");
+    run_until(&world, "second", 10_000);
+    world.check();
+
+    // A rewind that was interrupted when it had begun: until it is run again, nobody starts.
+    world.query(
+        "INSERT INTO highwater.sources (topic, epoch, cluster_id, topic_id, `group`) SELECT topic, 4, cluster_id, topic_id, '' FROM \
+         highwater.sources WHERE epoch = 3",
+    );
+    let output = world.command(&["run"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("is being rewound"), "{said}");
+    world.done(&["rewind", TOPIC, "--partition", "1", "--to", "99999999", "--yes"]);
+    world.generate(&["--events", "1000", "--seed", "3"]);
+    run_until(&world, "third", 11_000);
+    assert_eq!(by_epoch(&world, "'4'"), 0);
+    world.check();
+}

@@ -146,6 +146,15 @@ pub enum Pending {
     Marker(Place, u64),
 }
 
+/// What a client was told of a ledger.
+pub struct Told {
+    pub end: u64,
+    /// Where the batch begins that it asked for.
+    pub from: u64,
+    /// How often the server had been restored.
+    pub restores: u32,
+}
+
 /// The server.
 #[derive(Default)]
 pub struct ClickHouse {
@@ -163,6 +172,10 @@ pub struct ClickHouse {
     pub promised: BTreeSet<(Place, u64)>,
     /// The parts that each table had when a connection was last asked for a source's marks.
     pub asked: BTreeMap<(Connection, SourceId), [u64; TABLES.len() + 1]>,
+    /// What a client was last told of a source's ledger.
+    pub told: BTreeMap<(u32, SourceId), Told>,
+    /// It is about to be restored.
+    pub restored_soon: bool,
 }
 
 /// Which table an insert goes to, and which month of it.

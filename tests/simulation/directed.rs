@@ -11,7 +11,7 @@ use highwater::writers::Writers;
 
 use crate::log::{self, Entry, START_MS};
 use crate::plans::{Planned, plans};
-use crate::shared::INSERT_TIMEOUT;
+use crate::shared::{INSERT_TIMEOUT, MARKS_LAST};
 
 pub const NOW: Duration = Duration::from_millis(START_MS as u64 + 120_000);
 
@@ -23,6 +23,7 @@ pub fn tuning(keep_events: Option<Duration>) -> Tuning {
         insert_timeout: INSERT_TIMEOUT,
         lost: Lost::Stop,
         keep_events,
+        marks_last: MARKS_LAST,
     }
 }
 
@@ -88,6 +89,29 @@ impl Bench {
             rollups.flat_map(|table| [(Key { table, month }, 1), (Key { table, month: Month(month.0 + 1) }, 1)]);
         let ledger = LedgerEnd { end: Some(0), ..LedgerEnd::default() };
         self.reply(Reply::Marks(Ok(Marks { connection: self.connection, ledger, marks: marks.collect() })));
+    }
+
+    /// The ledger answers with an end and what it recorded of the table of events; the tables have no row beyond.
+    fn recorded(&mut self, end: u64, mark: u64) {
+        let (raw, month) =
+            (plans()[0].plan.table_named("tick").expect("the table of events"), Month::of(START_MS * 1_000));
+        let recorded = [month, Month(month.0 + 1)].map(|month| (Key { table: raw, month }, mark));
+        let ledger = LedgerEnd { end: Some(end), recorded: recorded.into(), ..LedgerEnd::default() };
+        self.reply(Reply::Marks(Ok(Marks { connection: self.connection, ledger, marks: BTreeMap::new() })));
+    }
+
+    /// Brings it to where the batch in flight is done, for another writer has come to `end` and written the table of events
+    /// up to `mark`; the batch that follows begins at 3 and is full.
+    fn overtaken(&mut self, end: u64, mark: u64) {
+        self.begin();
+        (0..3).for_each(|offset| self.event(offset));
+        assert!(matches!(self.wish(), Action::Ask(_)));
+        self.nothing_there(Some(end));
+        (3..6).for_each(|offset| self.event(offset));
+        assert!(matches!(self.wish(), Action::Ask(Question { recorded: true, .. })));
+        self.recorded(end, mark);
+        assert_eq!(self.partition.done(), Some(end));
+        assert!(matches!(self.wish(), Action::Ask(Question { from: 3, .. })));
     }
 
     fn bounds(&mut self) {
@@ -183,6 +207,32 @@ fn a_token_is_not_burnt_by_an_answer_that_was_heard_late() {
 }
 
 #[test]
+fn nothing_goes_out_on_marks_that_are_too_old() {
+    let mut bench = Bench::new(1, None);
+    assert!(matches!(bench.wish(), Action::Ask(_)));
+    bench.nothing_there(None);
+    assert!(matches!(bench.wish(), Action::Bounds));
+    bench.bounds();
+    // Asleep before the first row went out. On the same connection others may have spent its token, and the store may have
+    // forgotten it.
+    bench.now += MARKS_LAST + Duration::from_secs(1);
+    assert!(matches!(bench.wish(), Action::Ask(_)), "a row on what was asked long ago");
+    let mut bench = Bench::new(1, None);
+    bench.begin();
+    bench.event(0);
+    assert!(matches!(bench.wish(), Action::Ask(_)));
+    bench.nothing_there(Some(0));
+    bench.now += MARKS_LAST + Duration::from_secs(1);
+    assert!(matches!(bench.wish(), Action::Ask(_)), "a block on what was asked long ago");
+    // Asleep between two blocks.
+    bench.nothing_there(Some(0));
+    assert!(matches!(bench.wish(), Action::Insert(_)));
+    bench.reply(Reply::Inserted(Ok(())));
+    bench.now += MARKS_LAST + Duration::from_secs(1);
+    assert!(matches!(bench.wish(), Action::Ask(_)), "the second block on what was asked long ago");
+}
+
+#[test]
 fn what_is_known_of_a_token_is_forgotten_with_its_connection() {
     let mut bench = Bench::new(1, None);
     bench.begin();
@@ -209,6 +259,31 @@ fn a_ledger_that_went_back_is_noticed_even_where_the_batch_begins_at_its_end() {
     // A backup is restored in which the ledger ends where the batch begins: what was recorded since is no longer true.
     bench.nothing_there(Some(0));
     assert!(bench.partition.is_stopped());
+}
+
+#[test]
+fn a_ledger_that_went_back_between_two_batches_is_noticed() {
+    let mut bench = Bench::new(1, None);
+    bench.overtaken(5, 5);
+    // A backup is restored in which the ledger ends within the batch that follows: offset 4 has to be written again.
+    bench.connection = Connection(2);
+    bench.recorded(4, 4);
+    assert!(bench.partition.is_stopped());
+}
+
+#[test]
+fn what_the_ledger_recorded_is_forgotten_with_its_connection() {
+    let mut bench = Bench::new(1, None);
+    // Another writer's rows were there up to 6 when the ledger came to 4, and the ledger says so.
+    bench.overtaken(4, 6);
+    // A backup is restored and the ledger comes to 4 once more: without those rows.
+    bench.connection = Connection(2);
+    bench.nothing_there(Some(4));
+    assert!(matches!(bench.wish(), Action::Ask(Question { recorded: true, .. })), "builds on what was recorded before");
+    bench.recorded(4, 4);
+    let Action::Insert(Insert { token, rows: Rows::Block(block), .. }) = bench.wish() else { panic!("no rows") };
+    assert!(token.starts_with("1/ticks/0/tick/") && token.ends_with("/4"), "{token}");
+    assert_eq!(block.events(&plans()[0].plan).1.len(), 2, "offsets 4 and 5");
 }
 
 #[test]
@@ -252,16 +327,14 @@ fn every_writer_builds_on_the_same_mark_behind_a_lost_range() {
     // Somebody wrote offset 0 and died; retention took it, and the ledger has 0..1 as lost, without marks.
     let month = Month::of(START_MS * 1_000);
     let raw = plans()[0].plan.table_named("tick").expect("the table of events");
-    let there = |from: u64| {
-        // A store tells no marks at or below the offset that is asked from.
+    let there = |end: u64| {
         let marks = [month, Month(month.0 + 1)].map(|month| (Key { table: raw, month }, 1));
-        let marks = marks.into_iter().filter(|&(_, mark)| mark > from).collect();
-        let ledger = LedgerEnd { end: Some(1), ..LedgerEnd::default() };
-        Reply::Marks(Ok(Marks { connection: Connection(1), ledger, marks }))
+        let ledger = LedgerEnd { end: Some(end), ..LedgerEnd::default() };
+        Reply::Marks(Ok(Marks { connection: Connection(1), ledger, marks: marks.into() }))
     };
-    let tokens = |bench: &mut Bench| loop {
+    let tokens = |bench: &mut Bench, end: u64| loop {
         match bench.wish() {
-            Action::Ask(question) => bench.reply(there(question.from)),
+            Action::Ask(_) => bench.reply(there(end)),
             Action::Insert(Insert { token, .. }) if token.contains("/tick/") => return token,
             Action::Insert(_) => bench.reply(Reply::Inserted(Ok(()))),
             other => panic!("unexpected: {other:?}"),
@@ -280,7 +353,13 @@ fn every_writer_builds_on_the_same_mark_behind_a_lost_range() {
     assert!(matches!(late.wish(), Action::Start(0)));
     late.reply(Reply::Started(Ok(())));
     (0..4).for_each(|offset| late.event(offset));
-    assert_eq!(tokens(&mut early), tokens(&mut late));
+    let token = tokens(&mut early, 1);
+    assert_eq!(token, tokens(&mut late, 1));
+    // A third asked before the ledger had the row, and what it builds on that is still on its way.
+    let mut earliest = Bench::new(1, None);
+    earliest.begin();
+    (0..3).for_each(|offset| earliest.event(offset));
+    assert_eq!(token, tokens(&mut earliest, 0));
 }
 
 #[test]

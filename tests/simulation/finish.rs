@@ -30,7 +30,7 @@ impl World {
     fn settle(&mut self, redrive: bool) -> bool {
         self.shared.borrow_mut().calm_down();
         for index in 0..self.slots.len() {
-            self.slots[index].frozen = false;
+            self.slots[index].asleep = 0;
             if self.slots[index].worker.is_none() || self.slots[index].ending.is_some() {
                 self.crash(index);
                 self.start(index);

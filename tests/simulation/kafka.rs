@@ -6,7 +6,7 @@
 //! may take ids, an id comes again only after a raw row, and where it took events for good, none comes again.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +43,8 @@ pub struct Kafka {
     pub grown: BTreeMap<SourceId, Vec<(Duration, u64)>>,
     /// How far members were given records of partitions.
     pub read: BTreeMap<(u32, i32), u64>,
+    /// Where the first row of each source's ledger may begin, by what members were told.
+    pub beginnings: BTreeMap<SourceId, BTreeSet<u64>>,
     /// Records come, but nobody answers a question.
     pub silent: bool,
 }
@@ -149,12 +151,23 @@ impl ModelLog {
         self.held.get(&partition).map_or(0, |held| held.delivered)
     }
 
+    /// Hears nothing of its group for so many polls at least.
+    pub fn deafen(&mut self, polls: u32) {
+        self.deaf = self.deaf.max(polls);
+    }
+
     fn hear(&mut self, shared: &mut Shared, events: &mut Vec<Owned>) {
-        if self.deaf > 0 && !shared.calm {
+        let deaf = self.deaf > 0 && !shared.calm;
+        if deaf {
             self.deaf -= 1;
-            return;
+            if !shared.faults.two_owners {
+                return;
+            }
+        } else {
+            let often = if shared.faults.two_owners { 2 } else { 12 };
+            let long = shared.rng.u8(0..often) == 0;
+            self.deaf = if long { shared.rng.u32(0..150) } else { shared.rng.u32(0..4) };
         }
-        self.deaf = if shared.rng.u8(0..12) == 0 { shared.rng.u32(0..150) } else { shared.rng.u32(0..4) };
         for partition in 0..shared.kafka.partitions.len() {
             let mine = shared.kafka.partitions[partition].owner == Some(self.member);
             let partition = partition as i32;
@@ -162,7 +175,7 @@ impl ModelLog {
                 self.held.insert(partition, Held::default());
                 shared.say(self.member, || format!("is assigned {partition}"));
                 events.push(Owned::Assigned(partition));
-            } else if !mine && self.held.remove(&partition).is_some() {
+            } else if !mine && !deaf && self.held.remove(&partition).is_some() {
                 shared.say(self.member, || format!("is revoked {partition}"));
                 events.push(Owned::Revoked(partition));
             }
@@ -266,7 +279,15 @@ impl Log for ModelLog {
             }
             let log = &shared.kafka.partitions[name.partition as usize];
             let start = if shared.mutation == Mutation::ResetEarliest { 0 } else { log.start };
-            let bounds = Bounds { start, end: log.stable, committed: log.committed };
+            // Of the first of the topic's lives the group's commit counts, as far as the log has it; else all of the log.
+            let first = log.committed.filter(|_| self.life == 1).unwrap_or(log.start).min(log.stable).max(log.start);
+            let committed = match shared.mutation {
+                Mutation::StartAtLatest => log.committed.or(Some(log.stable)),
+                _ => log.committed,
+            };
+            let bounds = Bounds { start, end: log.stable, committed };
+            let source = shared.kafka.source(name.partition as usize);
+            shared.kafka.beginnings.entry(source).or_default().insert(first);
             shared.say(self.member, || format!("{}: {bounds:?}", name.partition));
             Ok(bounds)
         };

@@ -57,7 +57,10 @@ impl Shared {
         let end = self.clickhouse.data.end(source);
         let fits = if row.kind == LedgerKind::Start { end.is_none() } else { end == Some(row.from) };
         let log_start = self.kafka.partitions.get(source.partition as usize).map_or(0, |log| log.start);
-        let wrong = if row.kind == LedgerKind::Lost && row.to > log_start {
+        let begins = self.kafka.beginnings.get(&source).is_some_and(|places| places.contains(&row.from));
+        let wrong = if row.kind == LedgerKind::Start && !begins {
+            Some(format!("begins at {}, which is neither the group's commit nor the log's start", row.from))
+        } else if row.kind == LedgerKind::Lost && row.to > log_start {
             Some(format!("calls {}..{} lost, and the log begins at {log_start}", row.from, row.to))
         } else if fits {
             self.check_row(source, &line).err()
@@ -65,6 +68,9 @@ impl Shared {
             Some(format!("ledger row {}..{} on an end of {end:?}", row.from, row.to))
         };
         self.clickhouse.data.ledger.entry(source).or_default().push(line);
+        if self.faults.restore && self.chance(128) {
+            self.back_up();
+        }
         let judged = [
             ("batch with dead letters", row.dead_letters),
             ("batch with duplicates", row.duplicates),

@@ -43,6 +43,8 @@ pub enum Mutation {
     Unrecognised,
     /// Work begins at the group's commit instead of the ledger's end.
     StartAtCommit,
+    /// The first start of a group without a commit is at the log's end (`auto.offset.reset=latest`).
+    StartAtLatest,
     /// The ledger is not asked again before offsets are called lost.
     NoDoubt,
     /// A position that the log has lost is moved to the log's start in silence (`auto.offset.reset=earliest`).
@@ -76,7 +78,7 @@ pub enum Mutation {
 }
 
 impl Mutation {
-    pub const ALL: [Mutation; 34] = [
+    pub const ALL: [Mutation; 35] = [
         Mutation::NoTokens,
         Mutation::NoMarks,
         Mutation::NoMarker,
@@ -96,6 +98,7 @@ impl Mutation {
         Mutation::NoRecordedMarks,
         Mutation::Unrecognised,
         Mutation::StartAtCommit,
+        Mutation::StartAtLatest,
         Mutation::NoDoubt,
         Mutation::ResetEarliest,
         Mutation::WaitForExpired,

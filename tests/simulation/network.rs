@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use highwater::batch::{Key, Month, Source};
 use highwater::ports::{Answer, Connection, Insert, LedgerEnd, Marks, Question, StoreError, Ticket};
 
-use crate::clickhouse::{Place, SourceId};
+use crate::clickhouse::{Place, SourceId, Told};
 use crate::log::Entry;
 use crate::mutation::Mutation;
 use crate::plans::{self, LEDGER, plans};
@@ -101,6 +101,9 @@ impl Shared {
 
     /// The first request of a random connection arrives.
     pub fn deliver(&mut self) {
+        if std::mem::take(&mut self.clickhouse.restored_soon) && !self.calm {
+            self.restore();
+        }
         let requests = &mut self.clickhouse.network.requests;
         let lines: BTreeSet<Connection> = requests.iter().map(|request| request.connection).collect();
         if lines.is_empty() {
@@ -185,6 +188,7 @@ impl Shared {
         let added = self.clickhouse.data.tokens.each_ref().map(|tokens| tokens.added);
         let asked = self.clickhouse.asked.entry((request.connection, source)).or_default();
         asked[..LEDGER].copy_from_slice(&added[..LEDGER]);
+        self.note_return(question, end, request.client);
         let data = &self.clickhouse.data;
         let mut ledger = LedgerEnd { end, ..LedgerEnd::default() };
         if question.recorded {
@@ -206,7 +210,7 @@ impl Shared {
                 }
                 _ => data.mark(place),
             };
-            marks.extend(mark.filter(|&mark| mark > question.from).map(|mark| (key, mark)));
+            marks.extend(mark.map(|mark| (key, mark)));
         }
         let shown: BTreeMap<String, u64> = marks
             .iter()
@@ -215,6 +219,24 @@ impl Shared {
         let (from, id) = (question.from, question.source.partition);
         self.say(request.client, || format!("{id}: asked at {from}: the ledger ends at {end:?}, marks {shown:?}"));
         Marks { connection: request.connection, ledger, marks }
+    }
+
+    /// Counts the restores that a writer can only know of by what it was told before its batch. One whom another has
+    /// overtaken has a moment in which it may be deceived, so that is when a restore often comes.
+    fn note_return(&mut self, question: &Question, end: Option<u64>, client: u32) {
+        let Some(end) = end else { return };
+        let is_locating = question.keys.is_empty() && question.recorded;
+        let (source, from, restores) = (SourceId::of(&question.source), question.from, self.clickhouse.restores);
+        if !is_locating && question.recorded && end > from && self.faults.restore && self.chance(128) {
+            self.clickhouse.restored_soon = true;
+        }
+        match self.clickhouse.told.insert((client, source), Told { end, from, restores }).filter(|_| !is_locating) {
+            Some(told) if from != told.from && (from..told.end).contains(&end) => {
+                self.count("ledger back to within the next batch");
+            }
+            Some(told) if end >= told.end && restores != told.restores => self.count("ledger back and on again unseen"),
+            _ => {}
+        }
     }
 
     fn ids(&self, source: SourceId, from: u64, to: u64) -> Vec<(u64, usize, u128)> {

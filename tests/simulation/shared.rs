@@ -13,6 +13,8 @@ use crate::mutation::Mutation;
 
 /// After which the store gives up on an insert; and with it the longest pause between a token and its part.
 pub const INSERT_TIMEOUT: Duration = Duration::from_secs(10);
+/// For how long marks may be built on.
+pub const MARKS_LAST: Duration = Duration::from_secs(60);
 /// How far two clocks differ at most.
 pub const SKEW: Duration = Duration::from_secs(2);
 
@@ -35,6 +37,8 @@ pub struct Faults {
     pub restore: bool,
     /// The topic is deleted and made anew.
     pub anew: bool,
+    /// Members hear at once what they are given and late what is taken from them: a partition has two owners for long.
+    pub two_owners: bool,
     /// Partitions are added.
     pub grow: bool,
     /// Letters are redriven.
@@ -67,6 +71,7 @@ impl Faults {
             pauses: 8,
             dead_letters_expire: rng.u8(0..4) == 0,
             grow: rng.u8(0..6) == 0,
+            two_owners: rng.u8(0..6) == 0,
             second_plan: rng.u8(0..3) == 0,
             refusals: rng.u8(0..8) == 0,
             window: if rng.u8(0..3) == 0 { rng.usize(4..20) } else { 10_000 },
@@ -77,7 +82,8 @@ impl Faults {
         match rng.u8(0..8) {
             0 => faults.retention = true,
             1 => faults.loss = true,
-            2 => faults.restore = true,
+            // What a restore may deceive is a writer that another had overtaken.
+            2 => (faults.restore, faults.two_owners) = (true, true),
             3 => faults.anew = true,
             6 => faults.redrives = true,
             // Its tokens have to last, as what it takes back leaves none of the marks that they name.

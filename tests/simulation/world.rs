@@ -14,7 +14,7 @@ use crate::log::{self, Repeats};
 use crate::mutation::Mutation;
 use crate::plans::plans;
 use crate::redrive::Redriver;
-use crate::shared::{Faults, INSERT_TIMEOUT, SKEW, Shared};
+use crate::shared::{Faults, INSERT_TIMEOUT, MARKS_LAST, SKEW, Shared};
 use crate::store::ModelStore;
 
 /// How a schedule ended.
@@ -42,7 +42,8 @@ pub struct World {
 pub struct Slot {
     pub client: u32,
     pub worker: Option<Worker<ModelLog, ModelStore>>,
-    pub frozen: bool,
+    /// Turns that it still sleeps.
+    pub asleep: u32,
     /// Told to stop: how many more steps it has to write what it read.
     pub ending: Option<u32>,
     /// How far its clock is ahead.
@@ -89,6 +90,9 @@ const ACTIONS: [(u32, Action); 27] = [
 ];
 /// Actions from here on are faults, which differ in frequency from schedule to schedule.
 const FIRST_FAULT: usize = 4;
+/// Actions that come more often where backups are restored.
+const RESTORE: usize = 21;
+const REBALANCE: usize = 7;
 
 impl World {
     /// Runs the schedule of a seed.
@@ -144,6 +148,10 @@ impl World {
         faults.focus(mutation);
         let mut weights = ACTIONS.map(|(weight, _)| weight);
         weights[FIRST_FAULT..].iter_mut().for_each(|weight| *weight *= [0, 1, 1, 2, 4][rng.usize(0..5)]);
+        if faults.restore {
+            weights[RESTORE] *= 2;
+            weights[REBALANCE] *= 4;
+        }
         let repeats = match (faults.loss, faults.retention) {
             (true, _) => Repeats::Never,
             (_, true) => Repeats::Once,
@@ -195,6 +203,7 @@ impl World {
             seal_bytes: 4_000,
             insert_timeout,
             lost: if shared.faults.stops_at_loss { Lost::Stop } else { Lost::Record },
+            marks_last: MARKS_LAST,
             keep_events: shared.faults.keep_events.filter(|_| shared.mutation != Mutation::WaitForExpired),
         };
         let epochs = BTreeMap::from([(Arc::from(TOPIC), shared.kafka.epoch)]);
@@ -219,7 +228,7 @@ impl World {
         let log = ModelLog::new(Rc::clone(&self.shared), client, life);
         let store = ModelStore::new(Rc::clone(&self.shared), client, plan);
         let worker = Some(Worker::new(Arc::clone(&plans()[plan].plan), settings, log, store));
-        self.slots[index] = Slot { client, worker, frozen: false, ending: None, skew, plan, life, restores };
+        self.slots[index] = Slot { client, worker, asleep: 0, ending: None, skew, plan, life, restores };
     }
 
     fn pass_some(&mut self, _: usize) {
@@ -249,8 +258,11 @@ impl World {
                 self.start(index)
             };
         }
-        if self.slots[index].frozen {
-            self.slots[index].frozen = self.draw(0..256) > 20;
+        if self.slots[index].asleep > 0 {
+            self.slots[index].asleep -= 1;
+            if self.slots[index].asleep == 0 {
+                self.wake(index);
+            }
             return;
         }
         match self.slots[index].ending {
@@ -337,10 +349,20 @@ impl World {
     }
 
     fn freeze(&mut self, index: usize) {
-        self.slots[index].frozen = true;
+        // A moment, or for so long that others have gone on far meanwhile.
+        let most = 1 << self.draw(2..8);
+        self.slots[index].asleep = self.draw(1..most);
         let shared = &mut *self.shared.borrow_mut();
         shared.count("worker froze");
         shared.say(self.slots[index].client, || "falls asleep".to_owned());
+    }
+
+    /// It goes on where it was, and for a while may not hear what became of its partitions.
+    fn wake(&mut self, index: usize) {
+        let deaf = self.draw(0..12);
+        if let Some(worker) = &mut self.slots[index].worker {
+            worker.log_mut().deafen(deaf);
+        }
     }
 
     /// The operator looks after a worker of which something stopped: records what is lost, and starts it again.

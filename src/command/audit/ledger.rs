@@ -9,8 +9,9 @@ use super::finding::{Finding, Kind, thousands, time};
 use super::record::{Proven, Since};
 use super::report::Totals;
 use super::{Audit, MOST};
+use crate::batch::Source;
 use crate::clickhouse::sql::literal;
-use crate::clickhouse::tables::LEDGER;
+use crate::clickhouse::tables::{LEDGER, SOURCES};
 use crate::clickhouse::{Client, QueryError};
 
 /// A source as its ledger stood at the beginning of the audit.
@@ -93,6 +94,43 @@ struct Misfit {
     accounted: u64,
 }
 
+/// An epoch of a topic, and the log that it is of: cluster and topic id.
+#[derive(Debug, Deserialize)]
+struct Life {
+    topic: String,
+    epoch: u32,
+    log: String,
+}
+
+/// Where an epoch goes on past the beginning of a later one of the same log: its writer missed a rewind, and what both
+/// have is counted twice.
+fn overlaps(sources: &[SourceEnd], lives: &[Life]) -> Vec<Finding> {
+    let mut partitions: BTreeMap<_, Vec<(u32, &SourceEnd)>> = BTreeMap::new();
+    for end in sources {
+        let Some(source) = Source::parse(&end.source).filter(|source| source.redrive.is_none()) else { continue };
+        let life = lives.iter().find(|life| *life.topic == *source.topic && life.epoch == source.epoch);
+        if let Some(life) = life {
+            partitions.entry((source.topic, source.partition, &life.log)).or_default().push((source.epoch, end));
+        }
+    }
+    let mut findings = Vec::new();
+    for mut epochs in partitions.into_values() {
+        epochs.sort_by_key(|(epoch, _)| *epoch);
+        for (at, (_, earlier)) in epochs.iter().enumerate() {
+            let later = epochs[at + 1..].iter().find(|(_, later)| later.first < earlier.end);
+            findings.extend(later.map(|(epoch, later)| {
+                let what = format!(
+                    "overlap: epoch {epoch} of the same log begins at {}, and this one goes on to {}: a replica missed a \
+                     rewind, and what both have is counted twice",
+                    later.first, earlier.end
+                );
+                Finding::new(Kind::Overlap, LEDGER, what).at(&earlier.source, later.first, earlier.end)
+            }));
+        }
+    }
+    findings
+}
+
 impl Audit<'_> {
     pub(super) async fn ledger(&mut self, mut findings: Vec<Finding>) -> Result<()> {
         for source in &self.sources {
@@ -113,6 +151,7 @@ impl Audit<'_> {
                 }
             }
         }
+        findings.extend(overlaps(&self.sources, &self.lives().await?));
         let totals = self.totals().await?;
         let figures = format!(
             "{} ranges of {} partitions touch without gap or overlap, and each is rows + dead letters + duplicates",
@@ -122,6 +161,15 @@ impl Audit<'_> {
         self.report.totals = totals;
         self.report.checked("ledger", figures, findings);
         Ok(())
+    }
+
+    /// Which log each epoch of a topic is of.
+    async fn lives(&self) -> Result<Vec<Life>, QueryError> {
+        let sql = format!(
+            "SELECT topic, epoch, argMin(concat(cluster_id, '/', topic_id), claimed_at) AS log FROM {} GROUP BY topic, epoch",
+            self.client.table(SOURCES)
+        );
+        self.client.rows(&sql).await
     }
 
     /// Sums over what is checked.
@@ -227,5 +275,45 @@ impl Misfit {
             findings.push(finding(Kind::WrongSum, self.from, self.to, what));
         }
         findings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn epochs_of_one_log_do_not_overlap() {
+        let life = |topic: &str, epoch, log: &str| Life { topic: topic.into(), epoch, log: log.into() };
+        let lives = [("t", 1, "c/a"), ("t", 3, "c/a"), ("t", 5, "c/b"), ("u", 3, "c/u")].map(|(t, e, l)| life(t, e, l));
+        let source = |name: &str, first, end| SourceEnd {
+            source: name.into(),
+            first,
+            end,
+            base: first,
+            age: 0,
+            covered: end - first,
+            older: 0,
+            rows: BTreeMap::new(),
+            expiring_rows: BTreeMap::new(),
+            dead_letters: 0,
+            expiring_dead_letters: 0,
+        };
+        // Cut off where the next begins; another partition, another topic, another log under the same name, a redrive.
+        let clean = [
+            source("1/t/0", 0, 50),
+            source("3/t/0", 50, 90),
+            source("1/t/1", 0, 70),
+            source("3/u/1", 0, 70),
+            source("5/t/0", 0, 60),
+            source("1r2/t/0", 60, 61),
+        ];
+        assert!(overlaps(&clean, &lives).is_empty());
+        // A replica of the first epoch read on after the rewind, also before anything was read in the next.
+        for end in [90, 50] {
+            let found = overlaps(&[source("1/t/0", 0, 60), source("3/t/0", 50, end)], &lives);
+            let found: Vec<_> = found.iter().map(|one| (one.kind, one.source.as_deref(), one.from, one.to)).collect();
+            assert_eq!(found, [(Kind::Overlap, Some("1/t/0"), Some(50), Some(60))]);
+        }
     }
 }

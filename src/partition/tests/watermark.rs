@@ -100,7 +100,7 @@ fn what_is_read_while_a_batch_is_in_flight_does_not_count_with_it() {
     bench.tick(1, start + 50_000, start + 50_000);
     let marks = Marks {
         connection: Connection(1),
-        ledger: LedgerEnd { end: Some(1), recorded: BTreeMap::new() },
+        ledger: LedgerEnd { end: Some(1), ..LedgerEnd::default() },
         marks: BTreeMap::new(),
     };
     // Another writer's ledger row covers the sealed batch.

@@ -101,6 +101,7 @@ fn worker(partitions: i32) -> Worker<Empty, Ready> {
         seal_bytes: 1 << 20,
         insert_timeout: second,
         keep_events: None,
+        marks_last: Duration::from_secs(60),
         lost: Lost::Record,
     };
     let settings = Settings { tuning, memory: 1 << 20, epochs: [(Arc::from("t"), 3)].into() };
