@@ -279,8 +279,9 @@ impl Log for ModelLog {
             }
             let log = &shared.kafka.partitions[name.partition as usize];
             let start = if shared.mutation == Mutation::ResetEarliest { 0 } else { log.start };
-            // Of the first of the topic's lives the group's commit counts, as far as the log has it; else all of the log.
-            let first = log.committed.filter(|_| self.life == 1).unwrap_or(log.start).min(log.stable).max(log.start);
+            // In the first epoch the group's commit counts, as far as the log has it; else all of the log.
+            let first =
+                log.committed.filter(|_| shared.kafka.epoch == 1).unwrap_or(log.start).min(log.stable).max(log.start);
             let committed = match shared.mutation {
                 Mutation::StartAtLatest => log.committed.or(Some(log.stable)),
                 _ => log.committed,

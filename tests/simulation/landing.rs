@@ -58,7 +58,7 @@ impl Shared {
         let fits = if row.kind == LedgerKind::Start { end.is_none() } else { end == Some(row.from) };
         let log_start = self.kafka.partitions.get(source.partition as usize).map_or(0, |log| log.start);
         let begins = self.kafka.beginnings.get(&source).is_some_and(|places| places.contains(&row.from));
-        let wrong = if row.kind == LedgerKind::Start && !begins {
+        let wrong = if row.kind == LedgerKind::Start && source.redrive.is_none() && !begins {
             Some(format!("begins at {}, which is neither the group's commit nor the log's start", row.from))
         } else if row.kind == LedgerKind::Lost && row.to > log_start {
             Some(format!("calls {}..{} lost, and the log begins at {log_start}", row.from, row.to))
