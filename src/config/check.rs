@@ -282,7 +282,7 @@ impl Settings {
     /// Tokens that tables have to remember for so many partitions: what can be sealed in ten session time-outs, which is
     /// as long as a writer that was given up may still have an insert on its way.
     ///
-    /// Each partition seals a batch whenever one is old enough. Beyond that each byte is written once, [`FASTEST`] of them a
+    /// Each partition seals a batch whenever one is old enough. Beyond that each byte is written once, `FASTEST` of them a
     /// second, in batches that are full, or in what partitions hold when memory is: then one that is in flight and one
     /// that fills, of each partition, for every half of the memory.
     pub fn tokens_needed(&self, partitions: usize) -> u64 {
