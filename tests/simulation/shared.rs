@@ -120,7 +120,8 @@ impl Faults {
             Mutation::ExpiredAtOnce => {
                 Faults { keep_events, window: 10_000, pauses: 100, deaths: 1, second_plan: false, ..fresh }
             }
-            Mutation::NoRecordedMarks => Faults { keep_events, window: 10_000, ..fresh },
+            // Of two writers one has to ask before a TTL took the rows that the mark stood on, and one after that.
+            Mutation::NoRecordedMarks => Faults { keep_events, window: 10_000, two_owners: true, ..fresh },
             Mutation::LedgerNeverBack => Faults { restore: true, ..fresh },
             Mutation::RewindLedgerLast => Faults { rewinds: true, second_plan: false, window: 10_000, ..fresh },
             Mutation::ListPerRedrive => Faults { redrives: true, ..fresh },
