@@ -46,14 +46,12 @@ pub enum ClaimError {
     },
     /// It is being rewound.
     #[error(
-        "the topic {topic} is being rewound, or a rewind of it was interrupted: let `highwater rewind` end, or run it again. To \
-         give it up and read on from where it has come, with no rewind running:\n  {fix}"
+        "the topic {topic} is being rewound, or a rewind of it was interrupted: let `highwater rewind` end, or run it again with \
+         --yes. What it has taken back by then is read again only once it has ended"
     )]
     Rewound {
         /// The topic.
         topic: String,
-        /// What gives it up.
-        fix: String,
     },
     /// The topic is another one than before.
     #[error(
@@ -201,13 +199,7 @@ fn judge(client: &Client, topic: &str, found: &Row, asked: &Row) -> Result<u32, 
         });
     }
     if found.group == CLOSED {
-        let fix = format!(
-            "ALTER TABLE {} DELETE WHERE topic = {} AND epoch = {} AND `group` = '' SETTINGS mutations_sync = 1",
-            client.table(SOURCES),
-            literal(topic),
-            found.epoch
-        );
-        return Err(ClaimError::Rewound { topic: topic.to_owned(), fix });
+        return Err(ClaimError::Rewound { topic: topic.to_owned() });
     }
     if found.group != asked.group {
         let fix = format!(

@@ -377,9 +377,7 @@ impl Rewind<'_> {
         let row = serde_json::json!({
             "topic": topic, "epoch": epoch, "cluster_id": last.cluster_id, "topic_id": last.topic_id, "group": CLOSED,
         });
-        // The row of a rewind that was given up was deleted and has left its token.
-        let token = format!("claim/{topic}/{epoch}/closed/{}", Timestamp::now().as_nanosecond());
-        Ok(self.client.insert(SOURCES, &token, row.to_string()).await?)
+        Ok(self.client.insert(SOURCES, &format!("claim/{topic}/{epoch}"), row.to_string()).await?)
     }
 
     async fn execute(&self, partitions: &[i32]) -> Result<()> {

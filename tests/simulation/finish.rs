@@ -28,6 +28,7 @@ impl World {
 
     /// Faults end until all is written; whether it came to that.
     fn settle(&mut self, redrive: bool) -> bool {
+        self.end_rewind();
         self.shared.borrow_mut().calm_down();
         for index in 0..self.slots.len() {
             self.slots[index].asleep = 0;

@@ -1,12 +1,11 @@
 //! An operator takes back what was written, so that it is read again: `highwater rewind`, which may end between any two of its
 //! steps.
 //!
-//! The command speaks SQL, so its steps are modelled, in its order: the ledger ends earlier, the months of each rollup are
-//! computed anew, rows are deleted table by table, the next epoch gets its first rows, and is claimed. What the model takes
-//! as given, as the command makes sure of it: all workers have ended, and nothing of theirs is on its way any more; no block
-//! of a rollup is beyond the ledger's end without the rows that it counts; no row has expired. And what it does not make sure
-//! of: none goes back beyond where the present epoch began. Left between two steps that would not be safe, as what is still
-//! there of earlier epochs carries marks under their names.
+//! The command speaks SQL, so its steps are modelled, in its order: the epoch is closed, so that no worker starts, the ledger
+//! ends earlier, the months of each rollup are computed anew, rows are deleted table by table, the next epoch gets its first
+//! rows, and is claimed. Left between two of them, it is run again until it ends. What the model takes as given, as the
+//! command makes sure of it: all workers have ended, and nothing of theirs is on its way any more; no block of a rollup is
+//! beyond the ledger's end without the rows that it counts; no row has expired.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,9 +28,19 @@ type Step = Box<dyn Fn(&mut Shared, &Cuts)>;
 impl World {
     /// Rewinds some partitions, all workers ended.
     pub fn rewind(&mut self, _: usize) {
-        if !self.shared.borrow().faults.rewinds {
-            return;
+        if self.shared.borrow().faults.rewinds {
+            self.take_back(true);
         }
+    }
+
+    /// Runs a rewind again that was interrupted, to its end.
+    pub fn end_rewind(&mut self) {
+        if self.shared.borrow().kafka.closed {
+            self.take_back(false);
+        }
+    }
+
+    fn take_back(&mut self, may_end: bool) {
         (0..self.slots.len()).for_each(|index| self.crash(index));
         self.pass(INSERT_TIMEOUT + Duration::from_secs(2));
         let shared = &mut *self.shared.borrow_mut();
@@ -48,7 +57,7 @@ impl World {
         shared.count("rewind");
         shared.say("operator", || format!("rewinds to {cuts:?}"));
         for step in shared.steps() {
-            if shared.chance(24) {
+            if may_end && shared.chance(24) {
                 shared.count("rewind interrupted");
                 shared.say("operator", || "ends before the next step".to_owned());
                 return;
@@ -82,29 +91,28 @@ impl Shared {
         })
     }
 
-    /// Where rows of the ledger begin under this epoch, or its ends.
+    /// Where rows of the ledger begin, under whichever epoch, or it ends.
     fn draw_cuts(&mut self) -> Cuts {
         let mut cuts = Cuts::new();
-        for partition in 0..self.kafka.partitions.len() {
-            let source = self.kafka.source(partition);
-            let Some(end) = self.clickhouse.data.end(source) else { continue };
-            let mut places: Vec<u64> = self.clickhouse.data.ledger[&source].iter().map(|line| line.row.from).collect();
+        for partition in 0..self.kafka.partitions.len() as i32 {
+            let Some(end) = self.lines(partition).map(|line| line.row.to).max() else { continue };
+            let mut places: Vec<u64> = self.lines(partition).map(|line| line.row.from).collect();
             places.push(end);
             let at = if self.rng.bool() { end } else { places[self.rng.usize(0..places.len())] };
-            cuts.insert(source.partition, at);
+            cuts.insert(partition, at);
         }
         cuts
     }
 
     fn steps(&self) -> Vec<Step> {
-        let mut steps: Vec<Step> = Vec::new();
+        let mut steps: Vec<Step> = vec![Box::new(|shared: &mut Shared, _: &Cuts| shared.kafka.closed = true)];
         let cut_ledger: Step = Box::new(Shared::cut_ledger);
         let late = self.mutation == Mutation::RewindLedgerLast;
         let tables = |rollups: bool| (0..TABLES.len() as u8).filter(move |&table| plans::is_rollup(table) == rollups);
         for table in tables(true).chain(tables(false)) {
             steps.push(Box::new(move |shared: &mut Shared, cuts: &Cuts| shared.cut_table(table, cuts)));
         }
-        steps.insert(if late { steps.len() } else { 0 }, cut_ledger);
+        steps.insert(if late { steps.len() } else { 1 }, cut_ledger);
         let epoch = self.kafka.begun.max(self.kafka.epoch) + 1;
         steps.push(Box::new(move |shared: &mut Shared, cuts: &Cuts| shared.begin(epoch, cuts)));
         steps.push(Box::new(move |shared: &mut Shared, _: &Cuts| shared.claim_epoch(epoch)));
@@ -173,6 +181,7 @@ impl Shared {
             self.kafka.grown.insert(next, grown);
         }
         self.kafka.epoch = epoch;
+        self.kafka.closed = false;
     }
 
     /// Under all epochs together no offset is anywhere twice, and the ledger's ranges of a log touch.

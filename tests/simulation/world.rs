@@ -211,6 +211,9 @@ impl World {
     }
 
     pub fn start(&mut self, index: usize) {
+        if self.shared.borrow().kafka.closed {
+            return;
+        }
         self.clients += 1;
         let client = self.clients;
         let settings = self.settings();
