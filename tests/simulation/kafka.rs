@@ -34,6 +34,8 @@ pub struct Kafka {
     pub epoch: u32,
     /// The greatest epoch that a rewind has begun, if it did not come to claim it.
     pub begun: u32,
+    /// Epochs that rewinds have begun and did not come to claim, of which nobody knows.
+    pub unclaimed: BTreeSet<u32>,
     /// A rewind was begun and has not ended: no worker starts.
     pub closed: bool,
     pub partitions: Vec<Partition>,

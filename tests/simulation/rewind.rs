@@ -73,7 +73,8 @@ impl World {
 impl Shared {
     /// The lives of a partition under all epochs.
     fn lives(&self, partition: i32) -> Vec<SourceId> {
-        (1..=self.kafka.epoch).map(|epoch| SourceId { epoch, redrive: None, partition }).collect()
+        let claimed = (1..=self.kafka.epoch).filter(|epoch| !self.kafka.unclaimed.contains(epoch));
+        claimed.map(|epoch| SourceId { epoch, redrive: None, partition }).collect()
     }
 
     fn lines(&self, partition: i32) -> impl Iterator<Item = &LedgerLine> {
@@ -162,6 +163,7 @@ impl Shared {
     /// First rows of the next epoch.
     fn begin(&mut self, epoch: u32, cuts: &Cuts) {
         self.kafka.begun = epoch;
+        self.kafka.unclaimed.insert(epoch);
         for (&partition, &at) in cuts {
             let source = Source { epoch, redrive: None, topic: TOPIC.into(), partition };
             self.claim_token(LEDGER, &format!("{source}/ledger/new"));
@@ -181,6 +183,7 @@ impl Shared {
             self.kafka.grown.insert(next, grown);
         }
         self.kafka.epoch = epoch;
+        self.kafka.unclaimed.remove(&epoch);
         self.kafka.closed = false;
     }
 
