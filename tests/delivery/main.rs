@@ -17,7 +17,7 @@ mod support;
 mod telemetry;
 
 use std::io::Write as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use highwater::kafka::Producer;
 use highwater::kafka::producer::Outgoing;
@@ -69,9 +69,15 @@ fn killed_ten_times_in_a_million_events() {
     let mut progress = Vec::new();
     for kill in 0..10 {
         let process = world.run(&format!("kill-{kill}"));
-        // From before the group has met until batches are in flight.
+        // From before the group has met until batches are in flight; every other one has written something, however slow
+        // the machine is.
         std::thread::sleep(Duration::from_millis(rng.u64(500..4_500)));
-        progress.push(world.number("SELECT sum(events) FROM highwater.ledger"));
+        let done = || world.number("SELECT sum(events) FROM highwater.ledger");
+        let (begun, before) = (Instant::now(), progress.last().copied().unwrap_or(0));
+        while kill % 2 == 1 && done() <= before && begun.elapsed() < MINUTE {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        progress.push(done());
         process.kill();
     }
     assert!(traffic.wait().unwrap().success());
