@@ -8,7 +8,6 @@ use highwater::batch::LedgerKind;
 use crate::clickhouse::{Cell, LedgerLine, Place, Series, SourceId};
 use crate::kafka::POLL;
 use crate::log::APPS;
-use crate::mutation::Mutation;
 use crate::plans::{self, TABLES, plans};
 use crate::shared::Shared;
 use crate::truth::{Fate, Truth};
@@ -52,9 +51,9 @@ impl Shared {
         if row.plan != plans()[line.plan].plan.hash {
             return Err(format!("names the plan {}", row.plan));
         }
-        // What a reader calls late depends on where it began; a rollup must not.
-        let (least, most) = (truth.late(row.from, row.from, row.to), truth.late(0, row.from, row.to));
-        let least = if self.mutation == Mutation::LateInRollup { most } else { least };
+        // What a reader calls late depends on where it began.
+        let range: Vec<u64> = (row.from..row.to).collect();
+        let (least, most) = (truth.late(row.from, &range), truth.late(0, &range));
         if !(least..=most).contains(&row.late) {
             return Err(format!("counts {} late events: between {least} and {most} are", row.late));
         }
@@ -197,6 +196,10 @@ impl Shared {
         let expected = if plans::is_rollup(place.table) { series(truth, &offsets) } else { Series::new() };
         if cell.series != expected {
             return Err(format!("{place}: {:?} instead of {expected:?}", cell.series));
+        }
+        let late = truth.late(first, &offsets);
+        if let Some(counted) = cell.late.filter(|counted| *counted != late) {
+            return Err(format!("{place}: counts {counted} late events instead of {late}"));
         }
         Ok(())
     }

@@ -83,6 +83,8 @@ pub struct Cell {
     pub series: Series,
     /// Greatest marker of a rollup.
     pub through: u64,
+    /// Late events that it counts: not at all, but for a mutation.
+    pub late: Option<u64>,
 }
 
 /// A ledger row as the server has it, its marks by tables' numbers.
@@ -141,6 +143,7 @@ pub enum Pending {
         insert: Box<Insert>,
         plan: usize,
         token: u64,
+        client: u32,
     },
     /// A rollup's marker, for a mutation.
     Marker(Place, u64),
@@ -174,6 +177,8 @@ pub struct ClickHouse {
     pub asked: BTreeMap<(Connection, SourceId), [u64; TABLES.len() + 1]>,
     /// What a client was last told of a source's ledger.
     pub told: BTreeMap<(u32, SourceId), Told>,
+    /// Where a client began to read a source.
+    pub begun: BTreeMap<(u32, SourceId), u64>,
     /// It is about to be restored.
     pub restored_soon: bool,
 }
@@ -266,7 +271,7 @@ impl Shared {
             draw if draw < 2 * deaths => {
                 self.count("killed between part and token");
                 self.say(client, || format!("{}: part added, killed before the token", what()));
-                self.land(insert, plan);
+                self.land(insert, plan, client);
                 self.kill_server();
                 false
             }
@@ -276,14 +281,16 @@ impl Shared {
                 self.say(client, || format!("{}: token logged, the part is to come", what()));
                 self.log_token(table, token);
                 self.promise(insert, plan);
-                self.clickhouse.pending.push((due, Pending::Part { insert: Box::new(insert.clone()), plan, token }));
+                self.clickhouse
+                    .pending
+                    .push((due, Pending::Part { insert: Box::new(insert.clone()), plan, token, client }));
                 true
             }
             _ => {
                 self.count("inserts");
                 self.say(client, || format!("{}: lands", what()));
                 self.log_token(table, token);
-                self.land(insert, plan);
+                self.land(insert, plan, client);
                 true
             }
         }
@@ -347,7 +354,7 @@ impl Shared {
         self.say("clickhouse", || "is killed".to_owned());
         self.clickhouse.boot += 1;
         for (_, pending) in self.clickhouse.pending.drain(..) {
-            if let Pending::Part { insert, plan, token } = pending {
+            if let Pending::Part { insert, plan, token, .. } = pending {
                 let (_, table, _) = target(&insert, plan);
                 self.clickhouse.data.tokens[table].burnt.push(token);
             }
@@ -410,9 +417,9 @@ impl Shared {
 
     fn settle_part(&mut self, index: usize) {
         match self.clickhouse.pending.swap_remove(index).1 {
-            Pending::Part { insert, plan, .. } => {
+            Pending::Part { insert, plan, client, .. } => {
                 self.say("clickhouse", || format!("{}: the part comes", describe(&insert, plan)));
-                self.land(&insert, plan);
+                self.land(&insert, plan, client);
             }
             Pending::Marker(place, through) => {
                 let cell = self.clickhouse.data.cells.entry(place).or_default();

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater::ports::{Bounds, Log, LogError, LogEvent, Record, TopicPartition};
+use highwater::ports::{Bounds, Log, LogError, LogEvent, TopicPartition};
 
 use crate::clickhouse::SourceId;
 use crate::log::{self, Entry};
@@ -260,14 +260,7 @@ impl Log for ModelLog {
                 Owned::Revoked(partition) => on(LogEvent::Revoked(vec![name(partition)])),
                 Owned::End(partition, offset) => on(LogEvent::End(name(partition), offset)),
                 Owned::OutOfRange(partition) => on(LogEvent::OutOfRange(name(partition))),
-                Owned::Record(partition, offset, record) => on(LogEvent::Record(Record {
-                    topic: TOPIC,
-                    partition,
-                    offset,
-                    timestamp_ms: record.timestamp_ms,
-                    key: None,
-                    payload: record.payload.as_deref(),
-                })),
+                Owned::Record(partition, offset, record) => on(record.at(partition, offset)),
             }
         }
     }

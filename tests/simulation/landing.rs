@@ -42,10 +42,15 @@ impl Shared {
         self.say("clickhouse", || format!("TTL takes {taken:?} from {place}"));
     }
 
-    pub fn land(&mut self, insert: &Insert, plan: usize) {
+    pub fn land(&mut self, insert: &Insert, plan: usize, client: u32) {
         match &insert.rows {
             Rows::Ledger(row) => self.land_row(row, plan),
-            Rows::Block(block) => self.land_block(block, plan),
+            Rows::Block(block) => {
+                self.land_block(block, plan);
+                if self.mutation == Mutation::LateInRollup {
+                    self.count_late(block, plan, client);
+                }
+            }
         }
     }
 
@@ -131,6 +136,18 @@ impl Shared {
         if let Some(wrong) = wrong {
             self.wrong(wrong);
         }
+    }
+
+    /// A rollup's block counts what was late to its writer, who knows only what is after the place where it began.
+    fn count_late(&mut self, block: &Block, plan: usize, client: u32) {
+        let place = Place::of(block, plan);
+        let Some(cell) = self.clickhouse.data.cells.get_mut(&place).filter(|_| plans::is_rollup(place.table)) else {
+            return;
+        };
+        let (events, rows) = block.events(&plans()[plan].plan);
+        let begun = self.clickhouse.begun.get(&(client, place.source)).copied().unwrap_or(0);
+        let late = self.kafka.truths[&place.source].late(begun, &events.offsets[rows]);
+        *cell.late.get_or_insert(0) += late;
     }
 
     /// An insert is acknowledged and has no part.

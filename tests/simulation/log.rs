@@ -1,7 +1,9 @@
 //! The records of a schedule's logs: events on time, late and twice, bad messages of every kind, and gaps.
 
 use highwater::event::wire;
+use highwater::ports::{self, LogEvent};
 
+use crate::kafka::TOPIC;
 use crate::plans::{HORIZON, MAX_AGE_MS, MAX_SKEW_MS, MENDED, plans};
 
 pub const APPS: [&str; 2] = ["ide", "web"];
@@ -35,6 +37,14 @@ pub struct Record {
     pub entry: Entry,
     pub timestamp_ms: i64,
     pub payload: Option<Vec<u8>>,
+}
+
+impl Record {
+    /// As a log delivers it.
+    pub fn at(&self, partition: i32, offset: u64) -> LogEvent<'_> {
+        let (timestamp_ms, payload) = (self.timestamp_ms, self.payload.as_deref());
+        LogEvent::Record(ports::Record { topic: TOPIC, partition, offset, timestamp_ms, key: None, payload })
+    }
 }
 
 /// How often an id may come again.

@@ -227,6 +227,9 @@ impl Shared {
         let Some(end) = end else { return };
         let is_locating = question.keys.is_empty() && question.recorded;
         let (source, from, restores) = (SourceId::of(&question.source), question.from, self.clickhouse.restores);
+        if is_locating {
+            self.clickhouse.begun.entry((client, source)).or_insert(end);
+        }
         if !is_locating && question.recorded && end > from && self.faults.restore && self.chance(128) {
             self.clickhouse.restored_soon = true;
         }

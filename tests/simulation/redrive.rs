@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use highwater::clickhouse::redrives::{Listed, unwritten};
 use highwater::partition::Partition;
-use highwater::ports::{Bounds, Log, LogError, LogEvent, Record, TopicPartition};
+use highwater::ports::{Bounds, Log, LogError, LogEvent, TopicPartition};
 use highwater::worker::Worker;
 
 use crate::clickhouse::{Place, SourceId};
@@ -73,14 +73,7 @@ impl Log for Letters {
             let upto = track.offsets.len().min(next + POLL as usize);
             for &offset in &track.offsets[next..upto] {
                 let record = self.shared.borrow().kafka.partitions[partition as usize].records[offset as usize].clone();
-                on(LogEvent::Record(Record {
-                    topic: TOPIC,
-                    partition,
-                    offset,
-                    timestamp_ms: record.timestamp_ms,
-                    key: None,
-                    payload: record.payload.as_deref(),
-                }));
+                on(record.at(partition, offset));
             }
             track.next = Some(upto);
             if upto == track.offsets.len() {

@@ -112,16 +112,19 @@ impl Truth {
         range.filter(|judged| matches!(judged.fate, Fate::Row { .. })).map(Judged::capped_ms).max()
     }
 
-    /// How many rows of `[from, to)` are late to a reader who began at `begun`.
-    pub fn late(&self, begun: u64, from: u64, to: u64) -> u64 {
+    /// How many of the rows at these offsets, which ascend, are late to a reader who began at `begun`.
+    pub fn late(&self, begun: u64, of: &[u64]) -> u64 {
         let mut greatest: Option<i64> = None;
         let mut late = 0;
-        for (offset, judged) in self.offsets.iter().enumerate().take(to as usize).skip(begun as usize) {
+        for (offset, judged) in
+            self.offsets.iter().enumerate().take(of.last().map_or(0, |last| *last as usize + 1)).skip(begun as usize)
+        {
             if !matches!(judged.fate, Fate::Row { .. }) {
                 continue;
             }
             let time_ms = judged.micros / 1_000;
-            late += u64::from(offset as u64 >= from && greatest.is_some_and(|most| time_ms < most - LATENESS_MS));
+            let is_late = greatest.is_some_and(|most| time_ms < most - LATENESS_MS);
+            late += u64::from(is_late && of.binary_search(&(offset as u64)).is_ok());
             greatest = greatest.max(Some(judged.capped_ms()));
         }
         late
