@@ -3,14 +3,16 @@
 //! The rows are deleted, the minutes that they were in are computed anew from the rows that stay, and the topic begins a
 //! new epoch there. Before anything is taken back, an epoch in which nobody may write is entered: who starts is refused, and
 //! who was forgotten somewhere, asleep or cut off, asks which epoch is in force before it begins and with the marks of every
-//! batch, and stops. What it had ready to be sent stays beyond the old epoch's ledger, where the audit finds it. Letters of what is read again that were redriven are taken back before anything else, so that none is counted
-//! beside its message. The order of the steps is such that the tables may be left between any two of them: the ledger ends earlier
-//! first, and whatever is still there of a table carries its mark, so that workers would write only what is missing.
+//! batch, and stops. What it had ready to be sent stays beyond the old epoch's ledger, where the audit finds it. Letters of
+//! what is read again that were redriven are taken back before anything else, so that none is counted beside its message.
+//! The order of the steps is such that the tables may be left between any two of them: the ledger ends earlier first, and
+//! whatever is still there of a table carries its mark, so that workers would write only what is missing.
 //!
 //! A replica that was killed may have left rows beyond the ledger's end. They go too, in every partition: under the next epoch
 //! nobody would find their marks, and they would be written a second time.
 
 pub(in crate::command) mod cut;
+mod log;
 mod redriven;
 
 use std::sync::Arc;
@@ -31,6 +33,7 @@ use crate::plan::{Plan, TableKind};
 use crate::ports::{Bounds, TopicPartition};
 
 use cut::{Cut, TakeBack};
+use log::Log;
 use redriven::Redriven;
 
 /// How long Kafka may take for an answer.
@@ -98,20 +101,6 @@ struct Target {
     at: u64,
     /// The first offset of the log: a worker that begins reads ids from here on, or from the horizon before `at`.
     log_start: u64,
-}
-
-/// A topic in all its epochs that were of the same log.
-struct Log {
-    topic: String,
-    epochs: Vec<Epoch>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Epoch {
-    epoch: u32,
-    cluster_id: String,
-    topic_id: String,
-    group: String,
 }
 
 /// Says what has to be taken back, and with `--yes` does so.
@@ -182,48 +171,6 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<()> {
     done.await.with_context(|| {
         format!("the rewind of {} has begun and not ended: until it is run again, no replica may start", args.topic)
     })
-}
-
-impl Log {
-    async fn of(client: &Client, topic: &str, cluster_id: &str, topic_id: &str) -> Result<Log> {
-        let sql = format!(
-            "SELECT epoch, cluster_id, topic_id, `group` FROM {} WHERE topic = {} ORDER BY epoch, claimed_at LIMIT 1 BY epoch",
-            client.table(SOURCES),
-            literal(topic)
-        );
-        let mut epochs: Vec<Epoch> = client.rows(&sql).await?;
-        let is_same = |epoch: &Epoch| (epoch.cluster_id.as_str(), epoch.topic_id.as_str()) == (cluster_id, topic_id);
-        ensure!(
-            epochs.last().is_some_and(is_same),
-            "this database knows no topic {topic} as it is now (topic id {topic_id} in cluster {cluster_id}); `highwater run` \
-             claims it, or says what it was before"
-        );
-        epochs.retain(is_same);
-        Ok(Log { topic: topic.to_owned(), epochs })
-    }
-
-    /// The group that writes the topic.
-    fn group(&self) -> &str {
-        self.epochs.iter().rev().map(|epoch| epoch.group.as_str()).find(|&group| group != CLOSED).unwrap_or_default()
-    }
-
-    /// Whether a rewind of it was interrupted.
-    fn is_closed(&self) -> bool {
-        self.epochs.last().is_some_and(|epoch| epoch.group == CLOSED)
-    }
-
-    fn last(&self) -> u32 {
-        self.epochs.last().map_or(0, |epoch| epoch.epoch)
-    }
-
-    fn source(&self, epoch: u32, partition: i32) -> String {
-        format!("{epoch}/{}/{partition}", self.topic)
-    }
-
-    /// The names of a partition in all epochs, as a list of literals.
-    fn sources(&self, partition: i32) -> String {
-        literals(self.epochs.iter().map(|epoch| self.source(epoch.epoch, partition)))
-    }
 }
 
 /// The beginning of the ledger's row that has an offset, or of its first; the ledger's end for what lies beyond.

@@ -143,7 +143,8 @@ impl Flight {
         }
     }
 
-    /// What to do next; nothing goes out on marks that are too old. `open` gives the keys of the batch that follows, so that its marks come with the same answer.
+    /// What to do next; nothing goes out on marks that are too old. `open` gives the keys of the batch that follows, so that its
+    /// marks come with the same answer.
     pub(super) fn next(&mut self, terms: Terms<'_>, open: impl FnOnce() -> BTreeMap<Key, u64>) -> Option<Action> {
         match &mut self.step {
             Step::Recognise { due, known } if *due <= terms.now => {

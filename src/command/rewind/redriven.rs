@@ -11,8 +11,9 @@
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
+use super::Target;
 use super::cut::Cut;
-use super::{Log, Target};
+use super::log::Log;
 use crate::batch::Source;
 use crate::clickhouse::Client;
 use crate::clickhouse::sql::{literal, literals};
@@ -61,7 +62,7 @@ impl Redriven {
     ///
     /// `horizon` is so many offsets as an event may be away from its duplicate.
     pub(super) async fn find(client: &Client, log: &Log, targets: &[Target], horizon: u64) -> Result<Redriven> {
-        let epochs = log.epochs.iter().map(|epoch| epoch.epoch.to_string()).collect::<Vec<_>>().join(", ");
+        let epochs = log.numbers();
         let (mut runs, mut duplicates) = (Vec::new(), Vec::new());
         for &Target { partition, at, log_start, .. } in targets {
             let sql = format!(

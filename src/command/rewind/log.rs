@@ -1,0 +1,69 @@
+//! Which of a topic's epochs are of the log that it has now: a rewind goes back in all of these.
+
+use anyhow::{Result, ensure};
+use serde::Deserialize;
+
+use crate::clickhouse::sql::{literal, literals};
+use crate::clickhouse::tables::SOURCES;
+use crate::clickhouse::{CLOSED, Client};
+
+/// A topic in all its epochs that were of the same log.
+pub(super) struct Log {
+    pub(super) topic: String,
+    pub(super) epochs: Vec<Epoch>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Epoch {
+    epoch: u32,
+    pub(super) cluster_id: String,
+    pub(super) topic_id: String,
+    group: String,
+}
+
+impl Log {
+    pub(super) async fn of(client: &Client, topic: &str, cluster_id: &str, topic_id: &str) -> Result<Log> {
+        let sql = format!(
+            "SELECT epoch, cluster_id, topic_id, `group` FROM {} WHERE topic = {} ORDER BY epoch, claimed_at LIMIT 1 BY epoch",
+            client.table(SOURCES),
+            literal(topic)
+        );
+        let mut epochs: Vec<Epoch> = client.rows(&sql).await?;
+        let is_same = |epoch: &Epoch| (epoch.cluster_id.as_str(), epoch.topic_id.as_str()) == (cluster_id, topic_id);
+        ensure!(
+            epochs.last().is_some_and(is_same),
+            "this database knows no topic {topic} as it is now (topic id {topic_id} in cluster {cluster_id}); `highwater run` \
+             claims it, or says what it was before"
+        );
+        epochs.retain(is_same);
+        Ok(Log { topic: topic.to_owned(), epochs })
+    }
+
+    /// The group that writes the topic.
+    pub(super) fn group(&self) -> &str {
+        self.epochs.iter().rev().map(|epoch| epoch.group.as_str()).find(|&group| group != CLOSED).unwrap_or_default()
+    }
+
+    /// Whether a rewind of it was interrupted.
+    pub(super) fn is_closed(&self) -> bool {
+        self.epochs.last().is_some_and(|epoch| epoch.group == CLOSED)
+    }
+
+    pub(super) fn last(&self) -> u32 {
+        self.epochs.last().map_or(0, |epoch| epoch.epoch)
+    }
+
+    /// The epochs, as a list.
+    pub(super) fn numbers(&self) -> String {
+        self.epochs.iter().map(|epoch| epoch.epoch.to_string()).collect::<Vec<_>>().join(", ")
+    }
+
+    pub(super) fn source(&self, epoch: u32, partition: i32) -> String {
+        format!("{epoch}/{}/{partition}", self.topic)
+    }
+
+    /// The names of a partition in all epochs, as a list of literals.
+    pub(super) fn sources(&self, partition: i32) -> String {
+        literals(self.epochs.iter().map(|epoch| self.source(epoch.epoch, partition)))
+    }
+}
