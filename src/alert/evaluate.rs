@@ -102,7 +102,7 @@ pub struct Overflow {
     pub rule: String,
     /// How many it watches at most.
     pub watched: usize,
-    /// How many were left out in the last rows.
+    /// How many were left out in the last rows; beyond a thousand an estimate, within some percent.
     pub left_out: usize,
     /// One of them.
     pub example: BTreeMap<String, String>,
@@ -283,11 +283,11 @@ impl Evaluator {
         let budgets = self.rules.budgets.iter().map(|budget| (&budget.notice, budget.signal));
         let overflow = |(notice, signal): (&Notice, usize)| {
             let (signal, book) = (&self.rules.signals[signal], &self.books[signal]);
-            let example = book.left_out.first()?;
+            let example = book.left_out.example()?;
             Some(Overflow {
                 rule: notice.name.clone(),
                 watched: book.series.len(),
-                left_out: book.left_out.len(),
+                left_out: book.left_out.count(),
                 example: signal.by.iter().cloned().zip(example.iter().cloned()).collect(),
             })
         };
