@@ -204,6 +204,11 @@ impl Evaluator {
         self.books.iter().map(Book::bytes).sum()
     }
 
+    /// Bytes that the rows of a question take.
+    pub fn bytes_of(&self, question: usize) -> usize {
+        self.questions[question].signals.iter().map(|signal| self.books[*signal].bytes()).sum()
+    }
+
     /// Names of the rules and budgets that a question is asked for.
     pub fn asking(&self, question: usize) -> Vec<&str> {
         let signals = &self.questions[question].signals;

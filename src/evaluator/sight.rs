@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
+use super::inquiry::Answers;
 use crate::alert::{Answer, Minute, Question, Row};
 use crate::clickhouse::sql::{ident, literal};
 use crate::clickhouse::tables::{LEDGER, time_column};
@@ -211,9 +212,11 @@ impl Sight {
         self.late.retain(|(seen, _)| seen.elapsed() < OF_LATE);
         self.late.iter().map(|(_, late)| i64::try_from(*late).unwrap_or(i64::MAX)).sum()
     }
+}
 
-    /// [`read`], within the limits.
-    pub(super) async fn rows<E: From<QueryError>>(
+/// Within the limits.
+impl Answers for Sight {
+    async fn rows<E: From<QueryError>>(
         &self,
         question: &Question,
         rollup: &Rollup,
