@@ -13,6 +13,7 @@ use super::{Evaluation, Trouble, now_ms, wait};
 use crate::alert::{Backlog, Completeness, Evaluator, Heartbeat, Message, Minute, Overflow, Record, Round, RuleSet};
 use crate::clickhouse::Client;
 use crate::failpoint::{self, Point};
+use crate::telemetry::Judged;
 
 /// Minutes that one round judges at most. Who is far behind goes on from there, so that a round, what it reads and what it
 /// publishes, is bounded.
@@ -203,9 +204,10 @@ impl<'a> Term<'a> {
         Ok(())
     }
 
-    /// Shows how far rules are judged.
+    /// Shows how far rules are judged, and how many are not.
     fn show(&self) {
-        self.evaluation.board.judged(Some((self.evaluator.judged() * 60_000, now_ms())));
+        let (through_ms, unjudged) = (self.evaluator.judged() * 60_000, self.unjudged.len());
+        self.evaluation.board.judged(Some(Judged { through_ms, at_ms: now_ms(), unjudged }));
     }
 
     /// Publishes what a round found, if there is anything to tell.
