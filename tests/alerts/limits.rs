@@ -34,6 +34,9 @@ fn a_question_beyond_a_limit_costs_its_rules_only() {
     assert!(told.len() == 1 && told.contains_key("all"), "{told:#?}");
     let last = |script: &Script| -> Heartbeat { script.heartbeats().last().unwrap().clone() };
     assert_eq!(last(&script).unjudged, ["ending", "failures", "lasting"]);
+    let firing = script.world.done(&["alerts"]);
+    assert!(firing.contains("1 alert fires; 1 of 4 rules and budgets are judged up to"), "{firing}");
+    assert!(firing.contains("\nnot judged: ending, failures, lasting\nnobody is told of what these watch"), "{firing}");
     let said = process.said();
     assert!(
         said.contains("are not judged: the question to ClickHouse") && said.contains("or raise alerts.query_rows"),
