@@ -51,18 +51,21 @@ above = 100
 const NOW: Minute = 30_000_000;
 const REACH: Reach = Reach { through: NOW, is_bounded: false };
 
-/// What a ClickHouse says to each of the three: rows of so many minutes and apps, or an error's code.
+/// Rows of so many minutes and apps, or an error's code.
+type Said = Result<(i64, usize), u32>;
+
+/// What a ClickHouse says to each of the three.
 struct Server {
-    says: RefCell<BTreeMap<&'static str, Result<(i64, usize), u32>>>,
+    says: RefCell<BTreeMap<&'static str, Said>>,
     asked: RefCell<Vec<&'static str>>,
 }
 
 impl Server {
-    fn new(says: [(&'static str, Result<(i64, usize), u32>); 3]) -> Server {
+    fn new(says: [(&'static str, Said); 3]) -> Server {
         Server { says: RefCell::new(BTreeMap::from(says)), asked: RefCell::default() }
     }
 
-    fn says(&self, rule: &'static str, what: Result<(i64, usize), u32>) {
+    fn says(&self, rule: &'static str, what: Said) {
         self.says.borrow_mut().insert(rule, what);
     }
 
