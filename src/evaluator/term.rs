@@ -144,7 +144,7 @@ impl<'a> Term<'a> {
                 if is_judged {
                     failpoint::reach(Point::AlertsKept);
                 }
-                self.retry()
+                self.retry(begun)
             });
             let took = begun.elapsed();
             let rest = rest(took, settings.heartbeat.saturating_sub(self.published.elapsed()));
@@ -194,10 +194,10 @@ impl<'a> Term<'a> {
         Ok(true)
     }
 
-    /// Asks a question again that failed, if one is due: when all that is known is published, as it may take long to fail
-    /// again. What comes of it is the next round's.
-    fn retry(&mut self) -> Result<(), Trouble> {
-        let Some(reach) = self.looked else { return Ok(()) };
+    /// Asks a question again that failed, if one is due: it may take long to fail again, so that it comes behind a heartbeat
+    /// and all else that the round, which began at a time, had to tell. What comes of it is the next round's.
+    fn retry(&mut self, begun: Instant) -> Result<(), Trouble> {
+        let Some(reach) = self.looked.filter(|_| self.published >= begun) else { return Ok(()) };
         let Evaluation { runtime, plan, .. } = self.evaluation;
         let now = Instant::now();
         self.is_stale |= runtime.block_on(self.inquiry.retry(&self.sight, &mut self.evaluator, plan, reach, now))?;
