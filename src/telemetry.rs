@@ -21,7 +21,7 @@ mod log;
 mod server;
 mod watch;
 
-pub use board::{Board, Reporter};
+pub use board::{Board, Judged, Reporter};
 pub use counters::Counters;
 pub use log::{Outage, start};
 

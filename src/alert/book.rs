@@ -1,11 +1,12 @@
 //! All series of a signal.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 
+use super::distinct::Distinct;
 use super::period::Minute;
 use super::query::{Picks, Question, Row};
 use super::rule::aligned;
@@ -34,7 +35,7 @@ pub(super) struct Book {
     /// What each series of the rollup is to it; `None`: nothing.
     links: HashMap<Vec<String>, Option<(u32, Fit)>, FxBuildHasher>,
     /// Series that were left out of the last rows.
-    pub(super) left_out: BTreeSet<Vec<String>>,
+    pub(super) left_out: Distinct,
     /// Those were told of, so that the next rows begin anew.
     pub(super) is_told: bool,
 }
@@ -51,7 +52,7 @@ impl Book {
             news: Vec::new(),
             free: Vec::new(),
             links: HashMap::default(),
-            left_out: BTreeSet::new(),
+            left_out: Distinct::default(),
             is_told: false,
         };
         if signal.by.is_empty() {
@@ -91,7 +92,7 @@ impl Book {
     pub(super) fn replace(&mut self, span: Range<Minute>, signal: &Signal, question: &Question, rows: &[Row]) {
         let mut cells: HashMap<(u32, Minute), Cell, FxBuildHasher> = HashMap::default();
         if std::mem::take(&mut self.is_told) {
-            self.left_out.clear();
+            self.left_out = Distinct::default();
         }
         if self.links.len() > 2 * rows.len() + LINKS {
             self.links.clear();
@@ -143,7 +144,7 @@ impl Book {
                 let name: Vec<String> = self.by.iter().map(|position| row.dimensions[*position].clone()).collect();
                 let Some(slot) = self.slot(&name, signal) else {
                     // Not kept: there may be room for it next time.
-                    self.left_out.insert(name);
+                    self.left_out.add(name);
                     return None;
                 };
                 Some((slot, fit))

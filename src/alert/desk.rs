@@ -280,7 +280,7 @@ impl Standing<'_> {
         let spent = decimal::double(self.spent, self.signal.scales[0]);
         Message {
             summary,
-            provisional: publication.at > through,
+            provisional: message.at > message.complete_through,
             value: Some(100.0 * spent / decimal::double(self.budget.amount, self.signal.scales[0])),
             threshold: f64::from(percent),
             readings: vec![MessageReading {

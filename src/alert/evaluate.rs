@@ -9,25 +9,25 @@
 //! ```
 
 mod fold;
+mod judge;
+mod restore;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use fold::Fold;
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
 use serde::{Deserialize, Serialize};
 
 use super::book::Book;
 use super::desk::Desk;
-use super::history::{Before, History, Publication, State};
+use super::history::{Before, History, State};
 use super::message::{BudgetState, Completeness, Message, millis};
 use super::period::Minute;
 use super::query::{Question, Row};
 use super::rule::{Notice, Rules, aligned};
 use super::state::Phase;
-use super::verdict::{Moment, Verdict, judge};
-use crate::rollup::{OTHER, Rollup};
+use crate::rollup::Rollup;
 
 /// Judges rules. Give it rows with [`Evaluator::take`], then let it judge with [`Evaluator::advance`].
 #[derive(Debug)]
@@ -75,9 +75,6 @@ struct Behind {
     judged: Minute,
 }
 
-/// What has to be told of a rule's series, by their numbers.
-type Found = Vec<(u32, Vec<Publication>)>;
-
 /// How far rules were judged; with the messages since, all that a successor needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
@@ -105,7 +102,7 @@ pub struct Overflow {
     pub rule: String,
     /// How many it watches at most.
     pub watched: usize,
-    /// How many were left out in the last rows.
+    /// How many were left out in the last rows; beyond a thousand an estimate, within some percent.
     pub left_out: usize,
     /// One of them.
     pub example: BTreeMap<String, String>,
@@ -146,57 +143,6 @@ impl Evaluator {
             is_read: false,
             unsure: Minute::MIN,
             orphans: BTreeMap::new(),
-        }
-    }
-
-    /// Takes in what was sent before the start, each alert's in the order of its sequence: the last message of each alert
-    /// that is older than the horizon, and all that are not. Where some of these are gone, as from a compacted topic,
-    /// nothing is told anew; only what was before the first that is left is not corrected any more.
-    pub fn restore(&mut self, messages: &[Message]) {
-        for message in messages {
-            if self.desk.restore(message, &self.rules, &mut self.books, self.judged - self.horizon) {
-                continue;
-            }
-            let Some(publication) = message.publication() else { continue };
-            let rule = self.rules.rules.iter().position(|rule| rule.notice.name == message.rule);
-            let found = rule.and_then(|rule| {
-                let by = &self.rules.signals[self.rules.rules[rule].signal].by;
-                let name: Option<Vec<String>> = by.iter().map(|by| message.dimensions.get(by).cloned()).collect();
-                Some((rule, name.filter(|name| name.len() == message.dimensions.len())?))
-            });
-            match found {
-                Some((rule, name)) => self.rested[rule].entry(name).or_default().apply(&publication),
-                None if publication.state == State::Firing => {
-                    self.orphans.insert(message.alert_id.clone(), message.clone());
-                }
-                None => drop(self.orphans.remove(&message.alert_id)),
-            }
-        }
-        self.wake();
-    }
-
-    /// Says from which minute on events came since the checkpoint was written; `None`: none came for minutes that were judged.
-    /// Without that word the first round judges all series again as far back as corrections reach, which takes minutes
-    /// where there are thousands of series and hundreds of rules.
-    pub fn trust(&mut self, late: Option<Minute>) {
-        self.unsure = late.unwrap_or(self.judged).min(self.judged);
-    }
-
-    /// Looks again at what fires, or may yet be corrected.
-    fn wake(&mut self) {
-        let oldest = self.judged - self.horizon;
-        for (position, rule) in self.rules.rules.iter().enumerate() {
-            let (signal, book) = (&self.rules.signals[rule.signal], &mut self.books[rule.signal]);
-            let alerts = &mut self.alerts[position];
-            self.rested[position].retain(|name, history| {
-                if history.is_at_rest(oldest) {
-                    return true;
-                }
-                let Some(slot) = book.slot(name, signal) else { return true };
-                let phase = history.phase_at(Minute::MAX);
-                alerts.insert(slot, Alert { phase, history: std::mem::take(history) });
-                false
-            });
         }
     }
 
@@ -256,6 +202,11 @@ impl Evaluator {
     /// Bytes that the rows of all questions take.
     pub fn bytes(&self) -> usize {
         self.books.iter().map(Book::bytes).sum()
+    }
+
+    /// Bytes that the rows of a question take.
+    pub fn bytes_of(&self, question: usize) -> usize {
+        self.questions[question].signals.iter().map(|signal| self.books[*signal].bytes()).sum()
     }
 
     /// Names of the rules and budgets that a question is asked for.
@@ -332,102 +283,16 @@ impl Evaluator {
         Checkpoint { judged: self.judged, begun: begun.collect() }
     }
 
-    /// What a rule says of a series at a moment, by what is known now, and on what evidence. `None`: there is no such rule
-    /// or series.
-    pub fn explain(&self, rule: &str, dimensions: &BTreeMap<String, String>, at: Minute) -> Option<Verdict> {
-        let rule = self.rules.rules.iter().find(|known| known.notice.name == rule)?;
-        let (signal, book) = (&self.rules.signals[rule.signal], &self.books[rule.signal]);
-        let slots = 0..book.series.len() as u32;
-        let slot =
-            slots.into_iter().find(|slot| book.is_used(*slot) && book.dimensions(*slot, signal) == *dimensions)?;
-        let moment = Moment::new(rule, aligned(at, rule.step));
-        Some(judge(rule, signal, &book.series[slot as usize], &moment, true))
-    }
-
-    /// Judges all rules of a signal, series by series, so that what is known of a series is fetched from memory once for
-    /// all of them. Messages go to those of their rule.
-    fn judge_signal(
-        &mut self,
-        signal: usize,
-        through: Minute,
-        completeness: Completeness,
-        messages: &mut [Vec<Message>],
-    ) {
-        let (book, behind) = (&self.books[signal], self.behind[signal]);
-        let judged = behind.map_or(self.judged, |behind| behind.judged);
-        let rules = self.rules.rules.iter().enumerate().filter(|(_, rule)| rule.signal == signal);
-        let mut folds: Vec<(usize, Fold<'_>, Found)> = rules
-            .map(|(position, rule)| (position, Fold::new(rule, &self.rules.signals[signal], book), Vec::new()))
-            .collect();
-        for slot in 0..book.series.len() as u32 {
-            let news = book.news[slot as usize].filter(|news| *news < self.judged);
-            let news = news.into_iter().chain(behind.map(|behind| behind.from)).min();
-            // What was pending at the start is found in the rows, so that all are looked at once.
-            let news = match self.is_new {
-                true => Some(news.filter(|_| self.is_read).map_or(self.unsure, |news| news.min(self.unsure))),
-                false => news,
-            };
-            // What is beyond a batch's limit is no series that could fall silent.
-            let name = &book.names[slot as usize];
-            let is_other = !name.is_empty() && name.iter().all(|value| value == OTHER);
-            for (position, fold, found) in &mut folds {
-                let rule = &self.rules.rules[*position];
-                if is_other && rule.test.is_about_lack() {
-                    continue;
-                }
-                let (alerts, rested) = (&mut self.alerts[*position], &mut self.rested[*position]);
-                let known = alerts.get(&slot);
-                let told_from = known.and_then(|alert| alert.history.known_from());
-                let oldest = self.begun[*position].max(self.judged - self.horizon);
-                let oldest = told_from.map_or(oldest, |told_from| oldest.max(told_from.min(self.judged)));
-                let again = news.map(|news| news.max(oldest));
-                let after = again.unwrap_or(self.judged);
-                if through <= after {
-                    continue;
-                }
-                let phase = match (known, again) {
-                    (known, Some(after)) => fold.phase_at(slot, after, known.map(|alert| &alert.history)),
-                    (Some(alert), None) => alert.phase,
-                    (None, None) => Phase::Idle,
-                };
-                let (phase, transitions) = fold.run(slot, phase, after, through);
-                if known.is_none() && phase == Phase::Idle && transitions.is_empty() {
-                    continue;
-                }
-                let alert = alerts.entry(slot).or_insert_with(|| {
-                    let history = rested.remove(&book.names[slot as usize]).unwrap_or_default();
-                    Alert { phase, history }
-                });
-                alert.phase = phase;
-                let publications = alert.history.reconcile(after, judged, &transitions);
-                alert.history.forget(through - self.horizon);
-                if phase == Phase::Idle && alert.history.last() == 0 {
-                    alerts.remove(&slot);
-                }
-                if !publications.is_empty() {
-                    found.push((slot, publications));
-                }
-            }
-        }
-        for (position, mut fold, mut found) in folds {
-            found.sort_by(|(one, _), (other, _)| book.names[*one as usize].cmp(&book.names[*other as usize]));
-            for (slot, publications) in found {
-                let told = publications.iter().map(|publication| fold.message(slot, publication, completeness));
-                messages[position].extend(told);
-            }
-        }
-    }
-
     fn overflows(&self) -> Vec<Overflow> {
         let rules = self.rules.rules.iter().map(|rule| (&rule.notice, rule.signal));
         let budgets = self.rules.budgets.iter().map(|budget| (&budget.notice, budget.signal));
         let overflow = |(notice, signal): (&Notice, usize)| {
             let (signal, book) = (&self.rules.signals[signal], &self.books[signal]);
-            let example = book.left_out.first()?;
+            let example = book.left_out.example()?;
             Some(Overflow {
                 rule: notice.name.clone(),
                 watched: book.series.len(),
-                left_out: book.left_out.len(),
+                left_out: book.left_out.count(),
                 example: signal.by.iter().cloned().zip(example.iter().cloned()).collect(),
             })
         };

@@ -14,6 +14,7 @@
 //! | `resolve` | `[[alert]]` and `[[budget]]` of packs → [`Rules`], or what is wrong with them |
 //! | `rule` | a rule: its test, its windows, its step |
 //! | `signal`, `series`, `packed`, `book` | what rules look at: whole numbers that add up, per step, series and signal |
+//! | `distinct` | how many series are left out, in little memory |
 //! | `query`, `raw` | what is asked of ClickHouse: one query for all rules that need the same; the same of raw rows, to explain what was told |
 //! | `verdict`, `stat` | what a rule says of a series at a moment; Wilson, median and MAD, quantiles |
 //! | `state` | pending, firing, resolved: a fold over moments |
@@ -31,6 +32,7 @@ mod backlog;
 mod book;
 mod decimal;
 mod desk;
+mod distinct;
 mod evaluate;
 #[cfg(test)]
 pub(crate) mod fixture;

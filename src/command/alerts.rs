@@ -5,8 +5,8 @@
 //! | `topic` | the topic of alerts, as a subscriber reads it |
 //! | `now` | what fires |
 //! | `tail` | messages as they come |
-//! | `backtest` | rules tried on what was, and held against what was published |
-//! | `explain`, `evidence` | what was told, and the same computed anew |
+//! | `backtest` | rules tried on what was, and held against what was published or what others tell |
+//! | `explain`, `evidence`, `explanation` | what was told, and the same computed anew |
 //! | `forward` | messages handed on to webhooks |
 //! | `shown` | a message for people |
 //! | `archive` | what ClickHouse has for whoever looks back |
@@ -16,6 +16,7 @@ mod archive;
 mod backtest;
 mod evidence;
 mod explain;
+mod explanation;
 mod forward;
 mod now;
 mod shown;
@@ -50,15 +51,18 @@ enum What {
     /// what was told, or it says what is otherwise: events that came later, rows that expired, prices or rules that were
     /// changed.
     #[command(
-        after_help = "Examples:\n  highwater alerts explain 4d73eb51\n  highwater alerts explain 4d73eb51 --sequence 1"
+        after_help = "Examples:\n  highwater alerts explain 4d73eb51\n  highwater alerts explain 4d73eb51 --sequence 1\n  \
+        highwater alerts explain 4d73eb51 --json | jq .raw.as_told"
     )]
     Explain(explain::Args),
-    /// Try rules on what was, and hold what they tell against what was published then
+    /// Try rules on what was, and hold what they tell against what was published then, or against today's rules
     ///
     /// The rules of a pack, which may be one that is not installed yet, are judged minute by minute by the code that judges
     /// in production, on what the rollups have of that time now. Lines that begin with + were not published, lines with - are
-    /// not told by these rules. Nothing is published or changed.
+    /// not told by these rules. With --against installed the same goes for what the rules tell that are installed now.
+    /// Nothing is published or changed.
     #[command(after_help = "Examples:\n  highwater alerts backtest packs/llm.toml --from 2026-11-01T00:00:00Z\n  \
+        highwater alerts backtest new/llm.toml --from 2026-11-01T00:00:00Z --against installed\n  \
         highwater alerts backtest new.toml --from 2026-11-01T00:00:00Z --to 2026-11-08T00:00:00Z --json | jq .message.summary")]
     Backtest(backtest::Args),
     /// Hand alerts on to people: to a webhook, to Slack, to Alertmanager, until Ctrl-C or SIGTERM

@@ -287,8 +287,8 @@ settings! {
         /// How far back what was judged is judged again when late events come, and corrected. It costs memory: the rows of
         /// that time are kept.
         correct_within: Duration = "1d" in "0s" to "30d";
-        /// Memory of the replica that judges for the rows that rules look at, beside `memory.limit`. Rules whose rows do not
-        /// fit are not judged, and said to be so; all others are.
+        /// Memory of the replica that judges for the rows that rules look at, beside `memory.limit`. Where they do not fit,
+        /// the rules with the most rows are not judged, and said to be so; all others are.
         memory: ByteSize = "256MiB" in "1MiB" to "1024GiB";
         /// Longest time that ClickHouse may take for one question of the rules; beyond, those that asked it are not judged.
         query_time: Duration = "60s" in "1s" to "30m";

@@ -1,18 +1,20 @@
 //! What rules ask of ClickHouse, question by question: which minutes are to be read again, and which questions fail.
 //!
 //! A question that hits a limit is told with its rules and with what to do about it, and costs these rules only: they are not
-//! judged until it is answered, and then as far back as corrections reach.
+//! judged until it is answered, and then as far back as corrections reach. Where rows do not fit into memory, that is the
+//! question with the most of them.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::Trouble;
-use super::sight::{News, Sight};
+use super::sight::News;
 use super::stale::Stale;
-use crate::alert::{Evaluator, Minute, Question, span};
+use crate::alert::{Evaluator, Minute, Question, Row, span};
 use crate::clickhouse::QueryError;
 use crate::plan::Plan;
+use crate::rollup::Rollup;
 
 /// Before a question that failed once is asked again.
 const SHORTEST: Duration = Duration::from_secs(10);
@@ -21,11 +23,24 @@ const LONGEST: Duration = Duration::from_secs(10 * 60);
 /// So many rules are named.
 const NAMED: usize = 5;
 
+/// Whoever answers questions.
+pub(super) trait Answers {
+    /// Hands on all rows that a question asks of its rollup within some spans, in pieces: a span that is read, and its rows.
+    /// The pieces cover all spans, in their order.
+    async fn rows<E: From<QueryError>>(
+        &self,
+        question: &Question,
+        rollup: &Rollup,
+        spans: &[Range<Minute>],
+        on: impl FnMut(Range<Minute>, &[Row]) -> Result<(), E>,
+    ) -> Result<(), E>;
+}
+
 /// See the module.
 pub(super) struct Inquiry {
     stale: Vec<Stale>,
     failures: Vec<Option<Failure>>,
-    /// Positions of the questions, those of the fewest rows first: so that one that does not fit leaves the others theirs.
+    /// Positions of the questions, those of the fewest rows first: so that most are read before one does not fit.
     order: Vec<usize>,
     /// Bytes that all rows may take.
     memory: usize,
@@ -36,12 +51,15 @@ struct Failure {
     again: Instant,
     pause: Duration,
     said: String,
+    /// Where there was no room: bytes that its rows took when they were dropped. There may be more of them.
+    dropped: Option<usize>,
 }
 
 /// Why a question was not answered.
 enum Refusal {
     Query(QueryError),
-    Memory,
+    /// Its rows have no room, of which there were so many bytes when they were dropped.
+    Memory(usize),
 }
 
 impl From<QueryError> for Refusal {
@@ -81,86 +99,153 @@ impl Inquiry {
         }
     }
 
-    /// Whether a question that failed is to be asked again.
-    pub(super) fn is_due(&self) -> bool {
-        self.failures.iter().flatten().any(|failure| failure.again <= Instant::now())
+    /// The questions that were not answered.
+    pub(super) fn unanswered(&self) -> BTreeSet<usize> {
+        let failures = self.failures.iter().enumerate().filter(|(_, failure)| failure.is_some());
+        failures.map(|(position, _)| position).collect()
     }
 
-    /// Reads what is to be read. Answers the questions that were not answered.
+    /// Reads what is to be read, but for questions that failed.
     pub(super) async fn read(
         &mut self,
-        sight: &Sight,
+        of: &impl Answers,
         evaluator: &mut Evaluator,
         plan: &Plan,
         reach: Reach,
-    ) -> Result<BTreeSet<usize>, Trouble> {
+    ) -> Result<(), Trouble> {
         for position in self.order.clone() {
-            let question = evaluator.questions()[position].clone();
-            match &self.failures[position] {
-                Some(failure) if failure.again > Instant::now() => continue,
-                None if !self.is_wanted(position, &question, evaluator, reach) => continue,
-                _ => {}
+            if self.failures[position].is_none() && self.is_wanted(position, evaluator, reach) {
+                self.ask(position, of, evaluator, plan, reach).await?;
             }
-            // Budgets look at all that was spent, complete or not.
-            let ends = (reach.through + question.step - 1).div_euclid(question.step) * question.step;
-            let to = if reach.is_bounded && !has_budgets(evaluator, &question) { ends } else { Minute::MAX };
-            let spans = self.stale[position].spans(question.step, evaluator.oldest(position), to);
-            let rollup = &plan.rollups[question.rollup];
-            let (memory, begun) = (self.memory, Instant::now());
-            let mut take = |span: Range<Minute>, rows: &[_]| {
-                evaluator.take_span(position, span, rows);
-                if evaluator.bytes() > memory { Err(Refusal::Memory) } else { Ok(()) }
-            };
-            let read = match spans.is_empty() {
-                true => Ok(()),
-                false => sight.rows(&question, rollup, &spans, &mut take).await,
-            };
-            match read {
-                Ok(()) => {
-                    self.stale[position].read(to);
-                    if self.failures[position].take().is_some() {
-                        tracing::info!("{} are judged again", named(&evaluator.asking(position)));
-                    }
-                    tracing::debug!(rollup = rollup.name, ?spans, took = ?begun.elapsed(), "read");
+        }
+        Ok(())
+    }
+
+    /// Asks the one that is due for longest of the questions that failed, if there is one: no more of them, for each may take as
+    /// long as its limit. Answers whether it asked.
+    pub(super) async fn retry(
+        &mut self,
+        of: &impl Answers,
+        evaluator: &mut Evaluator,
+        plan: &Plan,
+        reach: Reach,
+        now: Instant,
+    ) -> Result<bool, Trouble> {
+        let failures = self.failures.iter().enumerate();
+        let failures = failures.filter_map(|(position, failure)| Some((failure.as_ref()?.again, position)));
+        let Some((_, position)) = failures.filter(|(again, _)| *again <= now).min() else { return Ok(false) };
+        self.ask(position, of, evaluator, plan, reach).await?;
+        Ok(true)
+    }
+
+    /// Reads what is to be read of a question, or takes down that it failed.
+    async fn ask(
+        &mut self,
+        position: usize,
+        of: &impl Answers,
+        evaluator: &mut Evaluator,
+        plan: &Plan,
+        reach: Reach,
+    ) -> Result<(), Trouble> {
+        let question = evaluator.questions()[position].clone();
+        let rollup = &plan.rollups[question.rollup];
+        // Budgets look at all that was spent, complete or not.
+        let ends = (reach.through + question.step - 1).div_euclid(question.step) * question.step;
+        let to = if reach.is_bounded && !has_budgets(evaluator, &question) { ends } else { Minute::MAX };
+        let spans = self.stale[position].spans(question.step, evaluator.oldest(position), to);
+        let (begun, mut displaced) = (Instant::now(), Vec::new());
+        let mut take = |span: Range<Minute>, rows: &[_]| {
+            evaluator.take_span(position, span, rows);
+            self.make_room(position, evaluator, &mut displaced)
+        };
+        let read = match spans.is_empty() {
+            true => Ok(()),
+            false => of.rows(&question, rollup, &spans, &mut take).await,
+        };
+        for (other, bytes) in displaced {
+            self.failed(other, &Refusal::Memory(bytes), evaluator, plan);
+        }
+        match read {
+            Ok(()) => {
+                self.stale[position].read(to);
+                if self.failures[position].take().is_some() {
+                    tracing::info!("{} are judged again", named(&evaluator.asking(position)));
                 }
-                Err(Refusal::Query(error)) if !is_of_the_question(&error) => return Err(error.into()),
-                Err(refusal) => {
-                    // Half of an answer is none: what was taken is read again with the rest, or is too much.
-                    if matches!(refusal, Refusal::Memory) {
-                        evaluator.drop_rows(position);
-                        self.stale[position] = Stale::all();
-                    }
-                    self.failed(position, &refusal, &question, evaluator, &rollup.name);
+                tracing::debug!(rollup = rollup.name, ?spans, took = ?begun.elapsed(), "read");
+            }
+            Err(Refusal::Query(error)) if !is_of_the_question(&error) => return Err(error.into()),
+            // Half of an answer is none: what was taken is read again with the rest, or is too much.
+            Err(refusal) => self.failed(position, &refusal, evaluator, plan),
+        }
+        Ok(())
+    }
+
+    /// Drops the rows of the largest questions until the others have room, and answers which, with their bytes.
+    ///
+    /// # Errors
+    /// The one that is being read is the largest; its rows are dropped.
+    fn make_room(
+        &self,
+        position: usize,
+        evaluator: &mut Evaluator,
+        displaced: &mut Vec<(usize, usize)>,
+    ) -> Result<(), Refusal> {
+        while evaluator.bytes() > self.memory {
+            let dropped = |of: usize| self.failures[of].as_ref().and_then(|failure| failure.dropped);
+            // One that had no room before has at least as many rows as then: two that don't fit beside each other do not
+            // displace each other by turns.
+            let own = evaluator.bytes_of(position).max(dropped(position).unwrap_or(0));
+            let others = (0..self.failures.len()).filter(|other| {
+                *other != position && dropped(*other).is_none() && displaced.iter().all(|(known, _)| known != other)
+            });
+            let largest = others.map(|other| (evaluator.bytes_of(other), other)).max();
+            match largest.filter(|(bytes, _)| *bytes > own) {
+                Some((bytes, other)) => {
+                    evaluator.drop_rows(other);
+                    displaced.push((other, bytes));
+                }
+                None => {
+                    evaluator.drop_rows(position);
+                    return Err(Refusal::Memory(own));
                 }
             }
         }
-        let unanswered = self.failures.iter().enumerate().filter(|(_, failure)| failure.is_some());
-        Ok(unanswered.map(|(position, _)| position).collect())
+        Ok(())
     }
 
     /// Whether there is something to read that matters now.
-    fn is_wanted(&self, position: usize, question: &Question, evaluator: &Evaluator, reach: Reach) -> bool {
+    fn is_wanted(&self, position: usize, evaluator: &Evaluator, reach: Reach) -> bool {
         let Some(first) = self.stale[position].first() else { return false };
-        let judged = evaluator.judged();
+        let (question, judged) = (&evaluator.questions()[position], evaluator.judged());
         let ends = reach.through.div_euclid(question.step) > judged.div_euclid(question.step);
         // Only a budget looks at minutes that are not complete.
         first < judged || ends || has_budgets(evaluator, question)
     }
 
-    fn failed(&mut self, position: usize, refusal: &Refusal, question: &Question, evaluator: &Evaluator, rollup: &str) {
-        let names = named(&evaluator.asking(position));
+    /// Takes down that a question failed, and says so if that is new.
+    fn failed(&mut self, position: usize, refusal: &Refusal, evaluator: &Evaluator, plan: &Plan) {
+        let (question, names) = (&evaluator.questions()[position], named(&evaluator.asking(position)));
         let by = match question.dimensions.join(", ") {
             all if all.is_empty() => "all".to_owned(),
             by => format!("by {by}"),
         };
+        let rollup = &plan.rollups[question.rollup].name;
         let what = format!("{rollup} {by}, every {} of the last {}", span(question.step), span(question.reach));
-        let (error, setting) = match refusal {
-            Refusal::Memory => (
-                format!("their rows, of {what}, do not fit into the {} MiB that all rows may take", self.memory >> 20),
-                "alerts.memory",
-            ),
+        let (error, setting, code, dropped) = match refusal {
+            Refusal::Memory(bytes) => {
+                self.stale[position] = Stale::all();
+                let error = format!(
+                    "their rows, of {what}, do not fit into the {} MiB that all rows may take, and no other question has more",
+                    self.memory >> 20
+                );
+                (error, "alerts.memory", "memory".to_owned(), Some(*bytes))
+            }
             Refusal::Query(error) => {
-                (format!("the question to ClickHouse, for {what}, failed: {error}"), setting(error))
+                let code = match error {
+                    QueryError::Server(error) => error.code.to_string(),
+                    _ => "answer".to_owned(),
+                };
+                (format!("the question to ClickHouse, for {what}, failed: {error}"), setting(error), code, None)
             }
         };
         let remedy = match setting {
@@ -170,20 +255,12 @@ impl Inquiry {
             ),
         };
         let before = self.failures[position].take();
-        let said = before.as_ref().map_or("", |failure| failure.said.as_str());
-        let saying = format!(
-            "{setting}/{}",
-            match refusal {
-                Refusal::Memory => "memory".to_owned(),
-                Refusal::Query(QueryError::Server(error)) => error.code.to_string(),
-                Refusal::Query(_) => "answer".to_owned(),
-            }
-        );
-        if said != saying {
+        let said = format!("{setting}/{code}");
+        if before.as_ref().is_none_or(|before| before.said != said) {
             tracing::error!("{names} are not judged: {error}{remedy}. All others are judged");
         }
         let pause = before.map_or(SHORTEST, |failure| (failure.pause * 2).min(LONGEST));
-        self.failures[position] = Some(Failure { again: Instant::now() + pause, pause, said: saying });
+        self.failures[position] = Some(Failure { again: Instant::now() + pause, pause, said, dropped });
     }
 }
 
@@ -219,30 +296,4 @@ fn named(names: &[&str]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clickhouse::{Broken, ServerError};
-
-    #[test]
-    fn a_limit_costs_its_rules_and_a_server_that_is_away_the_round() {
-        let server = |code| QueryError::Server(ServerError { code, text: String::new() });
-        let away = Broken { authority: "c:1".to_owned(), what: "gone".to_owned() };
-        for (error, of_the_question, remedy) in [
-            (server(159), true, "alerts.query_time"),
-            (server(160), true, "alerts.query_time"),
-            (server(241), true, "alerts.query_memory"),
-            (server(396), true, "alerts.query_rows"),
-            (server(60), true, ""),
-            (server(202), false, ""),
-            (QueryError::Broken(away), false, ""),
-        ] {
-            assert_eq!((is_of_the_question(&error), setting(&error)), (of_the_question, remedy), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_few_rules_are_named() {
-        assert_eq!(named(&["a", "b"]), "a, b");
-        assert_eq!(named(&["a", "b", "c", "d", "e", "f", "g"]), "a, b, c, d, e and 2 more rules");
-    }
-}
+mod tests;

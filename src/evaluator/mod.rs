@@ -16,6 +16,8 @@
 
 mod archive;
 mod budgets;
+#[cfg(test)]
+mod fixture;
 mod hindrance;
 mod inquiry;
 mod publisher;

@@ -13,6 +13,7 @@ use super::{Evaluation, Trouble, now_ms, wait};
 use crate::alert::{Backlog, Completeness, Evaluator, Heartbeat, Message, Minute, Overflow, Record, Round, RuleSet};
 use crate::clickhouse::Client;
 use crate::failpoint::{self, Point};
+use crate::telemetry::Judged;
 
 /// Minutes that one round judges at most. Who is far behind goes on from there, so that a round, what it reads and what it
 /// publishes, is bounded.
@@ -43,8 +44,8 @@ pub(super) struct Term<'a> {
     rules: RuleSet,
     unjudged: Vec<String>,
     budgets: Budgets,
-    /// How far minutes were complete in the last round that looked at rollups.
-    looked: Option<Minute>,
+    /// How far the last round went that looked at rollups.
+    looked: Option<Reach>,
     /// Something came since.
     is_stale: bool,
     /// Rules of which it was said that they don't watch all.
@@ -138,16 +139,18 @@ impl<'a> Term<'a> {
         let settings = &self.evaluation.settings;
         while !(self.leave)() {
             let begun = Instant::now();
-            let outcome = self.round();
+            let outcome = self.round().and_then(|is_judged| {
+                self.evaluation.runtime.block_on(self.archive.write());
+                if is_judged {
+                    failpoint::reach(Point::AlertsKept);
+                }
+                self.retry(begun)
+            });
             let took = begun.elapsed();
             let rest = rest(took, settings.heartbeat.saturating_sub(self.published.elapsed()));
             match outcome {
-                Ok(is_judged) => {
+                Ok(()) => {
                     self.hindrance.passed();
-                    self.evaluation.runtime.block_on(self.archive.write());
-                    if is_judged {
-                        failpoint::reach(Point::AlertsKept);
-                    }
                     wait(rest.max(settings.interval.saturating_sub(begun.elapsed())), self.leave);
                 }
                 // A question that failed may have cost as much as one that did not.
@@ -161,7 +164,7 @@ impl<'a> Term<'a> {
     /// Whether there was anything to judge.
     fn round(&mut self) -> Result<bool, Trouble> {
         let begun = Instant::now();
-        let Evaluation { runtime, counters, board, plan, settings, .. } = self.evaluation;
+        let Evaluation { runtime, counters, plan, settings, .. } = self.evaluation;
         // How far all is complete first: what is read after that has all of it.
         let through_ms = runtime.block_on(self.sight.through())?;
         let judged = self.evaluator.judged();
@@ -173,21 +176,38 @@ impl<'a> Term<'a> {
         let complete = through_ms.div_euclid(60_000).max(judged);
         let reach = Reach { through: complete.min(judged + STRIDE), is_bounded: complete > judged + STRIDE };
         let is_due = self.published.elapsed() >= settings.heartbeat;
-        let is_same = !self.is_stale && self.looked == Some(reach.through) && !self.inquiry.is_due();
+        let is_same = !self.is_stale && self.looked.is_some_and(|looked| looked.through == reach.through);
         if is_same && !is_due {
-            board.judged(Some((judged * 60_000, now_ms())));
+            self.show();
             return Ok(false);
         }
-        let unanswered = runtime.block_on(self.inquiry.read(&self.sight, &mut self.evaluator, plan, reach))?;
+        runtime.block_on(self.inquiry.read(&self.sight, &mut self.evaluator, plan, reach))?;
+        let unanswered = self.inquiry.unanswered();
         let completeness = Completeness { through_ms, now_ms: now_ms(), late: self.sight.late() };
         let round = self.evaluator.advance_without(&unanswered, reach.through, completeness);
         self.tell_overflows(&round.overflows);
         failpoint::reach(Point::AlertsJudged);
         self.publish(round, &unanswered, completeness, judged)?;
-        (self.looked, self.is_stale) = (Some(reach.through), false);
+        (self.looked, self.is_stale) = (Some(reach), false);
         counters.judged(begun.elapsed());
-        board.judged(Some((self.evaluator.judged() * 60_000, now_ms())));
+        self.show();
         Ok(true)
+    }
+
+    /// Asks a question again that failed, if one is due: it may take long to fail again, so that it comes behind a heartbeat
+    /// and all else that the round, which began at a time, had to tell. What comes of it is the next round's.
+    fn retry(&mut self, begun: Instant) -> Result<(), Trouble> {
+        let Some(reach) = self.looked.filter(|_| self.published >= begun) else { return Ok(()) };
+        let Evaluation { runtime, plan, .. } = self.evaluation;
+        let now = Instant::now();
+        self.is_stale |= runtime.block_on(self.inquiry.retry(&self.sight, &mut self.evaluator, plan, reach, now))?;
+        Ok(())
+    }
+
+    /// Shows how far rules are judged, and how many are not.
+    fn show(&self) {
+        let (through_ms, unjudged) = (self.evaluator.judged() * 60_000, self.unjudged.len());
+        self.evaluation.board.judged(Some(Judged { through_ms, at_ms: now_ms(), unjudged }));
     }
 
     /// Publishes what a round found, if there is anything to tell.

@@ -25,13 +25,15 @@ pub struct Board {
     alerts: Mutex<Option<Judged>>,
 }
 
-/// How far alerts were judged here, milliseconds.
+/// How far alerts were judged here, milliseconds since 1970.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Judged {
-    /// Before this time all rules were.
-    pub(super) through: i64,
+pub struct Judged {
+    /// Before this time all rules were, but for those that could not be.
+    pub through_ms: i64,
     /// When the last round was done.
-    pub(super) at: i64,
+    pub at_ms: i64,
+    /// Rules and budgets that could not be judged.
+    pub unjudged: usize,
 }
 
 /// One worker.
@@ -113,9 +115,9 @@ impl Board {
         self.workers.iter().any(has)
     }
 
-    /// All alerts were judged before a time, in a round that was done at another; `None`: nothing is judged here.
-    pub fn judged(&self, judged: Option<(i64, i64)>) {
-        *lock(&self.alerts) = judged.map(|(through, at)| Judged { through, at });
+    /// How far alerts were judged here; `None`: nothing is judged here.
+    pub fn judged(&self, judged: Option<Judged>) {
+        *lock(&self.alerts) = judged;
     }
 
     /// How far alerts were judged here.

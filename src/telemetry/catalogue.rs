@@ -179,6 +179,9 @@ catalogue! {
     EVALUATION_LAG: Gauge "highwater_alerts_lag_seconds" [];
     /// Time since alerts were last looked at with success, whether there was anything to tell or not
     EVALUATED: Gauge "highwater_alerts_last_round_seconds" [];
+    /// Rules and budgets that are not judged because their question to ClickHouse fails or their rows do not fit into
+    /// `alerts.memory`: nobody is told of what they watch. `highwater alerts` names them, and the log says why
+    UNJUDGED: Gauge "highwater_alerts_unjudged" [];
     /// Time of a round of judging alerts, from the first question to the last answer
     ROUND: Histogram "highwater_alerts_round_seconds" [];
     /// Messages published, by what they say: `firing`, `resolved` or `withdrawn`

@@ -84,8 +84,9 @@ fn samples(board: &Board, now: Duration) -> Vec<(&'static Metric, Vec<Sample>)> 
     let judged = board.alerts();
     samples.push((&all::EVALUATOR, alone(truth(judged.is_some()))));
     if let Some(judged) = judged {
-        samples.push((&all::EVALUATION_LAG, alone(age(judged.through, now))));
-        samples.push((&all::EVALUATED, alone(age(judged.at, now))));
+        samples.push((&all::EVALUATION_LAG, alone(age(judged.through_ms, now))));
+        samples.push((&all::EVALUATED, alone(age(judged.at_ms, now))));
+        samples.push((&all::UNJUDGED, alone(judged.unjudged as f64)));
     }
     samples
 }
@@ -155,6 +156,7 @@ fn freshness(status: &Status, lag: Option<u64>, caught_up: Option<Duration>, now
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::board::Judged;
     use super::*;
 
     const NOW: Duration = Duration::from_secs(1_000);
@@ -193,12 +195,12 @@ mod tests {
             let samples = samples(&board, NOW);
             samples.iter().find(|(of, _)| of.name == metric.name).map(|(_, samples)| samples[0].1)
         };
-        let all = || [&all::EVALUATOR, &all::EVALUATION_LAG, &all::EVALUATED].map(found);
-        assert_eq!(all(), [Some(0.0), None, None]);
-        board.judged(Some((900_000, 998_000)));
-        assert_eq!(all(), [Some(1.0), Some(100.0), Some(2.0)]);
+        let all = || [&all::EVALUATOR, &all::EVALUATION_LAG, &all::EVALUATED, &all::UNJUDGED].map(found);
+        assert_eq!(all(), [Some(0.0), None, None, None]);
+        board.judged(Some(Judged { through_ms: 900_000, at_ms: 998_000, unjudged: 3 }));
+        assert_eq!(all(), [Some(1.0), Some(100.0), Some(2.0), Some(3.0)]);
         board.judged(None);
-        assert_eq!(all(), [Some(0.0), None, None]);
+        assert_eq!(all(), [Some(0.0), None, None, None]);
     }
 
     #[test]

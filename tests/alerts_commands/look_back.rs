@@ -117,6 +117,7 @@ fn what_was_published_is_found_again_and_other_rules_differ() {
     ];
     assert_eq!(failures, expected, "{said}");
     assert!(said.contains("10 as was published, 1 more (+), 1 that were published and are not told (-)"), "{said}");
+    against_installed(world, &pack, &other, begin);
 
     // A pack of rules alone, of another name, over the metrics that there are.
     let alone = world.folder.path().join("alone.toml");
@@ -127,6 +128,57 @@ fn what_was_published_is_found_again_and_other_rules_differ() {
     assert_eq!(marks(&said, begin), [told('+', 16, "others", "firing"), told('+', 25, "others", "resolved")], "{said}");
 
     wrong(world, &pack, &alone, begin);
+}
+
+/// Where rules were changed since, what was published says nothing of how others differ from them.
+fn against_installed(world: &World, pack: &str, other: &str, begin: i64) {
+    let (from, to) = (time(begin), time(begin + 90));
+    let before = std::fs::read_to_string(pack).unwrap();
+    // As if the other had been installed.
+    let (tried, was) = (world.folder.path().join("before").join("call.toml"), before.clone());
+    std::fs::create_dir_all(tried.parent().unwrap()).unwrap();
+    std::fs::write(&tried, was).unwrap();
+    std::fs::copy(other, pack).unwrap();
+    let tried = tried.display().to_string();
+    let backtest = |file: &str, more: &[&str]| {
+        world.done(&[&["alerts", "backtest", file, "--from", &from, "--to", &to], more].concat())
+    };
+    let failures = |said: &str| -> Vec<(char, i64)> {
+        marks(said, begin)
+            .into_iter()
+            .filter(|(.., rule, _)| rule == "failures")
+            .map(|(mark, at, ..)| (mark, at))
+            .collect()
+    };
+    let said = backtest(&tried, &[]);
+    assert!(said.ends_with(": 11 messages, as was published\n"), "{said}");
+    let said = backtest(&tried, &["--against", "installed"]);
+    assert_eq!(failures(&said), [('+', 12), ('-', 16), (' ', 25)], "{said}");
+    assert!(
+        said.contains("10 as the installed rules tell, 1 more (+), 1 that only the installed rules tell (-)"),
+        "{said}"
+    );
+    let said = backtest(pack, &["--against", "installed"]);
+    assert!(said.ends_with(": 11 messages, as the installed rules tell\n"), "{said}");
+    let said = backtest(&tried, &["--against", "installed", "--json"]);
+    let found: Vec<(Value, Value)> = said
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .filter(|line| line["message"]["rule"] == "failures")
+        .map(|line| (line["found"].clone(), line["installed"].clone()))
+        .collect();
+    assert_eq!(
+        found,
+        [(true, false), (false, true), (true, true)].map(|(found, installed)| (found.into(), installed.into()))
+    );
+    // Rules that nobody installed are told of in full.
+    let alone = world.folder.path().join("unknown.toml");
+    let rule =
+        before.split("[[alert]]").nth(1).unwrap().split("# Its day").next().unwrap().replace("failures", "others");
+    std::fs::write(&alone, format!("[[alert]]{rule}")).unwrap();
+    let said = backtest(&alone.display().to_string(), &["--against", "installed"]);
+    assert!(said.contains("0 as the installed rules tell, 2 more (+), 0 that"), "{said}");
+    std::fs::write(pack, before).unwrap();
 }
 
 /// | what is wrong | what is said |

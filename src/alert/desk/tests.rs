@@ -189,3 +189,17 @@ fn a_period_that_ended_while_nobody_looked_is_over() {
     stage.restart(&checkpoint);
     assert_eq!(stage.advance(now + 2, now + 2), []);
 }
+
+/// A partition that is new holds minutes back that were complete without it.
+#[test]
+fn what_rests_on_minutes_that_are_no_longer_complete_is_provisional() {
+    let mut stage = Stage::new(BUDGET, START);
+    stage.samples = vec![spending(START + 5, "zest", 30 * ONE)];
+    let told = stage.advance(START + 20, START + 20);
+    assert!(told.len() == 1 && !told[0].provisional, "{told:?}");
+    stage.samples.push(spending(START + 13, "zest", 10 * ONE));
+    let told = stage.advance(START + 7, START + 20);
+    let [message] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((message.severity.as_str(), message.complete_through), ("alert", (START + 7) * 60_000));
+    assert!(message.at <= (START + 20) * 60_000 && message.provisional, "{message:?}");
+}

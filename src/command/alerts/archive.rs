@@ -74,6 +74,9 @@ async fn told(client: &Client, rules: &[&str], limits: &str, order: &str) -> Res
     struct Told {
         message: String,
     }
+    if rules.is_empty() {
+        return Ok(Vec::new());
+    }
     let (table, rules) = (client.table(ALERTS), literals(rules));
     let sql = format!(
         "SELECT message FROM {table} WHERE rule IN ({rules}) AND state != 'withdrawn' AND {limits} AND (alert_id, sequence) NOT \

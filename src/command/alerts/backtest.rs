@@ -1,10 +1,11 @@
-//! `highwater alerts backtest`: rules tried on what was, and held against what was published then.
+//! `highwater alerts backtest`: rules tried on what was, and held against what was published then or against the rules that are
+//! installed now.
 //!
 //! Minutes are judged in their order by the evaluator that judges in production, on all that is known of them now: what
 //! came late is there from the begin, so that nothing is provisional or corrected. It begins with what stood published
 //! then. History is read and judged in pieces, so that it takes the memory of `highwater run` however long it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -46,12 +47,25 @@ pub(super) struct Args {
     /// Until when; the last complete minute if left out
     #[arg(long, value_name = "TIME")]
     to: Option<Timestamp>,
-    /// Print JSON, one message a line: whether it was `found` now and `published` then, and the message
+    /// What they are held against
+    #[arg(long, value_enum, default_value_t = Against::Published)]
+    against: Against,
+    /// Print JSON, one message a line: whether it was `found` now and `published` then (or is told by those `installed`), and
+    /// the message
     #[arg(long)]
     json: bool,
 }
 
-/// Prints what the rules tell of that time, and what is otherwise than was published; `progress` hears how far it is.
+/// What rules are held against, of rules of the same names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Against {
+    /// What was published then, and still stands
+    Published,
+    /// What the rules that are installed now tell of that time
+    Installed,
+}
+
+/// Prints what the rules tell of that time, and what is otherwise; `progress` hears how far it is.
 pub(super) async fn run(settings: &Settings, args: &Args, mut out: impl Write, mut progress: impl Write) -> Result<()> {
     let (plan, rules) = compile(settings, &args.pack)?;
     let client = Client::new(settings.endpoint()?).with_timeout(PATIENCE);
@@ -66,15 +80,31 @@ pub(super) async fn run(settings: &Settings, args: &Args, mut out: impl Write, m
         writeln!(progress, "minutes are complete up to {} only, where it ends", time(complete * 60_000))?;
     }
     let to = wanted.min(complete);
+    let installed = match args.against {
+        Against::Published => None,
+        Against::Installed => Some(installed(settings, &names(&rules))?),
+    };
     let mut replay = Replay::begin(&client, &plan, rules, from).await?;
+    let mut other = match installed {
+        None => None,
+        Some((ref plan, rules)) => {
+            if names(&rules).is_empty() {
+                writeln!(progress, "no rule of these names is installed")?;
+            }
+            Some(Replay::begin(&client, plan, rules, from).await?)
+        }
+    };
     let (mut at, mut tally, mut said) = (from, Tally::default(), Instant::now());
     while at < to {
         let end = (at.div_euclid(STRIDE) * STRIDE + STRIDE).min(to);
         let found = replay.judge(end).await?;
-        let published = archive::standing(&client, &replay.names(), (at, end)).await?;
-        for line in replay.compared(found, published, from) {
+        let others = match &mut other {
+            Some(other) => other.judge(end).await?,
+            None => archive::standing(&client, &replay.names(), (at, end)).await?,
+        };
+        for line in replay.compared(found, others, from) {
             tally.count(&line);
-            say(&mut out, &if args.json { line.json() } else { line.text() })?;
+            say(&mut out, &if args.json { line.json(args.against) } else { line.text() })?;
         }
         at = end;
         if said.elapsed() >= PROGRESS && at < to {
@@ -82,7 +112,7 @@ pub(super) async fn run(settings: &Settings, args: &Args, mut out: impl Write, m
             writeln!(progress, "judged up to {}", time(at * 60_000))?;
         }
     }
-    if args.json { Ok(()) } else { say(&mut out, &tally.text(from, to)) }
+    if args.json { Ok(()) } else { say(&mut out, &tally.text(args.against, from, to)) }
 }
 
 /// The rules of the pack, over the schemas, rollups and metrics of all.
@@ -92,16 +122,37 @@ fn compile(settings: &Settings, path: &Path) -> Result<(Plan, Rules)> {
     let mut sources = Sources { registry, ..load::inputs(&settings.events)? };
     sources.packs.retain(|(name, _)| Path::new(name).file_name() != path.file_name());
     sources.packs.push((file.clone(), text.clone()));
-    let lines = |errors: Vec<String>| anyhow!(errors.join("\n"));
     let plan = Plan::compile(&sources, settings.limits());
-    let plan = plan.map_err(|errors| lines(errors.iter().map(ToString::to_string).collect()))?;
-    let types: Vec<EventType> = plan.types.iter().map(|planned| planned.event.clone()).collect();
-    let rules = resolve(&[Pack::parse(&file, &text)?], &types, &plan.rollups, &plan.metrics);
-    let rules = rules.map_err(|errors| lines(errors.iter().map(ToString::to_string).collect()))?;
+    let plan = plan.map_err(|errors| anyhow!(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
+    let rules = resolved(&file, &text, &plan)?;
     if rules.rules.is_empty() && rules.budgets.is_empty() {
         return Err(UsageError(format!("{file} has neither an [[alert]] nor a [[budget]] that could be tried")).into());
     }
     Ok((plan, rules))
+}
+
+/// The rules that are installed of some names, over the plan that they are in.
+fn installed(settings: &Settings, names: &[&str]) -> Result<(Plan, Rules)> {
+    let plan = load::plan(settings)?;
+    // `leak:1h` is one of several rules that the definition of `leak` makes.
+    let definition = |name: &str| name.split(':').next().unwrap_or_default().to_owned();
+    let wanted: BTreeSet<String> = names.iter().map(|name| definition(name)).collect();
+    let notices = plan.alerts.rules.iter().map(|rule| &rule.notice);
+    let notices = notices.chain(plan.alerts.budgets.iter().map(|budget| &budget.notice));
+    let texts: BTreeSet<&str> = notices
+        .filter(|notice| wanted.contains(&definition(&notice.name)))
+        .map(|notice| notice.text.as_str())
+        .collect();
+    let text = texts.into_iter().collect::<Vec<_>>().join("\n");
+    let rules = resolved("the installed rules", &text, &plan)?;
+    Ok((plan, rules))
+}
+
+/// The rules of a pack's text, over what a plan has.
+fn resolved(file: &str, text: &str, plan: &Plan) -> Result<Rules> {
+    let types: Vec<EventType> = plan.types.iter().map(|planned| planned.event.clone()).collect();
+    let rules = resolve(&[Pack::parse(file, text)?], &types, &plan.rollups, &plan.metrics);
+    rules.map_err(|errors| anyhow!(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))
 }
 
 /// The evaluator on its way.
@@ -169,17 +220,18 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    /// What was found and what was published, side by side in the order of their moments. What is before `from` was so
-    /// then, and is no news.
-    fn compared(&self, found: Vec<Message>, published: Vec<Message>, from: Minute) -> Vec<Line> {
-        let mut then: BTreeMap<Key, Message> =
-            published.into_iter().map(|message| (self.key(&message), message)).collect();
+    /// What was found and what others tell, side by side in the order of their moments. What is before `from` was so then,
+    /// and is no news.
+    fn compared(&self, found: Vec<Message>, others: Vec<Message>, from: Minute) -> Vec<Line> {
+        let is_news = |message: &Message| message.at > from * 60_000;
+        let others = others.into_iter().filter(is_news);
+        let mut others: BTreeMap<Key, Message> = others.map(|message| (self.key(&message), message)).collect();
         let mut lines = Vec::new();
-        for message in found.into_iter().filter(|message| message.at > from * 60_000) {
-            let published = then.remove(&self.key(&message)).is_some();
-            lines.push((self.key(&message), Line { message, is_found: true, is_published: published }));
+        for message in found.into_iter().filter(is_news) {
+            let is_others = others.remove(&self.key(&message)).is_some();
+            lines.push((self.key(&message), Line { message, is_found: true, is_others }));
         }
-        let left = then.into_iter().map(|(key, message)| (key, Line { message, is_found: false, is_published: true }));
+        let left = others.into_iter().map(|(key, message)| (key, Line { message, is_found: false, is_others: true }));
         lines.extend(left);
         lines.sort_by(|(one, _), (other, _)| one.cmp(other));
         lines.into_iter().map(|(_, line)| line).collect()
@@ -220,18 +272,23 @@ fn renumbered(messages: Vec<Message>) -> Vec<Message> {
 struct Line {
     message: Message,
     is_found: bool,
-    is_published: bool,
+    /// Was published, or is told by the installed rules.
+    is_others: bool,
 }
 
 impl Line {
-    fn json(&self) -> String {
-        let Line { message, is_found, is_published } = self;
-        let line = json!({ "found": is_found, "published": is_published, "message": message });
+    fn json(&self, against: Against) -> String {
+        let Line { message, is_found, is_others } = self;
+        let others = match against {
+            Against::Published => "published",
+            Against::Installed => "installed",
+        };
+        let line = json!({ "found": is_found, others: is_others, "message": message });
         printable(&line.to_string()).into_owned()
     }
 
     fn text(&self) -> String {
-        let mark = match (self.is_found, self.is_published) {
+        let mark = match (self.is_found, self.is_others) {
             (true, true) => "  ",
             (true, false) => "+ ",
             (false, _) => "- ",
@@ -245,26 +302,28 @@ impl Line {
 struct Tally {
     alike: usize,
     found: usize,
-    published: usize,
+    others: usize,
 }
 
 impl Tally {
     fn count(&mut self, line: &Line) {
-        match (line.is_found, line.is_published) {
+        match (line.is_found, line.is_others) {
             (true, true) => self.alike += 1,
             (true, false) => self.found += 1,
-            (false, _) => self.published += 1,
+            (false, _) => self.others += 1,
         }
     }
 
-    fn text(&self, from: Minute, to: Minute) -> String {
-        let Tally { alike, found, published } = self;
+    fn text(&self, against: Against, from: Minute, to: Minute) -> String {
+        let Tally { alike, found, others } = self;
         let (from, to) = (time(from * 60_000), time(to * 60_000));
-        let difference = match (found, published) {
-            (0, 0) => "as was published".to_owned(),
-            _ => format!(
-                "{alike} as was published, {found} more (+), {published} that were published and are not told (-)"
-            ),
+        let (as_others, of_others) = match against {
+            Against::Published => ("as was published", "that were published and are not told"),
+            Against::Installed => ("as the installed rules tell", "that only the installed rules tell"),
+        };
+        let difference = match (found, others) {
+            (0, 0) => as_others.to_owned(),
+            _ => format!("{alike} {as_others}, {found} more (+), {others} {of_others} (-)"),
         };
         let told = alike + found;
         let messages = if told == 1 { "message" } else { "messages" };

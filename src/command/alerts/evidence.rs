@@ -4,21 +4,17 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::archive::{self, understood};
 use super::explain::{Found, found};
-use super::shown::time;
 use crate::alert::{Answer, Evaluator, Message, Minute, Number, Question, Rules, Which};
 use crate::clickhouse::Client;
 use crate::clickhouse::sql::{ident, literal, literals};
 use crate::clickhouse::tables::{ALERTS, LEDGER, PLANS};
 use crate::event::COST_COLUMN;
 use crate::plan::Plan;
-
-/// Sources that are named.
-const NAMED: usize = 10;
 
 /// Whose evidence, and where it is looked for.
 pub(super) struct Inquiry<'a> {
@@ -31,15 +27,38 @@ pub(super) struct Inquiry<'a> {
     pub(super) at: Minute,
 }
 
+/// What raw rows say of a message.
+#[derive(Debug, Default)]
+pub(super) struct Evidence {
+    /// By all of them that are there.
+    pub(super) raw: Option<Found>,
+    /// Where they are.
+    pub(super) sources: Vec<Source>,
+    /// By those that were there when it was published, where others came later.
+    pub(super) then: Option<Found>,
+    /// How many the rollup has counted.
+    pub(super) counted: u64,
+    /// Of costs.
+    pub(super) prices: Option<Prices>,
+}
+
 /// Rows of a source.
-#[derive(Debug, Deserialize)]
-struct Source {
-    source: String,
-    rows: u64,
-    first: u64,
-    last: u64,
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Source {
+    pub(super) source: String,
+    pub(super) rows: u64,
+    pub(super) first: u64,
+    pub(super) last: u64,
     /// Written after the message was published.
-    later: u64,
+    pub(super) later: u64,
+}
+
+/// Price lists, by hashes that name them.
+#[derive(Debug, Serialize)]
+pub(super) struct Prices {
+    /// Those that the rows were written with.
+    pub(super) then: Vec<String>,
+    pub(super) now: String,
 }
 
 impl Inquiry<'_> {
@@ -97,44 +116,20 @@ impl Inquiry<'_> {
         (from.div_euclid(60_000), to.div_euclid(60_000))
     }
 
-    /// What the raw rows say, as lines; `rollups` is what the rollups say.
-    pub(super) async fn lines(&self, rollups: Option<&Found>) -> Result<Vec<String>> {
+    /// What the raw rows say.
+    pub(super) async fn evidence(&self) -> Result<Evidence> {
         let evaluator = self.evaluator();
-        let Some(question) = evaluator.questions().first() else { return Ok(Vec::new()) };
+        let Some(question) = evaluator.questions().first() else { return Ok(Evidence::default()) };
         let ends = self.ends_then().await?;
         let sources = self.sources(question, &ends).await?;
-        let mut lines = vec![self.compared(rollups, self.of_raw(None).await?.as_ref())];
-        lines.extend(rows(&sources));
-        let later: u64 = sources.iter().map(|source| source.later).sum();
-        if later > 0 {
-            let then = self.of_raw(Some(&ends)).await?;
-            let without = match then.as_ref().is_some_and(|then| then.is_as(self.told)) {
-                true => "without them it is as was told".to_owned(),
-                false => format!("without them it is {}", then.map_or("nothing".to_owned(), |then| then.short())),
-            };
-            lines.push(format!("{later} of these rows were written after it was published; {without}"));
-        }
-        lines.extend(self.gone(question, sources.iter().map(|source| source.rows).sum()).await?);
-        if question.numbers.contains(&Number::Sum(COST_COLUMN.to_owned())) {
-            lines.push(self.prices().await?);
-        }
-        Ok(lines)
-    }
-
-    fn compared(&self, rollups: Option<&Found>, raw: Option<&Found>) -> String {
-        match (raw, rollups) {
-            (None, None) => "from raw rows: there are none of that series".to_owned(),
-            (None, Some(_)) => "from raw rows: none of that series are left".to_owned(),
-            (Some(raw), _) if raw.is_as(self.told) => format!("from raw rows: {}, as was told", raw.short()),
-            (Some(raw), Some(rollups)) if raw.is_like(rollups) => {
-                format!("from raw rows: {}, as from the rollups", raw.short())
-            }
-            (Some(raw), rollups) => format!(
-                "from raw rows: {}, and {} from the rollups; where rows did not expire `highwater audit` says why",
-                raw.short(),
-                rollups.map_or("nothing".to_owned(), Found::short)
-            ),
-        }
+        let raw = self.of_raw(None).await?;
+        let then = if sources.iter().any(|source| source.later > 0) { self.of_raw(Some(&ends)).await? } else { None };
+        let counted = self.counted(question).await?;
+        let prices = match question.numbers.contains(&Number::Sum(COST_COLUMN.to_owned())) {
+            true => Some(self.prices().await?),
+            false => None,
+        };
+        Ok(Evidence { raw, sources, then, counted, prices })
     }
 
     /// Of each source one past the last offset that was done when the message was published.
@@ -171,8 +166,8 @@ impl Inquiry<'_> {
         self.client.rows(&sql).await.context("can't read raw rows")
     }
 
-    /// Whether raw rows are missing of what the rollup has counted.
-    async fn gone(&self, question: &Question, raw: u64) -> Result<Option<String>> {
+    /// How many rows the rollup has counted.
+    async fn counted(&self, question: &Question) -> Result<u64> {
         #[derive(Deserialize)]
         struct Counted {
             counted: u64,
@@ -189,17 +184,11 @@ impl Inquiry<'_> {
             to.max(0) * 60
         );
         let counted: Vec<Counted> = self.client.rows(&sql).await.context("can't read a rollup")?;
-        let counted = counted.first().map_or(0, |row| row.counted);
-        Ok((raw < counted).then(|| {
-            format!(
-                "{} of the {counted} rows that were counted are gone: they expired (retention.raw) or were deleted",
-                counted - raw
-            )
-        }))
+        Ok(counted.first().map_or(0, |row| row.counted))
     }
 
     /// Which prices the rows were written with.
-    async fn prices(&self) -> Result<String> {
+    async fn prices(&self) -> Result<Prices> {
         #[derive(Deserialize)]
         struct Row {
             json: String,
@@ -231,15 +220,7 @@ impl Inquiry<'_> {
         }
         then.sort();
         then.dedup();
-        let now = version(self.plan.sources.prices.as_ref());
-        Ok(match &then[..] {
-            [] => "prices: which the rows were written with is not known".to_owned(),
-            [one] if *one == now => format!("prices: {one}, as now"),
-            several => format!(
-                "prices: {} then, {now} now; rows keep the cost that they were written with",
-                several.join(" and ")
-            ),
-        })
+        Ok(Prices { then, now: version(self.plan.sources.prices.as_ref()) })
     }
 }
 
@@ -247,38 +228,4 @@ impl Inquiry<'_> {
 fn version(prices: Option<&(String, String)>) -> String {
     let Some((_, text)) = prices else { return "none".to_owned() };
     Sha256::digest(text.as_bytes()).iter().take(6).map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The rows' places.
-fn rows(sources: &[Source]) -> Vec<String> {
-    let rows: u64 = sources.iter().map(|source| source.rows).sum();
-    let named = sources.iter().take(NAMED);
-    let named = named.map(|Source { source, rows, first, last, .. }| {
-        format!("    {source}: {rows} rows, offsets {first} to {last}")
-    });
-    let left = sources.len().saturating_sub(NAMED);
-    let more = (left > 0).then(|| format!("    and {left} more partitions"));
-    std::iter::once(format!("it rests on {rows} raw rows of that series:")).chain(named).chain(more).collect()
-}
-
-impl Found {
-    /// In some words.
-    pub(super) fn short(&self) -> String {
-        use super::shown::short;
-        match &self.spent {
-            Some(spent) => format!("{spent} spent"),
-            None => {
-                let value = self.value.map_or_else(|| "nothing".to_owned(), short);
-                let windows: Vec<String> = self
-                    .readings
-                    .iter()
-                    .map(|reading| {
-                        let (numerator, denominator) = (short(reading.numerator), short(reading.denominator));
-                        format!("{numerator} of {denominator} from {} to {}", time(reading.from), time(reading.to))
-                    })
-                    .collect();
-                format!("{value} ({})", windows.join("; "))
-            }
-        }
-    }
 }

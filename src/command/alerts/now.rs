@@ -60,7 +60,7 @@ fn firing(last: BTreeMap<String, Message>) -> Vec<Message> {
 }
 
 fn ending(firing: usize, heartbeat: Option<&Heartbeat>, now_ms: i64) -> String {
-    let Some(Heartbeat { judged, sent_at, rules, .. }) = heartbeat else {
+    let Some(Heartbeat { judged, sent_at, rules, unjudged, .. }) = heartbeat else {
         return "nothing was ever judged: `highwater run` has not published a heartbeat".to_owned();
     };
     let fires = match firing {
@@ -69,7 +69,24 @@ fn ending(firing: usize, heartbeat: Option<&Heartbeat>, now_ms: i64) -> String {
         many => format!("{many} alerts fire"),
     };
     let age = (now_ms - sent_at).max(0) / 1_000;
-    format!("{fires}; {rules} rules and budgets are judged up to {}, last heartbeat {age} s ago", time(*judged))
+    let judged = time(*judged);
+    let mut lines = vec![match unjudged.len() {
+        0 => format!("{fires}; {rules} rules and budgets are judged up to {judged}, last heartbeat {age} s ago"),
+        left => format!(
+            "{fires}; {} of {rules} rules and budgets are judged up to {judged}, last heartbeat {age} s ago",
+            rules - left as i64
+        ),
+    }];
+    if !unjudged.is_empty() {
+        lines.push(printable(&format!("not judged: {}", unjudged.join(", "))).into_owned());
+        lines.push(
+            "nobody is told of what these watch, and of what fires of them it is not known whether it still does: the log of \
+             `highwater run` says why (\"are not judged\"), and what to change; then they are judged from there on, as far \
+             back as alerts.correct_within"
+                .to_owned(),
+        );
+    }
+    lines.join("\n")
 }
 
 pub(super) fn say(out: &mut impl Write, line: &str) -> Result<()> {
@@ -97,5 +114,12 @@ mod tests {
         for (count, fires) in [(0, "nothing fires"), (1, "1 alert fires"), (2, "2 alerts fire")] {
             assert_eq!(ending(count, Some(&heartbeat), 100_999), format!("{fires}; {expected}"));
         }
+        let unjudged = vec!["spend".to_owned(), "slow\u{1b}[2J".to_owned()];
+        let said = ending(1, Some(&Heartbeat { unjudged, ..heartbeat }), 100_999);
+        let lines: Vec<&str> = said.lines().collect();
+        let expected =
+            "1 alert fires; 5 of 7 rules and budgets are judged up to 1970-01-01T00:01:00Z, last heartbeat 5 s ago";
+        assert_eq!(lines[..2], [expected, "not judged: spend, slow\\u001b[2J"]);
+        assert!(lines.len() == 3 && lines[2].contains("nobody is told of what these watch"), "{said}");
     }
 }
