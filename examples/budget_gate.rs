@@ -200,7 +200,13 @@ fn compare(one: &str, other: &str) -> Option<Ordering> {
     Some(match (one_below, other_below) {
         (false, false) => magnitude,
         (true, true) => magnitude.reverse(),
-        (is_below, _) => if is_below { Ordering::Less } else { Ordering::Greater },
+        (is_below, _) => {
+            if is_below {
+                Ordering::Less
+            } else {
+                Ordering::Greater
+            }
+        }
     })
 }
 
