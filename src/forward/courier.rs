@@ -137,8 +137,10 @@ impl Courier {
             Fate::Refused(why) if load.parts.is_empty() => self.left_out(&load.whole, &why),
             // Of many one may be at fault.
             Fate::Refused(_) => {
+                // What was found out of all of them together need not be found out again.
+                attempts.refusals = 0;
                 for part in &load.parts {
-                    self.bring_alone(part).await;
+                    self.bring_alone(part, attempts.clone()).await;
                 }
             }
             Fate::GivenUp(why) if load.parts.is_empty() => self.left_out(&load.whole, &why),
@@ -154,8 +156,8 @@ impl Courier {
     }
 
     /// Posts a parcel that goes alone until it is taken, refused, or given up.
-    pub(super) async fn bring_alone(&self, parcel: &Parcel) {
-        let (mut attempts, other) = (Attempts::default(), self.nothing());
+    pub(super) async fn bring_alone(&self, parcel: &Parcel, mut attempts: Attempts) {
+        let other = self.nothing();
         loop {
             match self.bring(parcel, &mut attempts, other.as_ref()).await.0 {
                 Fate::Taken => return,

@@ -89,8 +89,9 @@ impl Silence {
             Some(_) => format!("the last came at {}", time(quiet_since)),
             None => "none ever came".to_owned(),
         };
-        let summary =
-            format!("no heartbeat of highwater: {summary}. Nobody is told of any alert; is `highwater run` up?");
+        let summary = format!(
+            "no heartbeat of highwater: {summary}. Nobody is told of any alert; are `highwater run` and Kafka up?"
+        );
         Some(self.message(State::Firing, quiet_since, quiet_since, summary))
     }
 
@@ -147,7 +148,7 @@ mod tests {
         assert_eq!(
             firing.summary,
             "no heartbeat of highwater: the last came at 2023-11-14T22:13:20Z, when all before 2023-11-14T22:12:40Z was \
-             judged. Nobody is told of any alert; is `highwater run` up?"
+             judged. Nobody is told of any alert; are `highwater run` and Kafka up?"
         );
         let over = silence.heard(beat(1_000), true).unwrap();
         assert_eq!((over.state.as_str(), &over.alert_id), ("resolved", &firing.alert_id));

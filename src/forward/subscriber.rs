@@ -50,6 +50,7 @@ pub struct Subscriber {
     courier: Courier,
     runtime: Handle,
     log: KafkaLog,
+    group: String,
     topic: String,
     reader: Reader,
     /// The partition, once the group gave it to us.
@@ -98,7 +99,7 @@ impl Subscriber {
         runtime: Handle,
     ) -> Result<Subscriber, SettingsError> {
         let group = target.group(&consumer.group);
-        let log = KafkaLog::new(&ConsumerSettings { group, ..consumer.clone() })?;
+        let log = KafkaLog::new(&ConsumerSettings { group: group.clone(), ..consumer.clone() })?;
         let topic = consumer.topics.first().cloned().unwrap_or_default();
         Ok(Subscriber {
             outage: Outage::of(format!("the topic {topic}, whose alerts the {target} is to be told of")),
@@ -106,6 +107,7 @@ impl Subscriber {
             courier: Courier::new(target, manner),
             runtime,
             log,
+            group,
             topic,
             reader,
             home: None,
@@ -231,7 +233,11 @@ impl Subscriber {
         if self.said.is_none_or(|said| said.elapsed() >= TOPIC[1]) {
             self.said = Some(Instant::now());
             let target = self.courier.target();
-            tracing::error!("no more alerts are handed on to the {target} before {place} can be read: {error}");
+            tracing::error!(
+                "no more alerts are handed on to the {target} before {place} can be read: {error}. If another program wrote \
+                 it: stop this, and set the offset of the consumer group {} behind it",
+                self.group
+            );
         }
     }
 

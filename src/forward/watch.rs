@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-use super::courier::Courier;
+use super::courier::{Attempts, Courier};
 use super::firing::{Alert, Firing};
 use super::silence::{Beat, Silence};
 use crate::alert::{Message, State};
@@ -49,7 +49,7 @@ impl Watch {
         let Some(message) = self.waiting.pop_front() else { return };
         let alerts = self.firing.take(&message, courier.manner().link.as_deref(), now_ms);
         let (courier, parcel) = (courier.clone(), courier.parcel(&message, &alerts));
-        let task = runtime.spawn(async move { courier.bring_alone(&parcel).await });
+        let task = runtime.spawn(async move { courier.bring_alone(&parcel, Attempts::default()).await });
         self.under_way = Some((task, is_over(&message)));
     }
 

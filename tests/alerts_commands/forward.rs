@@ -325,6 +325,32 @@ fn people_are_told_when_heartbeats_stop_and_when_they_come_again() {
     assert!(process.terminate().0.success());
 }
 
+/// Whoever has the partition is cut off from it, and stands by no more than before.
+#[test]
+fn people_are_told_when_kafka_is_away() {
+    let mut world = world();
+    let hook = Receiver::start();
+    world.set("FORWARD__WEBHOOK_URL", &hook.url("/"));
+    world.set("FORWARD__SILENT_AFTER", "5s");
+    world.set("ALERTS__HEARTBEAT", "1s");
+    let mut topic = Topic::new(&world);
+    topic.publish(&[message("a", 1, "firing")]);
+    let (process, standby) = (forward(&world, "first"), forward(&world, "second"));
+    let said = || format!("{}\n{}", process.said(), standby.said());
+    wait_until("a", || hook.taken().len() == 1, &said);
+    topic.publish(&[]);
+    world.stack.kafka.kill().unwrap();
+    wait_until("silent", || hook.taken().len() > 1, &said);
+    // Another one may have come to have it in the last moment.
+    std::thread::sleep(Duration::from_secs(3));
+    let told = hook.taken();
+    assert!(told.len() <= 3, "{told:?}");
+    assert!(
+        told[1..].iter().all(|body| (&body["rule"], &body["state"]) == (&json!("highwater_silent"), &json!("firing")))
+    );
+    assert!(told[1..].iter().all(|body| body["sequence"] == told[1]["sequence"]), "{told:?}");
+}
+
 #[test]
 fn a_topic_that_is_missing_is_said_to_be() {
     let mut world = world();
