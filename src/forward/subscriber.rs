@@ -11,16 +11,16 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::courier::Courier;
+use super::news::{Content, News, understood};
 use super::reader::{ReadError, Reader};
 use super::reading::{Begin, Reading};
-use super::silence::{Beat, Silence};
+use super::silence::Silence;
 use super::watch::Watch;
 use super::{Kind, Manner, Target};
-use crate::alert::{HEARTBEAT_KEY, Message, RULES_KEY, Record};
 use crate::kafka::KafkaLog;
 use crate::kafka::identity::IdentityError;
 use crate::kafka::settings::{ConsumerSettings, SettingsError};
-use crate::ports::{self, Log, LogError, LogEvent, TopicPartition};
+use crate::ports::{Log, LogError, LogEvent, TopicPartition};
 use crate::telemetry::Outage;
 
 /// How long a look at the log waits while nothing is on its way.
@@ -66,24 +66,6 @@ pub struct Subscriber {
     said: Option<Instant>,
     /// When it is looked whether there is a topic.
     look_at: Instant,
-}
-
-/// What came of the log.
-enum News {
-    Assigned(TopicPartition),
-    Revoked,
-    Record(u64, Content),
-    Until(u64),
-    OutOfRange,
-    /// A record that is to be read before anything behind it is.
-    Halt(u64, ReadError),
-}
-
-/// What a record is to us.
-enum Content {
-    Alert(Box<Message>),
-    Beat(Beat),
-    Nothing,
 }
 
 impl Subscriber {
@@ -404,55 +386,6 @@ fn place(log: &mut KafkaLog, partition: &TopicPartition) -> Result<Begin, LogErr
     };
     log.start(partition, found.start)?;
     Ok(begin)
-}
-
-/// Alerts stand in the first partition, in the order in which they hold.
-fn understood(
-    event: LogEvent<'_>,
-    handed_on: u64,
-    read: impl FnOnce(&[u8]) -> Result<Record, ReadError>,
-) -> Option<News> {
-    let first = |partitions: Vec<TopicPartition>| partitions.into_iter().find(|name| name.partition == 0);
-    match event {
-        LogEvent::Assigned(partitions) => first(partitions).map(News::Assigned),
-        LogEvent::Revoked(partitions) => first(partitions).map(|_| News::Revoked),
-        LogEvent::OutOfRange(partition) => first(vec![partition]).map(|_| News::OutOfRange),
-        LogEvent::End(partition, offset) => first(vec![partition]).map(|_| News::Until(offset)),
-        LogEvent::Record(record) if record.partition != 0 => None,
-        LogEvent::Record(record) => Some(content(&record, handed_on, read)),
-    }
-}
-
-fn content(record: &ports::Record<'_>, handed_on: u64, read: impl FnOnce(&[u8]) -> Result<Record, ReadError>) -> News {
-    let offset = record.offset;
-    let content = |content| News::Record(offset, content);
-    let (topic, partition) = (record.topic, record.partition);
-    let is = |key: &str| record.key == Some(key.as_bytes());
-    let Some(payload) = record.payload.filter(|_| !is(RULES_KEY)) else { return content(Content::Nothing) };
-    match read(payload) {
-        Ok(Record::Alert(message)) => content(Content::Alert(message)),
-        Ok(Record::Heartbeat(heartbeat)) => content(Content::Beat(heartbeat.into())),
-        Ok(Record::Budget(_) | Record::Rules(_)) => content(Content::Nothing),
-        // A newer highwater judges: its heart beats too.
-        Err(ReadError::Unknown(_)) if is(HEARTBEAT_KEY) => {
-            content(Content::Beat(Beat { sent_at: record.timestamp_ms, judged: None }))
-        }
-        Err(error @ ReadError::Damaged(_)) => {
-            tracing::error!(
-                "a record of the topic of alerts can't be read and is not handed on: {topic}/{partition} offset {offset}: \
-                 {error}"
-            );
-            content(Content::Nothing)
-        }
-        Err(error @ ReadError::Unknown(_)) if offset < handed_on => {
-            tracing::error!(
-                "a record of the topic of alerts that was handed on already can't be read, so that Alertmanager is not told \
-                 anew of what it says: {topic}/{partition} offset {offset}: {error}"
-            );
-            content(Content::Nothing)
-        }
-        Err(error) => News::Halt(offset, error),
-    }
 }
 
 fn now_ms() -> i64 {

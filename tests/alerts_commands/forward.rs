@@ -322,6 +322,14 @@ fn people_are_told_when_heartbeats_stop_and_when_they_come_again() {
     wait_until("over there", || known_to_manager().last().unwrap()["endsAt"].is_string(), &said);
     assert_eq!(numbers(&real()), [("a".to_owned(), 1), ("a".to_owned(), 2)]);
     wait_until("committed", || committed(&world) > before, &said);
+    // What is told anew is no message that may come twice.
+    let heads = manager.requests().into_iter().map(|request| request.head);
+    let keys = heads.filter_map(|head| Some(head.split_once("idempotency-key: ")?.1.lines().next()?.to_owned()));
+    let (mut keys, all) = (keys.collect::<Vec<_>>(), manager.requests().len());
+    keys.sort();
+    let count = keys.len();
+    keys.dedup();
+    assert!(keys.len() == count && count < all, "{keys:?} of {all}");
     assert!(process.terminate().0.success());
 }
 

@@ -5,7 +5,9 @@ use tokio::runtime::Runtime;
 use super::super::addresses;
 use super::super::courier::Outcome;
 use super::super::firing::tests::message;
+use super::super::silence::Beat;
 use super::*;
+use crate::alert::Message;
 use crate::tls::TlsFiles;
 
 /// One that is told nothing by Kafka, at a target that nobody listens at, with the partition given to it and read.
@@ -149,39 +151,11 @@ fn what_was_taken_beside_a_stuck_message_is_not_sent_again() {
     assert_eq!(home.done, 6);
 }
 
-/// | record | what becomes of it |
-/// |---|---|
-/// | damaged, deleted, of rules | it is passed |
-/// | of a schema that is not known, or whose registry is away | nothing behind it is taken in |
-/// | of such a schema, handed on already | it is passed |
-/// | a heartbeat of such a schema | a heartbeat |
 #[test]
-fn what_can_not_be_read_yet_is_not_passed() {
-    let record = |key: &'static str, payload| ports::Record {
-        topic: "alerts",
-        partition: 0,
-        offset: 5,
-        timestamp_ms: 77,
-        key: Some(key.as_bytes()),
-        payload,
-    };
-    let (damaged, unknown, away) =
-        (ReadError::Damaged("d".into()), ReadError::Unknown("u".into()), ReadError::Away("a".into()));
-    let found =
-        |key, handed_on, error: &ReadError| content(&record(key, Some(b"x")), handed_on, |_| Err(error.clone()));
-    assert!(matches!(found("a", 0, &damaged), News::Record(5, Content::Nothing)));
-    assert!(matches!(found("a", 5, &unknown), News::Halt(5, ReadError::Unknown(_))));
-    assert!(matches!(found("a", 6, &unknown), News::Record(5, Content::Nothing)));
-    assert!(matches!(found("a", 6, &away), News::Halt(5, ReadError::Away(_))));
-    assert!(matches!(found(RULES_KEY, 0, &unknown), News::Record(5, Content::Nothing)));
-    let beat = Beat { sent_at: 77, judged: None };
-    assert!(matches!(found(HEARTBEAT_KEY, 0, &unknown), News::Record(5, Content::Beat(found)) if found == beat));
-    let deleted = content(&record("a", None), 0, |_| Err(damaged.clone()));
-    assert!(matches!(deleted, News::Record(5, Content::Nothing)));
-
+fn nothing_behind_what_can_not_be_read_yet_is_taken_in() {
     let runtime = Runtime::new().unwrap();
     let mut subscriber = subscriber(&runtime, Kind::Webhook);
-    subscriber.take(News::Halt(1, unknown));
+    subscriber.take(News::Halt(1, ReadError::Unknown("u".into())));
     subscriber.take(alert(2, "resolved"));
     subscriber.take(News::Until(3));
     let home = subscriber.home.as_mut().unwrap();
