@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use devstack::sys::{Signal, send};
-use highwater::alert::Message;
+use highwater::alert::{ALERT_SCHEMA, Framing, Message, Record};
 use highwater::kafka::{ConsumerSettings, Observer};
-use highwater::ports::TopicPartition;
+use highwater::ports::{Registered, TopicPartition};
+use highwater::registry::{Client, Endpoint};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -283,6 +284,41 @@ fn a_record_of_an_unknown_schema_stops_it_and_is_not_committed_past() {
     assert!(committed(&world) <= stands_at, "{}", committed(&world));
     assert!(process.terminate().0.success());
     assert!(committed(&world) <= stands_at, "{}", committed(&world));
+}
+
+/// A subscriber looks schemas up and registers none, and waits for a registry that is away.
+#[test]
+fn schemas_are_looked_up_in_the_registry() {
+    let registry = devstack::Registry::start().unwrap();
+    let mut world = world();
+    let hook = Receiver::start();
+    world.set("FORWARD__WEBHOOK_URL", &hook.url("/"));
+    world.set("ALERTS__FRAMING", "confluent");
+    world.set("REGISTRY__URL", &registry.url());
+    let client = Client::new(Endpoint::new(&registry.url(), "", "", Duration::from_secs(10)).unwrap());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let id = runtime.block_on(client.register("by somebody else", ALERT_SCHEMA)).unwrap();
+    let framing = Framing { ids: Some([id; 4]), ..Framing::default() };
+    let mut topic = Topic::new(&world);
+    let mut publish = |app: &str| {
+        let told = message(app, 1, "firing");
+        let payload = framing.encode(&Record::Alert(Box::new(told.clone()))).unwrap();
+        topic.raw(&[(&told.alert_id, &payload)]);
+    };
+    publish("a");
+    registry.pause().unwrap();
+    world.set("REGISTRY__TIMEOUT", "1s");
+    let process = forward(&world, "forward");
+    let said = || process.said();
+    wait_until("waiting", || said().contains("can't be read yet: what schema the id"), &said);
+    registry.resume().unwrap();
+    wait_until("a", || hook.taken().len() == 1, &said);
+    publish("b");
+    wait_until("b", || hook.taken().len() == 2, &said);
+    assert_eq!(numbers(&hook.taken()), [("a".to_owned(), 1), ("b".to_owned(), 1)]);
+    let printed = world.done(&["alerts"]);
+    assert_eq!(printed.matches("failures").count(), 2, "{printed}");
+    assert_eq!(runtime.block_on(client.latest(&format!("{ALERTS}-dev.highwater.alert"))).unwrap(), Registered::Missing);
 }
 
 #[test]
