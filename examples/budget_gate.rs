@@ -11,14 +11,16 @@
 //!
 //! It needs nothing of highwater but the schemas in `published/`. What it does is what any such service has to do:
 //!
-//! - read the whole topic before the first answer: the last record of each key is how that budget stands;
+//! - read both topics whole before the first answer: the last record of each key is how that budget stands;
 //! - `isolation.level=read_committed`: what is not committed may be taken back;
 //! - ask for the period too: a state whose period is over says nothing;
+//! - hold what is spent against the amount: the levels of a budget may have any names;
 //! - choose what to do while nobody says how budgets stand (`open` or `closed`): the heartbeats on the topic of alerts are
-//!   the sign of life, for a budget that is not spent from is silent.
+//!   the sign of life, for a budget that is not spent from is silent. They say too how far was judged, and what was not.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to a terminal")]
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -34,6 +36,9 @@ use serde::Deserialize;
 
 /// How old the last heartbeat may be: some times `alerts.heartbeat`, which is 30 s.
 pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How far judging may be behind the clock: what was spent since is not seen yet.
+pub const BEHIND: Duration = Duration::from_secs(600);
 
 /// What is done while nobody says how budgets stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,22 +76,30 @@ struct State {
     period_end: i64,
     amount: String,
     spent: String,
-    state: String,
+}
+
+impl State {
+    /// Whether all is spent, or more; `None`: it has no such numbers.
+    fn is_spent(&self) -> Option<bool> {
+        Some(compare(&self.spent, &self.amount)? != Ordering::Less)
+    }
 }
 
 /// Of `published/heartbeat.avsc`.
 #[derive(Debug, Clone, Deserialize)]
 struct Heartbeat {
     sent_at: i64,
+    judged: i64,
+    unjudged: Vec<String>,
 }
 
 /// The table of budgets, and when it was last heard that somebody keeps it.
 pub struct Gate {
     fail: Fail,
     states: BTreeMap<Vec<u8>, State>,
-    heard: Option<i64>,
-    /// Whether the topics were read to their ends.
-    is_ready: bool,
+    heartbeat: Option<Heartbeat>,
+    /// Which topics were read to their ends.
+    ends: BTreeSet<usize>,
     schemas: [Schema; 2],
 }
 
@@ -101,7 +114,7 @@ impl Gate {
             schema(include_str!("../published/budget_state.avsc"))?,
             schema(include_str!("../published/heartbeat.avsc"))?,
         ];
-        Ok(Gate { fail, states: BTreeMap::new(), heard: None, is_ready: false, schemas })
+        Ok(Gate { fail, states: BTreeMap::new(), heartbeat: None, ends: BTreeSet::new(), schemas })
     }
 
     /// Takes a record of either topic in. One that is neither a budget's state nor a heartbeat is none of ours.
@@ -114,34 +127,87 @@ impl Gate {
         if let Some(state) = read::<State>(&self.schemas[0], payload) {
             self.states.insert(key.to_vec(), state);
         } else if let Some(heartbeat) = read::<Heartbeat>(&self.schemas[1], payload) {
-            self.heard = Some(heartbeat.sent_at);
+            self.heartbeat = Some(heartbeat);
         }
     }
 
-    /// All that was in the topics is known.
-    pub fn ready(&mut self) {
-        self.is_ready = true;
+    /// All that was in a topic is known: 0 is that of budgets, 1 that of alerts. It may be told of one many times.
+    pub fn at_end(&mut self, topic: usize) {
+        self.ends.insert(topic);
     }
 
     /// Whether a request of these dimensions may go on at a time, in milliseconds since 1970.
     pub fn ask(&self, request: &BTreeMap<String, String>, now_ms: i64) -> Answer {
-        if !self.is_ready {
-            return Answer::Blind(self.fail, "the topics are not read yet".to_owned());
+        let blind = |why: String| Answer::Blind(self.fail, why);
+        if ![0, 1].iter().all(|topic| self.ends.contains(topic)) {
+            return blind("the topics are not read yet".to_owned());
         }
         // What is spent stays spent until the period is over, whoever is silent.
         let is_about = |state: &&State| state.dimensions.iter().all(|(name, value)| request.get(name) == Some(value));
         let is_now = |state: &&State| (state.period_start..state.period_end).contains(&now_ms);
-        let mut spent = self.states.values().filter(|state| state.state == "stop").filter(is_about).filter(is_now);
-        if let Some(State { budget, amount, spent, period_end, .. }) = spent.next() {
-            let until = jiff::Timestamp::from_millisecond(*period_end).map(|end| end.to_string()).unwrap_or_default();
-            return Answer::Denied(format!("{spent} of {amount} of {budget} is spent until {until}"));
+        let mut odd = None;
+        for state in self.states.values().filter(is_about).filter(is_now) {
+            let State { budget, amount, spent, period_end, .. } = state;
+            match state.is_spent() {
+                Some(true) => {
+                    let until =
+                        jiff::Timestamp::from_millisecond(*period_end).map(|end| end.to_string()).unwrap_or_default();
+                    return Answer::Denied(format!("{spent} of {amount} of {budget} is spent until {until}"));
+                }
+                Some(false) => {}
+                None => odd = Some(format!("{spent:?} of {amount:?} of {budget} are no numbers")),
+            }
         }
-        match self.heard.map(|heard| now_ms - heard) {
-            Some(age) if age <= PATIENCE.as_millis() as i64 => Answer::Allowed,
-            Some(age) => Answer::Blind(self.fail, format!("the last heartbeat is {} s old", age / 1_000)),
-            None => Answer::Blind(self.fail, "there was never a heartbeat".to_owned()),
+        match odd.or_else(|| self.unknown(request, now_ms)) {
+            None => Answer::Allowed,
+            Some(why) => blind(why),
         }
     }
+
+    /// Why nobody says how the budgets of a request stand; `None`: it is known.
+    fn unknown(&self, request: &BTreeMap<String, String>, now_ms: i64) -> Option<String> {
+        let Some(Heartbeat { sent_at, judged, unjudged }) = &self.heartbeat else {
+            return Some("there was never a heartbeat".to_owned());
+        };
+        let (age, behind) = (now_ms - sent_at, now_ms - judged);
+        if age > PATIENCE.as_millis() as i64 {
+            return Some(format!("the last heartbeat is {} s old", age / 1_000));
+        }
+        if behind > BEHIND.as_millis() as i64 {
+            return Some(format!("nothing was judged for {} s", behind / 1_000));
+        }
+        // Of any series: one that nobody has spent from yet has no record.
+        let concerns = |state: &&State| state.dimensions.keys().all(|name| request.contains_key(name));
+        let mut concerned = self.states.values().filter(concerns);
+        let state = concerned.find(|state| unjudged.contains(&state.budget))?;
+        Some(format!("{} was not judged the last time", state.budget))
+    }
+}
+
+/// Exact decimals, as texts: digits with or without a point and a sign. `None`: one is no such number.
+fn compare(one: &str, other: &str) -> Option<Ordering> {
+    /// Whether it is below 0, the digits before the point without zeros in front, and those behind without zeros at the end.
+    fn parts(text: &str) -> Option<(bool, &str, &str)> {
+        let (is_negative, digits) = text.strip_prefix('-').map_or((false, text), |digits| (true, digits));
+        let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let parts = (whole.trim_start_matches('0'), fraction.trim_end_matches('0'));
+        (is_number(whole) && is_number(fraction)).then_some((is_negative && parts != ("", ""), parts.0, parts.1))
+    }
+    let ((one_below, whole, fraction), (other_below, other_whole, other_fraction)) = (parts(one)?, parts(other)?);
+    // Fractions compare as texts do.
+    let magnitude = (whole.len(), whole, fraction).cmp(&(other_whole.len(), other_whole, other_fraction));
+    Some(match (one_below, other_below) {
+        (false, false) => magnitude,
+        (true, true) => magnitude.reverse(),
+        (is_below, _) => {
+            if is_below {
+                Ordering::Less
+            } else {
+                Ordering::Greater
+            }
+        }
+    })
 }
 
 /// A datum in single-object encoding: two marks, the schema's fingerprint, the datum. `None`: of another schema.
@@ -162,6 +228,28 @@ pub fn follow(
     gate: &Mutex<Gate>,
     go_on: impl Fn() -> bool,
 ) -> Result<(), KafkaError> {
+    // One for each topic: an end that is reached has no name, and may be told of many times.
+    let consumers: Vec<BaseConsumer> = topics.iter().map(|topic| reading(brokers, topic)).collect::<Result<_, _>>()?;
+    while go_on() {
+        for (topic, consumer) in consumers.iter().enumerate() {
+            while let Some(heard) = consumer.poll(Duration::from_millis(20)) {
+                let mut gate = gate.lock().unwrap_or_else(PoisonError::into_inner);
+                match heard {
+                    Ok(record) => gate.take(record.key().unwrap_or_default(), record.payload()),
+                    Err(KafkaError::PartitionEOF(_)) => gate.at_end(topic),
+                    Err(error) => eprintln!("Kafka: {error}"),
+                }
+                if !go_on() {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A consumer of a topic's only partition, from its begin.
+fn reading(brokers: &str, topic: &str) -> Result<BaseConsumer, KafkaError> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("group.id", "budget-gate")
@@ -171,28 +259,9 @@ pub fn follow(
         .set("enable.partition.eof", "true")
         .create()?;
     let mut list = TopicPartitionList::new();
-    for topic in topics {
-        list.add_partition_offset(topic, 0, Offset::Beginning)?;
-    }
+    list.add_partition_offset(topic, 0, Offset::Beginning)?;
     consumer.assign(&list)?;
-    let mut ends = 0;
-    while go_on() {
-        match consumer.poll(Duration::from_millis(100)) {
-            Some(Ok(record)) => {
-                let mut gate = gate.lock().unwrap_or_else(PoisonError::into_inner);
-                gate.take(record.key().unwrap_or_default(), record.payload());
-            }
-            Some(Err(KafkaError::PartitionEOF(_))) => {
-                ends += 1;
-                if ends == topics.len() {
-                    gate.lock().unwrap_or_else(PoisonError::into_inner).ready();
-                }
-            }
-            Some(Err(error)) => eprintln!("Kafka: {error}"),
-            None => {}
-        }
-    }
-    Ok(())
+    Ok(consumer)
 }
 
 #[allow(dead_code, reason = "tests run what is above")]

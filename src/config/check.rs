@@ -215,14 +215,22 @@ impl ForwardSettings {
             key_file: self.key_file.clone(),
         }
     }
-
-    /// How alerts are handed on.
-    pub fn manner(&self) -> Manner {
-        Manner { timeout: self.timeout, give_up: self.give_up, resend: self.resend, link: self.link.clone() }
-    }
 }
 
 impl Settings {
+    /// How alerts are handed on.
+    pub fn manner(&self) -> Manner {
+        let ForwardSettings { timeout, give_up, resend, silent_after, link, .. } = &self.forward;
+        Manner {
+            timeout: *timeout,
+            give_up: *give_up,
+            resend: *resend,
+            silent_after: Some(*silent_after).filter(|limit| !limit.is_zero()),
+            heartbeat: self.alerts.heartbeat,
+            link: link.clone(),
+        }
+    }
+
     /// Who of a kind is told of alerts; `None`: nobody.
     ///
     /// # Errors

@@ -325,12 +325,16 @@ settings! {
         key_file: Option<PathBuf> = "";
         /// How long a target may take to answer. What is not answered in time is posted again.
         timeout: Duration = "10s" in "100ms" to "5m";
-        /// How long one message is tried at a target that fails, before it is left out with an error in the log. What a
-        /// target refuses (with a status from 400 to 499, save 408, 425 and 429) is left out at the third time.
+        /// How long one message is tried at a target that does not take it, before it is left out with an error in the log.
+        /// What a target refuses (with the status 400, 413 or 422) is left out at the third time, and what it answers with
+        /// 5xx for ten minutes once it takes another message.
         give_up: Duration = "1d" in "1s" to "3650d";
         /// How often Alertmanager is told anew of what fires: well below its `resolve_timeout` (5m), after which it takes an
         /// alert for over.
         resend: Duration = "1m" in "1s" to "1h";
+        /// How long no heartbeat of whoever judges may come before each target is told so, by an alert of its own; never less
+        /// than three times `alerts.heartbeat`. 0 for never.
+        silent_after: Duration = "5m" in "0s" to "1d";
         /// A page about an alert, to which messages link (`generatorURL` in Alertmanager), with places for `{alert_id}` and
         /// `{rule}`: `https://grafana.example.com/d/alerts?var-rule={rule}`; "" for none.
         link: Option<String> = "";

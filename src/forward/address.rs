@@ -22,7 +22,14 @@ pub struct Address {
     pub(super) authorization: Option<String>,
     /// Opens connections.
     pub(super) dialer: Dialer,
+    /// The setting that has the address.
+    pub(super) setting: &'static str,
+    /// Parts of the address that nobody may read, in lower case.
+    secrets: Vec<String>,
 }
+
+/// A shorter part of a path or query is none that a secret stands in, but a word that any answer may have.
+const SHORTEST_SECRET: usize = 6;
 
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -45,12 +52,14 @@ pub enum AddressError {
     Tls(#[from] TlsError),
 }
 
-/// The addresses of a target, from a text with URLs between commas or spaces.
+/// The addresses of a target, from a text with URLs between spaces, or those of a cluster between commas. In the URL of any
+/// other target a comma is a letter as any.
 ///
 /// # Errors
 /// One is no such URL; the files for TLS can't be used.
 pub fn addresses(kind: Kind, text: &str, files: &TlsFiles) -> Result<Vec<Address>, AddressError> {
-    let urls = text.split([',', ' ', '\n', '\t', '\r']).filter(|url| !url.is_empty());
+    let parts = |letter: char| letter.is_ascii_whitespace() || (letter == ',' && kind == Kind::Alertmanager);
+    let urls = text.split(parts).filter(|url| !url.is_empty());
     let found: Vec<Address> = urls.map(|url| Address::open(kind, url, files)).collect::<Result<_, _>>()?;
     match found.len() {
         0 => Err(AddressError::Malformed),
@@ -81,13 +90,22 @@ impl Address {
             Kind::Webhook | Kind::Slack => given.to_owned(),
         };
         let section = kind.section();
+        let credentials = authority.rsplit_once('@').map_or("", |(user, _)| user);
         Ok(Address {
             authority: format!("{host}:{}", uri.port_u16().unwrap_or(port)),
             https,
             path,
             authorization: user.transpose()?.map(|user| format!("Basic {}", base64(&user))),
             dialer: if https { Dialer::new(section, files)? } else { Dialer::plain(section)? },
+            setting: section.address,
+            secrets: secrets(given, credentials),
         })
+    }
+
+    /// Whether a text repeats a part of the path or query, the user or the password, as many an answer does.
+    pub(super) fn is_told_by(&self, text: &str) -> bool {
+        let text = text.to_lowercase();
+        self.secrets.iter().any(|secret| text.contains(secret))
     }
 
     /// Looks whether somebody listens there, under TLS if it says so; nothing is sent.
@@ -104,6 +122,17 @@ impl Address {
     pub(super) fn url(&self) -> String {
         format!("{}://{}", if self.https { "https" } else { "http" }, self.authority)
     }
+}
+
+/// What of an address may be a secret, as it is written and as it is meant.
+fn secrets(path: &str, credentials: &str) -> Vec<String> {
+    let parts = path.split(['/', '?', '&', '=', ';', ',']).filter(|part| part.len() >= SHORTEST_SECRET);
+    let credentials = credentials.split(':').filter(|part| !part.is_empty());
+    let both = parts.chain(credentials).flat_map(|part| {
+        let meant = unescaped(part).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        [Some(part.to_owned()), meant]
+    });
+    both.flatten().map(|part| part.to_lowercase()).collect()
 }
 
 /// What percent signs stand for; `None`: one stands for nothing.
@@ -152,9 +181,50 @@ mod tests {
     }
 
     #[test]
+    fn only_those_of_a_cluster_stand_between_commas() {
+        for kind in [Kind::Webhook, Kind::Slack] {
+            let hook = open(kind, " http://hooks.example.com/a,b?to=x,http://y\n").unwrap();
+            assert_eq!((hook.len(), hook[0].path.as_str()), (1, "/a,b?to=x,http://y"));
+        }
+    }
+
+    #[test]
+    fn a_text_that_repeats_a_part_of_the_address_is_known() {
+        let hook =
+            &open(Kind::Webhook, "http://user:p%40ss@h/services/T0/s3cr%2Ft/Xy12Zw?token=abc,d3f456&v=1").unwrap()[0];
+        for text in [
+            "no page /SERVICES here",
+            "s3cr%2Ft",
+            "a s3cr/t",
+            r#"{"path": "\/T0\/xy12zw"}"#,
+            "d3f456",
+            "user",
+            "p@ss",
+            "p%40SS",
+        ] {
+            assert!(hook.is_told_by(text), "{text}");
+        }
+        for text in ["", "T0", "service unavailable", "no such thing at v=1", "pass"] {
+            assert!(!hook.is_told_by(text), "{text}");
+        }
+        // What we ask of it is no secret.
+        let manager = &open(Kind::Alertmanager, "http://am:9093").unwrap()[0];
+        assert!(!manager.is_told_by("no alerts at /api/v2/alerts"));
+    }
+
+    #[test]
     fn what_is_no_url_is_refused_without_being_repeated() {
-        let bad =
-            ["", " , ", "s3cret", "ftp://s3cret", "http://", "http:///s3cret", "http://u%zz:p@s3cret", "http://a b:x"];
+        let bad = [
+            "",
+            " ",
+            ",",
+            "s3cret",
+            "ftp://s3cret",
+            "http://",
+            "http:///s3cret",
+            "http://u%zz:p@s3cret",
+            "http://a b:x",
+        ];
         for text in bad {
             for kind in Kind::ALL {
                 let error = open(kind, text).unwrap_err();
@@ -163,7 +233,7 @@ mod tests {
             }
         }
         assert_eq!(open(Kind::Alertmanager, "http://am/?s3cret").unwrap_err(), AddressError::Malformed);
-        assert_eq!(open(Kind::Slack, "http://a/1,http://b/2").unwrap_err(), AddressError::Several);
+        assert_eq!(open(Kind::Slack, "http://a/1 http://b/2").unwrap_err(), AddressError::Several);
         let files = TlsFiles { ca_file: Some("/no/such/file".into()), ..TlsFiles::default() };
         assert!(matches!(addresses(Kind::Slack, "https://a/1", &files), Err(AddressError::Tls(_))));
     }

@@ -13,8 +13,8 @@ use crate::alert::{Message, State};
 
 /// How long what is over is told anew.
 const REMEMBERED: Duration = Duration::from_secs(15 * 60);
-/// Alerts that one request has at most.
-const BATCH: usize = 500;
+/// Alerts that one request has at most: where one of them is refused the others of its request may be too.
+pub(super) const BATCH: usize = 50;
 
 /// An alert as Alertmanager's API v2 takes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -239,7 +239,7 @@ pub(super) mod tests {
             firing.take(&Message { alert_id, ..message("firing", 1) }, None, NOW);
         }
         let sizes: Vec<usize> = firing.again(None, NOW).iter().map(Vec::len).collect();
-        assert_eq!(sizes, [500, 500, 201]);
+        assert_eq!(sizes, [vec![50; 24], vec![1]].concat());
         assert_eq!(firing.messages().len(), 1_201);
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! topic of alerts ──Subscriber──▶ queue ──Courier──▶ webhook, Slack or Alertmanager
 //!                      ▲              what fires ──▶ Alertmanager, again and again
+//!                      │              no heartbeat ──▶ an alert of our own
 //!                      └── commit, once it was taken
 //! ```
 //!
@@ -13,7 +14,11 @@
 //! | `body` | what a webhook and Slack get |
 //! | `firing` | what fires, as Alertmanager is told of it |
 //! | `courier` | one target: a message until it is taken, refused or given up |
-//! | `subscriber` | one target's place in the topic |
+//! | `reader` | what records of the topic say, by the schemas that they name |
+//! | `news` | which of them are alerts, which heartbeats, and which stop us |
+//! | `silence`, `own`, `watch` | that nothing is heard of whoever judges, as an alert of our own |
+//! | `reading` | one target's place in the topic: what was handed on, and what waits |
+//! | `subscriber` | a member of the target's consumer group, and what it does at each step |
 //!
 //! Each target has a consumer group of its own, so that none waits for another, and its offsets are committed only once it
 //! has taken what is before them: each message comes at least once, and twice where the process ends in between.
@@ -22,14 +27,24 @@ mod address;
 mod body;
 mod courier;
 mod firing;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod fixture;
+mod news;
+mod own;
 mod post;
+mod reader;
+mod reading;
+mod silence;
 mod subscriber;
+mod watch;
 
 use std::fmt;
 use std::time::Duration;
 
 pub use address::{Address, AddressError, addresses};
-pub use courier::{Courier, Outcome};
+pub use courier::Courier;
+pub use reader::{ReadError, Reader};
 pub use subscriber::Subscriber;
 
 use crate::tls::Section;
@@ -101,6 +116,27 @@ pub struct Manner {
     pub give_up: Duration,
     /// How often Alertmanager is told anew of what fires.
     pub resend: Duration,
+    /// How long no heartbeat may come before that is told; `None`: for ever.
+    pub silent_after: Option<Duration>,
+    /// Longest time from one heartbeat to the next, where all is well.
+    pub heartbeat: Duration,
     /// A page about an alert, with places for `{alert_id}` and `{rule}`.
     pub link: Option<String>,
+}
+
+/// Whoever has heard nothing for so long knows nothing of what fires.
+const HEARD: Duration = Duration::from_secs(5 * 60);
+/// Heartbeats that may be missing.
+const MISSED: u32 = 3;
+
+impl Manner {
+    /// How old the last heartbeat may be where what fires is told anew.
+    fn heard_within(&self) -> Duration {
+        HEARD.max(self.heartbeat * MISSED)
+    }
+
+    /// How old the last heartbeat may be before that is told.
+    fn silent_after(&self) -> Option<Duration> {
+        self.silent_after.map(|limit| limit.max(self.heartbeat * MISSED))
+    }
 }

@@ -24,8 +24,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60 * 60);
 /// What is posted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Parcel {
-    /// Names the message for logs: the alert's id and the number.
+    /// What is in it, for logs.
     pub(super) name: String,
+    /// The same whenever the same comes again, so that a receiver can tell; `None`: what it says changes.
+    pub(super) key: Option<String>,
     /// JSON.
     pub(super) body: Bytes,
 }
@@ -35,18 +37,36 @@ pub(super) struct Parcel {
 pub(super) enum Answer {
     /// It has it.
     Taken,
-    /// It says that it will not take that: why.
+    /// It says that it will not take this message: why.
     Refused(String),
-    /// It did not take it now: why, and how long it asks us to wait.
-    Failed(String, Option<Duration>),
+    /// It did not take it now.
+    Failed(Failure),
+}
+
+/// Why a target did not take what it may take later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Failure {
+    /// In words.
+    pub(super) reason: String,
+    /// How long it asks us to wait.
+    pub(super) pause: Option<Duration>,
+    /// It answered that it failed (5xx): perhaps at this message alone.
+    pub(super) is_fault: bool,
+}
+
+impl Failure {
+    /// One without an answer.
+    pub(super) fn of(reason: impl Into<String>) -> Failure {
+        Failure { reason: reason.into(), pause: None, is_fault: false }
+    }
 }
 
 /// Posts once.
 pub(super) async fn post(address: &Address, parcel: &Parcel, timeout: Duration) -> Answer {
     match tokio::time::timeout(timeout, send(address, parcel)).await {
-        Ok(Ok((status, headers, body))) => judge(status, &headers, &body, Timestamp::now()),
-        Ok(Err(what)) => Answer::Failed(what, None),
-        Err(_) => Answer::Failed(format!("no answer within {} s", timeout.as_secs_f64()), None),
+        Ok(Ok((status, headers, body))) => judge(address, status, &headers, &body, Timestamp::now()),
+        Ok(Err(what)) => Answer::Failed(Failure::of(what)),
+        Err(_) => Answer::Failed(Failure::of(format!("no answer within {} s", timeout.as_secs_f64()))),
     }
 }
 
@@ -56,9 +76,10 @@ async fn send(address: &Address, parcel: &Parcel) -> Result<(StatusCode, HeaderM
         .uri(&address.path)
         .header(HOST, &address.authority)
         .header(USER_AGENT, concat!("highwater/", env!("CARGO_PKG_VERSION")))
-        .header(CONTENT_TYPE, "application/json")
-        // The same whenever it comes again, so that a receiver can tell.
-        .header("Idempotency-Key", &parcel.name);
+        .header(CONTENT_TYPE, "application/json");
+    if let Some(key) = &parcel.key {
+        request = request.header("Idempotency-Key", key);
+    }
     if let Some(authorization) = &address.authorization {
         request = request.header(AUTHORIZATION, authorization);
     }
@@ -85,23 +106,38 @@ async fn send(address: &Address, parcel: &Parcel) -> Result<(StatusCode, HeaderM
     }
 }
 
-fn judge(status: StatusCode, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Answer {
-    let said = || {
-        let body = String::from_utf8_lossy(&body[..body.len().min(TOLD)]);
-        let body: String = body.trim().chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
-        format!("it answered {status}{}", if body.is_empty() { String::new() } else { format!(": {body}") })
-    };
-    let passes = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
-    match status {
-        status if status.is_success() => Answer::Taken,
-        status if status.is_server_error() || passes.contains(&status) => {
-            Answer::Failed(said(), headers.get(RETRY_AFTER).and_then(|after| pause(after.to_str().ok()?, now)))
-        }
-        status if status.is_redirection() => {
-            Answer::Refused(format!("{}; redirections are not followed, so name where it leads", said()))
-        }
-        _ => Answer::Refused(said()),
+/// Only what is wrong with the message itself is refused for good. Whoever moved, lost a token or stands behind a proxy that is
+/// not ready takes it once that is mended.
+fn judge(address: &Address, status: StatusCode, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Answer {
+    let refuses = [StatusCode::BAD_REQUEST, StatusCode::PAYLOAD_TOO_LARGE, StatusCode::UNPROCESSABLE_ENTITY];
+    let is_fault = status.is_server_error();
+    if status.is_success() {
+        return Answer::Taken;
     }
+    if refuses.contains(&status) {
+        return Answer::Refused(format!("it answered {status}{}", told(address, body)));
+    }
+    let setting = address.setting;
+    let more = match status {
+        _ if is_fault => told(address, body),
+        _ if status.is_redirection() => format!("; redirections are not followed: name where it leads in {setting}"),
+        // It is there, and asks us to come later.
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => String::new(),
+        _ => format!("; is {setting} right, and are we let in with it?"),
+    };
+    let pause = headers.get(RETRY_AFTER).and_then(|after| pause(after.to_str().ok()?, now));
+    Answer::Failed(Failure { reason: format!("it answered {status}{more}"), pause, is_fault })
+}
+
+/// What an answer says, unless it repeats a part of the address.
+fn told(address: &Address, body: &[u8]) -> String {
+    // All of it is looked at: a secret that is cut off is one too.
+    if address.is_told_by(&String::from_utf8_lossy(body)) {
+        return " (what else it said repeats a part of the URL, and is not shown)".to_owned();
+    }
+    let body = String::from_utf8_lossy(&body[..body.len().min(TOLD)]);
+    let body: String = body.trim().chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
+    if body.is_empty() { body } else { format!(": {body}") }
 }
 
 /// `Retry-After`: seconds, or a date (RFC 9110, section 10.2.3).
@@ -120,12 +156,23 @@ fn pause(text: &str, now: Timestamp) -> Option<Duration> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::{Kind, addresses};
     use super::*;
+    use crate::tls::TlsFiles;
 
     fn judged(status: u16, after: Option<&str>, body: &str) -> Answer {
+        let url = "http://user:p4ss@h/services/T0/s3cr3t?token=abcd1234";
+        let address = &addresses(Kind::Slack, url, &TlsFiles::default()).unwrap()[0];
         let headers = after.map(|after| (RETRY_AFTER, after.parse().unwrap())).into_iter().collect();
         let now = "1994-11-06T08:49:07Z".parse().unwrap();
-        judge(StatusCode::from_u16(status).unwrap(), &headers, body.as_bytes(), now)
+        judge(address, StatusCode::from_u16(status).unwrap(), &headers, body.as_bytes(), now)
+    }
+
+    fn reason(answer: Answer) -> String {
+        match answer {
+            Answer::Refused(reason) | Answer::Failed(Failure { reason, .. }) => reason,
+            Answer::Taken => unreachable!(),
+        }
     }
 
     #[test]
@@ -133,24 +180,50 @@ mod tests {
         for status in [200, 201, 202, 204] {
             assert_eq!(judged(status, None, "whatever"), Answer::Taken);
         }
-        for status in [301, 302, 307, 308, 400, 401, 403, 404, 405, 410, 413, 422, 451] {
+        for status in [400, 413, 422] {
             assert!(matches!(judged(status, Some("5"), "no"), Answer::Refused(_)), "{status}");
         }
-        for status in [408, 425, 429, 500, 501, 502, 503, 504] {
-            assert!(matches!(judged(status, None, ""), Answer::Failed(_, None)), "{status}");
+        for status in [300, 301, 302, 307, 308, 401, 402, 403, 404, 405, 408, 409, 410, 421, 425, 429, 451] {
+            let answer = judged(status, None, "no");
+            assert!(matches!(answer, Answer::Failed(Failure { pause: None, is_fault: false, .. })), "{status}");
+        }
+        for status in [500, 501, 502, 503, 504] {
+            assert!(matches!(judged(status, None, ""), Answer::Failed(Failure { is_fault: true, .. })), "{status}");
         }
         assert_eq!(
-            judged(404, None, " no\u{1b}\nhook "),
-            Answer::Refused("it answered 404 Not Found: no  hook".into())
+            reason(judged(404, None, "no hook")),
+            "it answered 404 Not Found; is forward.slack_url right, and are we let in with it?"
         );
-        let Answer::Refused(long) = judged(400, None, &"é".repeat(1_000)) else { unreachable!() };
+        assert!(reason(judged(302, None, "")).ends_with("name where it leads in forward.slack_url"));
+    }
+
+    #[test]
+    fn what_it_says_beside_is_told_unless_it_repeats_the_address() {
+        for status in [400, 413, 422, 500, 503] {
+            let told = reason(judged(status, None, " no\u{1b}\nhook "));
+            assert!(told.starts_with("it answered ") && told.ends_with(": no  hook"), "{told}");
+        }
+        for status in [302, 401, 403, 404, 405, 410, 429] {
+            let told = reason(judged(status, None, "no hook"));
+            assert!(!told.contains("no hook"), "{told}");
+        }
+        let long = reason(judged(400, None, &"é".repeat(1_000)));
         assert!(long.chars().count() < 200, "{long}");
+        let far = format!("{} /services", "x".repeat(TOLD));
+        // A part that the end of what is told cuts in two.
+        let cut = format!("{}s3cr3t", "x".repeat(TOLD - 3));
+        for body in ["Cannot POST /services/T0/s3cr3t", "S3CR3T", "token abcd1234", "user", "p4ss", &far, &cut] {
+            let told = reason(judged(400, None, body));
+            let expected =
+                "it answered 400 Bad Request (what else it said repeats a part of the URL, and is not shown)";
+            assert_eq!(told, expected, "{body}");
+        }
     }
 
     #[test]
     fn a_pause_that_is_asked_for_is_seconds_or_a_date() {
         let after = |text: &str| match judged(429, Some(text), "") {
-            Answer::Failed(_, after) => after.map(|after| after.as_secs()),
+            Answer::Failed(Failure { pause, .. }) => pause.map(|pause| pause.as_secs()),
             _ => unreachable!(),
         };
         for (text, seconds) in [

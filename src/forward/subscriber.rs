@@ -1,21 +1,27 @@
-//! One target's place in the topic: a member of a consumer group that commits what was taken.
+//! A member of a target's consumer group, which commits what the target took.
 //!
 //! The topic is compacted and read from its begin: what is before the committed offset was handed on, and says what fires.
-//! A target that comes for the first time is told what fires then, and nothing of what is over.
+//! A target that comes for the first time is told what fires then, and nothing of what is over. «Then» is an offset too, and
+//! is committed before anything is told, with the note that what fires there is still to be: so it stays the same for whoever
+//! is started after this one was killed.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-use super::courier::{Courier, Outcome};
-use super::firing::Firing;
+use super::courier::Courier;
+use super::news::{Content, News, understood};
+use super::reader::{ReadError, Reader};
+use super::reading::{Begin, Reading};
+use super::silence::Silence;
+use super::watch::Watch;
 use super::{Kind, Manner, Target};
-use crate::alert::{Framing, Message, Record};
 use crate::kafka::KafkaLog;
+use crate::kafka::identity::IdentityError;
 use crate::kafka::settings::{ConsumerSettings, SettingsError};
-use crate::ports::{Bounds, Log, LogEvent, TopicPartition};
+use crate::ports::{Log, LogError, LogEvent, TopicPartition};
+use crate::telemetry::Outage;
 
 /// How long a look at the log waits while nothing is on its way.
 const IDLE: Duration = Duration::from_millis(100);
@@ -25,73 +31,41 @@ const BUSY: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(20)
 const SOON: Duration = Duration::from_millis(200);
 /// Messages that wait; beyond, the log is not read on.
 const WAITING: usize = 1_000;
-/// How often an offset is committed: commits that wait in line keep the group's heartbeats waiting.
-const COMMIT: Duration = Duration::from_millis(250);
-/// The same where nothing but heartbeats of the evaluator came.
-const IDLE_COMMIT: Duration = Duration::from_secs(5);
 /// Before Kafka is asked again where the log begins and ends.
 const AGAIN: Duration = Duration::from_secs(1);
+/// Before a record that can't be read yet is looked at again.
+const HALT: Duration = Duration::from_secs(5);
+/// Before all begins anew after a fault of ours, which may well come again.
+const AFTER_PANIC: Duration = Duration::from_secs(10);
 /// How long what is on its way is waited for at the end.
 const LAST: Duration = Duration::from_secs(2);
+/// How long nobody may give us the partition before it is looked whether there is a topic; between two looks; and how long
+/// one may take.
+const TOPIC: [Duration; 3] = [Duration::from_secs(3), Duration::from_secs(60), Duration::from_secs(1)];
+/// Beside a committed offset: what fires there is still to be told.
+const FIRST: &str = "what fires here is still to be told";
 
 /// See the module.
 pub struct Subscriber {
     courier: Courier,
-    framing: Framing,
     runtime: Handle,
     log: KafkaLog,
+    group: String,
+    topic: String,
+    reader: Reader,
     /// The partition, once the group gave it to us.
     home: Option<Reading>,
-}
-
-/// What came of the log.
-enum News {
-    Assigned(TopicPartition),
-    Revoked,
-    Record(u64, Option<Box<Message>>),
-    Until(u64),
-    OutOfRange,
-}
-
-/// Reading the partition.
-struct Reading {
-    partition: TopicPartition,
-    /// Where what is not handed on begins; `None`: it is still to be asked.
-    from: Option<Begin>,
-    asked: Option<Instant>,
-    firing: Firing,
-    /// All before is known.
-    seen: u64,
-    is_caught_up: bool,
-    waiting: VecDeque<Waiting>,
-    /// What is on its way.
-    under_way: Option<UnderWay>,
-    /// Alertmanager is being told anew, or was.
+    watch: Watch,
+    /// It was lost, and nobody is known to have it.
+    is_cut_off: bool,
+    /// Alertmanager is being told anew.
     reminder: Option<JoinHandle<()>>,
     reminded: Option<Instant>,
-    /// All before was taken.
-    done: u64,
-    committed: (u64, Option<Instant>),
-    is_paused: bool,
-}
-
-/// From which offset on messages are handed on, and whether it is the first time.
-struct Begin {
-    offset: u64,
-    is_first: bool,
-}
-
-/// A message on its way.
-struct UnderWay {
-    task: JoinHandle<Outcome>,
-    then: Option<u64>,
-    since: Instant,
-}
-
-struct Waiting {
-    message: Message,
-    /// What is to be committed once it was taken.
-    then: Option<u64>,
+    outage: Outage,
+    /// When a record that stops us was said last.
+    said: Option<Instant>,
+    /// When it is looked whether there is a topic.
+    look_at: Instant,
 }
 
 impl Subscriber {
@@ -103,12 +77,28 @@ impl Subscriber {
         target: Target,
         manner: Manner,
         consumer: &ConsumerSettings,
-        framing: Framing,
+        reader: Reader,
         runtime: Handle,
     ) -> Result<Subscriber, SettingsError> {
         let group = target.group(&consumer.group);
-        let log = KafkaLog::new(&ConsumerSettings { group, ..consumer.clone() })?;
-        Ok(Subscriber { courier: Courier::new(target, manner), framing, runtime, log, home: None })
+        let log = KafkaLog::new(&ConsumerSettings { group: group.clone(), ..consumer.clone() })?;
+        let topic = consumer.topics.first().cloned().unwrap_or_default();
+        Ok(Subscriber {
+            outage: Outage::of(format!("the topic {topic}, whose alerts the {target} is to be told of")),
+            watch: Watch::new(Silence::new(&topic, manner.silent_after())),
+            courier: Courier::new(target, manner),
+            runtime,
+            log,
+            group,
+            topic,
+            reader,
+            home: None,
+            is_cut_off: false,
+            reminder: None,
+            reminded: None,
+            said: None,
+            look_at: Instant::now() + TOPIC[0],
+        })
     }
 
     /// Hands on until told to stop.
@@ -133,6 +123,9 @@ impl Subscriber {
         if let Some(home) = self.home.as_ref().filter(|home| home.done > home.committed.0) {
             self.log.commit(&[(home.partition.clone(), home.done)]);
         }
+        if let Some(reminder) = &self.reminder {
+            reminder.abort();
+        }
         self.log.close();
         Ok(())
     }
@@ -140,111 +133,220 @@ impl Subscriber {
     fn step(&mut self) {
         let under_way = self.home.as_ref().and_then(|home| home.under_way.as_ref());
         let wait = under_way.map_or(IDLE, |under_way| BUSY[usize::from(under_way.since.elapsed() > SOON)]);
-        let mut news = Vec::new();
-        let framing = &self.framing;
-        self.log.poll(wait, &mut |event| news.extend(understood(event, framing)));
+        let handed_on = self.home.as_ref().map_or(0, Reading::handed_on);
+        let (mut news, mut is_halted) = (Vec::new(), false);
+        let (reader, runtime) = (&mut self.reader, &self.runtime);
+        self.log.poll(wait, &mut |event| {
+            let is_record = matches!(event, LogEvent::Record(_) | LogEvent::End(..));
+            if is_halted && is_record {
+                return;
+            }
+            let understood = understood(event, handed_on, |payload| runtime.block_on(reader.read(payload)));
+            is_halted |= matches!(understood, Some(News::Halt(..)));
+            news.extend(understood);
+        });
         for news in news {
             self.take(news);
         }
+        self.look_for_topic();
         self.begin();
         self.arrived();
-        self.send();
+        self.look();
         self.remind();
+        self.send();
         self.tidy();
     }
 
     fn take(&mut self, news: News) {
         match (news, &mut self.home) {
-            (News::Assigned(partition), _) => self.home = Some(Reading::new(partition)),
-            (News::Revoked, home) => *home = None,
-            (News::OutOfRange, Some(home)) => *home = Reading::new(home.partition.clone()),
-            (News::Record(offset, message), Some(home)) => {
+            (News::Assigned(partition), _) => {
+                self.leave(false);
+                self.home = Some(Reading::new(partition, Instant::now()));
+            }
+            (News::Revoked, _) => {
+                let is_lost = !self.log.is_member();
+                self.leave(is_lost);
+            }
+            (News::OutOfRange, Some(home)) => *home = Reading::new(home.partition.clone(), Instant::now()),
+            (News::Halt(offset, error), Some(home)) if home.is_reading() => {
+                home.halt = Some((offset, Instant::now() + HALT));
+                self.log.pause(&home.partition);
+                self.halted(offset, &error);
+            }
+            (News::Record(offset, content), Some(home)) if home.is_reading() => {
                 // Where the log ends, markers of transactions may stand before what is new.
-                if home.from.as_ref().is_some_and(|from| offset >= from.offset) {
-                    home.caught_up();
-                }
+                home.reached(offset);
                 home.seen = offset + 1;
-                let Some(message) = message else { return };
-                if home.is_caught_up {
-                    home.waiting.push_back(Waiting { message: *message, then: Some(offset + 1) });
-                } else {
-                    home.firing.learn(&message);
+                home.is_at_end = false;
+                self.outage.passed();
+                match content {
+                    Content::Alert(message) if home.is_caught_up => home.wait(*message, Some(offset + 1)),
+                    Content::Alert(message) => drop(home.firing.learn(&message)),
+                    Content::Beat(beat) => self.watch.heard(beat, home.is_caught_up),
+                    Content::Nothing => {}
                 }
             }
-            (News::Until(offset), Some(home)) => {
+            (News::Until(offset), Some(home)) if home.is_reading() => {
                 home.seen = home.seen.max(offset);
-                if home.from.as_ref().is_some_and(|from| offset >= from.offset) {
-                    home.caught_up();
-                }
+                home.is_at_end = true;
+                home.reached(offset);
             }
-            (News::OutOfRange | News::Record(..) | News::Until(_), None) => {}
+            // What was on its way when it began anew.
+            (News::OutOfRange | News::Halt(..) | News::Record(..) | News::Until(_), _) => {}
         }
     }
 
-    /// Asks where to begin, and begins.
-    fn begin(&mut self) {
-        let Some(home) = self.home.as_mut().filter(|home| home.from.is_none()) else { return };
-        if home.asked.is_some_and(|asked| asked.elapsed() < AGAIN) {
+    /// The partition is somebody else's, or will be ours from its begin.
+    fn leave(&mut self, is_lost: bool) {
+        let was_watched = self.home.take().is_some_and(|home| home.is_caught_up);
+        self.is_cut_off = is_lost && (was_watched || self.is_cut_off);
+        if let Some(reminder) = self.reminder.take() {
+            reminder.abort();
+        }
+        self.reminded = None;
+        self.look_at = Instant::now() + TOPIC[0];
+    }
+
+    fn halted(&mut self, offset: u64, error: &ReadError) {
+        let place = format!("{}/0 offset {offset}", self.topic);
+        if matches!(error, ReadError::Away(_)) {
+            return self.outage.failed(&format!("{place} can't be read yet: {error}"));
+        }
+        if self.said.is_none_or(|said| said.elapsed() >= TOPIC[1]) {
+            self.said = Some(Instant::now());
+            let target = self.courier.target();
+            tracing::error!(
+                "no more alerts are handed on to the {target} before {place} can be read: {error}. If another program wrote \
+                 it: stop this, and set the offset of the consumer group {} behind it",
+                self.group
+            );
+        }
+    }
+
+    /// While nobody gives us the partition: says what is missing and what to do, now and then.
+    fn look_for_topic(&mut self) {
+        if self.home.is_some() || Instant::now() < self.look_at {
             return;
         }
-        home.asked = Some(Instant::now());
-        let found = self.log.bounds(std::slice::from_ref(&home.partition)).pop();
-        let begun =
-            found.map(|found| found.and_then(|bounds| Ok((bounds, self.log.start(&home.partition, bounds.start)?))));
-        match begun {
-            Some(Ok((bounds, ()))) => home.begun(bounds),
-            Some(Err(error)) => tracing::debug!("alerts are not read yet: {error}"),
-            None => {}
+        self.look_at = Instant::now() + TOPIC[1];
+        match self.log.identity(&self.topic, TOPIC[2]) {
+            Err(IdentityError::NotFound(topic)) => tracing::warn!(
+                "the Kafka topic {topic} does not exist, so nobody is told of alerts: `highwater run` makes it where rules are \
+                 judged; is alerts.topic the same here and there? It is waited for"
+            ),
+            Err(error @ (IdentityError::Refused { .. } | IdentityError::Credentials { .. })) => {
+                tracing::error!("nobody is told of alerts: {error}");
+            }
+            // Brokers that are away are said to be so; or another one has the partition.
+            Err(IdentityError::Away { .. }) | Ok(_) => {}
         }
     }
 
-    /// Looks whether what is on its way has arrived, and commits it.
+    /// Asks where to begin, and begins; looks again at what could not be read.
+    fn begin(&mut self) {
+        let Some(home) = &mut self.home else { return };
+        let now = Instant::now();
+        if let Some((offset, _)) = home.halt.filter(|(_, at)| now >= *at) {
+            match self.log.start(&home.partition, offset) {
+                Ok(()) => (home.halt, home.is_paused, home.is_at_end) = (None, false, false),
+                Err(error) => {
+                    home.halt = Some((offset, now + HALT));
+                    self.outage.failed(&error);
+                }
+            }
+        }
+        if home.from.is_some() || now < home.ask_at {
+            return;
+        }
+        home.ask_at = now + AGAIN;
+        match place(&mut self.log, &home.partition) {
+            Ok(begin) => {
+                self.outage.passed();
+                home.begun(begin);
+            }
+            Err(error) => self.outage.failed(&error),
+        }
+    }
+
+    /// Looks whether what is on its way has arrived.
     fn arrived(&mut self) {
         let Some(home) = &mut self.home else { return };
-        let Some(UnderWay { task, then, .. }) = home.under_way.take_if(|under_way| under_way.task.is_finished()) else {
-            return;
-        };
-        match self.runtime.block_on(task) {
-            // What was left out is said, and does not come again either.
-            Ok(Outcome::Taken | Outcome::LeftOut(_)) => home.done = then.unwrap_or(home.done),
+        let Some(mut under_way) = home.under_way.take_if(|under_way| under_way.task.is_finished()) else { return };
+        match self.runtime.block_on(&mut under_way.task) {
+            Ok((outcome, is_taken)) => home.arrived(outcome, under_way.then, under_way.beside(is_taken)),
             Err(error) => {
                 tracing::error!(
-                    "handing on an alert panicked: {error}; this is a fault in highwater. It is tried again"
+                    "handing on an alert panicked: {error}; this is a fault in highwater. It is tried again in {} s",
+                    AFTER_PANIC.as_secs()
                 );
-                *home = Reading::new(home.partition.clone());
+                *home = Reading::new(home.partition.clone(), Instant::now() + AFTER_PANIC);
             }
         }
     }
 
-    /// Sends the next one on its way.
-    fn send(&mut self) {
-        let Some(home) = self.home.as_mut().filter(|home| home.under_way.is_none()) else { return };
-        let Some(Waiting { message, then }) = home.waiting.pop_front() else { return };
-        let alerts = home.firing.take(&message, self.courier.manner().link.as_deref(), now_ms());
-        let (courier, parcel) = (self.courier.clone(), self.courier.parcel(&message, &alerts));
-        let task = self.runtime.spawn(async move { courier.deliver(parcel).await });
-        home.under_way = Some(UnderWay { task, then, since: Instant::now() });
+    /// Looks whether anything is heard of whoever judges, where all that the log says is known.
+    fn look(&mut self) {
+        let knows_all = match &self.home {
+            Some(home) if home.halt.is_some() => home.is_caught_up,
+            Some(home) => home.is_caught_up && home.is_at_end && !home.is_paused,
+            None => self.is_cut_off && !self.log.is_member(),
+        };
+        let now = now_ms();
+        if knows_all {
+            self.watch.look(now);
+        }
+        if !self.is_reminding() {
+            self.watch.send(&self.courier, &self.runtime, now);
+        }
     }
 
-    /// Tells Alertmanager anew of what fires, when it is time.
+    /// Tells Alertmanager anew of what fires, when it is time. Nothing else is on its way meanwhile, so that what was newer
+    /// stays the last that it hears.
     fn remind(&mut self) {
         let manner = self.courier.manner();
-        let Some(home) = self.home.as_mut().filter(|home| home.is_caught_up) else { return };
-        let is_due = home.reminded.is_none_or(|reminded| reminded.elapsed() >= manner.resend);
-        let is_idle = home.reminder.as_ref().is_none_or(JoinHandle::is_finished);
-        if self.courier.target().kind != Kind::Alertmanager || !is_due || !is_idle {
+        let is_due = self.reminded.is_none_or(|reminded| reminded.elapsed() >= manner.resend);
+        let is_busy = self.watch.is_sending() || self.home.as_ref().is_some_and(|home| home.under_way.is_some());
+        if self.courier.target().kind != Kind::Alertmanager || !is_due || is_busy || self.is_reminding() {
             return;
         }
-        home.reminded = Some(Instant::now());
-        let alerts = home.firing.again(manner.link.as_deref(), now_ms());
+        let (now, link) = (now_ms(), manner.link.as_deref());
+        let home = self.home.as_ref().filter(|home| home.is_caught_up);
+        if home.is_none() && !self.is_cut_off {
+            return;
+        }
+        // What was heard long ago may be over.
+        let known = home.filter(|_| self.watch.is_heard(manner.heard_within(), now));
+        let mut alerts = known.map_or_else(Vec::new, |home| home.firing.again(link, now));
+        alerts.extend(self.watch.again(link, now));
+        self.reminded = Some(Instant::now());
+        if !alerts.is_empty() {
+            let courier = self.courier.clone();
+            self.reminder = Some(self.runtime.spawn(async move { courier.remind(alerts).await }));
+        }
+    }
+
+    fn is_reminding(&self) -> bool {
+        self.reminder.as_ref().is_some_and(|reminder| !reminder.is_finished())
+    }
+
+    /// Sends what is next on its way.
+    fn send(&mut self) {
+        if self.is_reminding() {
+            return;
+        }
+        let Some(home) = self.home.as_mut().filter(|home| home.under_way.is_none()) else { return };
+        let Some(next) = home.next(&self.courier, now_ms()) else { return };
         let courier = self.courier.clone();
-        home.reminder = Some(self.runtime.spawn(async move { courier.remind(alerts).await }));
+        let (place, other) = next.beside.map_or((None, None), |(place, parcel)| (Some(place), Some(parcel)));
+        let task = self.runtime.spawn(async move { courier.deliver(next.load, next.attempts, other).await });
+        home.sent(task, next.then, place);
     }
 
     /// Keeps the queue short, and commits what is done.
     fn tidy(&mut self) {
         let Some(home) = &mut self.home else { return };
         match home.is_paused {
+            _ if home.halt.is_some() => {}
             false if home.waiting.len() >= WAITING => {
                 self.log.pause(&home.partition);
                 home.is_paused = true;
@@ -255,6 +357,9 @@ impl Subscriber {
             }
             _ => {}
         }
+        if self.watch.owes_an_end() {
+            return;
+        }
         if let Some(offset) = home.due() {
             home.committed = (offset, Some(Instant::now()));
             self.log.commit(&[(home.partition.clone(), offset)]);
@@ -262,103 +367,30 @@ impl Subscriber {
     }
 }
 
-impl Reading {
-    fn new(partition: TopicPartition) -> Reading {
-        Reading {
-            partition,
-            from: None,
-            asked: None,
-            firing: Firing::default(),
-            seen: 0,
-            is_caught_up: false,
-            waiting: VecDeque::new(),
-            under_way: None,
-            reminder: None,
-            reminded: None,
-            done: 0,
-            committed: (0, None),
-            is_paused: false,
+/// From where on messages are to be handed on; the partition is delivered from its begin.
+fn place(log: &mut KafkaLog, partition: &TopicPartition) -> Result<Begin, LogError> {
+    let unanswered = || Err(LogError::Passing(format!("Kafka did not answer where {partition} ends")));
+    let found = log.bounds(std::slice::from_ref(partition)).pop().unwrap_or_else(unanswered)?;
+    let begin = match found.committed.filter(|committed| *committed <= found.end) {
+        Some(offset) => Begin { offset, is_first: log.note(partition)? == FIRST },
+        None => {
+            if found.committed.is_some() {
+                tracing::warn!(
+                    "the topic {} ends before what was handed on of it, so it was made anew; what fires is told again",
+                    partition.topic
+                );
+            }
+            log.commit_with(partition, found.end, FIRST)?;
+            Begin { offset: found.end, is_first: true }
         }
-    }
-
-    fn begun(&mut self, bounds: Bounds) {
-        let Bounds { end, committed, .. } = bounds;
-        if committed.is_some_and(|committed| committed > end) {
-            tracing::warn!(
-                "the topic {} ends before what was handed on of it, so it was made anew; what fires is told again",
-                self.partition.topic
-            );
-        }
-        let known = committed.filter(|committed| *committed <= end);
-        self.from = Some(Begin { offset: known.unwrap_or(end), is_first: known.is_none() });
-        self.committed.0 = known.unwrap_or(0);
-        self.done = self.committed.0;
-    }
-
-    /// What is to be committed now, if anything is.
-    fn due(&mut self) -> Option<u64> {
-        let (committed, at) = self.committed;
-        let pace = if self.done > committed { COMMIT } else { IDLE_COMMIT };
-        if self.is_caught_up && self.waiting.is_empty() && self.under_way.is_none() {
-            self.done = self.done.max(self.seen);
-        }
-        let is_time = at.is_none_or(|at| at.elapsed() >= pace);
-        (self.done > committed && is_time).then_some(self.done)
-    }
-
-    /// All that was handed on before is known: what comes is to be handed on. The first time that is what fires.
-    fn caught_up(&mut self) {
-        if std::mem::replace(&mut self.is_caught_up, true) {
-            return;
-        }
-        let Some(Begin { offset, is_first: true }) = self.from else { return };
-        let firing = self.firing.messages();
-        let last = firing.len();
-        let waiting = firing.into_iter().enumerate();
-        self.waiting.extend(waiting.map(|(at, message)| Waiting { message, then: (at + 1 == last).then_some(offset) }));
-    }
-}
-
-impl Drop for Reading {
-    fn drop(&mut self) {
-        // Somebody else hands on now, or we do from the begin.
-        if let Some(UnderWay { task, .. }) = &self.under_way {
-            task.abort();
-        }
-        if let Some(task) = &self.reminder {
-            task.abort();
-        }
-    }
-}
-
-fn understood(event: LogEvent<'_>, framing: &Framing) -> Option<News> {
-    let first = |partitions: Vec<TopicPartition>| partitions.into_iter().find(|name| name.partition == 0);
-    match event {
-        // Alerts stand in the first partition, in the order in which they hold.
-        LogEvent::Assigned(partitions) => first(partitions).map(News::Assigned),
-        LogEvent::Revoked(partitions) => first(partitions).map(|_| News::Revoked),
-        LogEvent::OutOfRange(partition) => first(vec![partition]).map(|_| News::OutOfRange),
-        LogEvent::End(partition, offset) => first(vec![partition]).map(|_| News::Until(offset)),
-        LogEvent::Record(record) if record.partition != 0 => None,
-        LogEvent::Record(record) => {
-            let message = match record.payload.map(|payload| framing.decode(payload)) {
-                Some(Ok(Record::Alert(message))) => Some(message),
-                Some(Err(error)) => {
-                    tracing::error!(
-                        "a record of the topic of alerts can't be read and is not handed on: {}/{} offset {}: {error}",
-                        record.topic,
-                        record.partition,
-                        record.offset
-                    );
-                    None
-                }
-                Some(Ok(_)) | None => None,
-            };
-            Some(News::Record(record.offset, message))
-        }
-    }
+    };
+    log.start(partition, found.start)?;
+    Ok(begin)
 }
 
 fn now_ms() -> i64 {
     jiff::Timestamp::now().as_millisecond()
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@
 //! seek, sets the partition back to it, and records come twice or, from the end, never.
 
 mod membership;
+mod noted;
 mod trouble;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,6 +1,8 @@
 //! `highwater alerts forward` to a real Alertmanager, where there is one: `ALERTMANAGER` names its binary, or it is on the
 //! path. `go install github.com/prometheus/alertmanager/cmd/alertmanager@v0.27.0` makes one.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -58,6 +60,21 @@ impl Alertmanager {
         serde_json::from_str(&answer.body).unwrap()
     }
 
+    /// The answer to a list of alerts.
+    fn answers(&self, body: &str) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        let length = body.len();
+        write!(
+            stream,
+            "POST /api/v2/alerts HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
+             Connection: close\r\n\r\n{body}"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
     fn apps(&self) -> Vec<String> {
         let mut apps: Vec<String> =
             self.alerts().iter().map(|alert| alert["labels"]["app"].as_str().unwrap().to_owned()).collect();
@@ -78,6 +95,8 @@ fn a_real_alertmanager_knows_what_fires_for_as_long_as_it_does() {
     world.set("FORWARD__ALERTMANAGER_URL", &format!("http://127.0.0.1:{}", manager.port));
     world.set("FORWARD__RESEND", "1s");
     world.set("FORWARD__LINK", "https://grafana.example.com/d/x?rule={rule}");
+    // What is posted to see whether it takes anything.
+    assert!(manager.answers("[]").starts_with("HTTP/1.1 200 "), "{}", manager.answers("[]"));
     let mut topic = Topic::new(&world);
     topic.publish(&[message("a", 1, "firing"), message("over", 1, "firing"), message("over", 2, "resolved")]);
     let process = world.run_command("forward", &["alerts", "forward"]);

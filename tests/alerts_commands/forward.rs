@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use devstack::sys::{Signal, send};
-use highwater::alert::Message;
+use highwater::alert::{ALERT_SCHEMA, Framing, Message, Record};
 use highwater::kafka::{ConsumerSettings, Observer};
-use highwater::ports::TopicPartition;
+use highwater::ports::{Registered, TopicPartition};
+use highwater::registry::{Client, Endpoint};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -54,10 +55,11 @@ fn each_target_gets_all_in_order_whatever_the_others_do() {
     world.set("FORWARD__RESEND", "1h");
     world.set("FORWARD__LINK", "https://grafana.example.com/d/x?alert={alert_id}");
     let mut topic = Topic::new(&world);
-    let failing = Then::Answer(500, "", "no\nwell");
+    let telling = Then::Answer(500, "", "Cannot POST /services/s3cr3t?token=s3cr3t");
+    let moved = Then::Answer(404, "", "no s3cr3t");
     let limited = Then::Answer(429, "Retry-After: 2\r\n", "slowly");
-    hook.then(&[failing.clone(), failing, Then::HangUp, Then::Late(Duration::from_secs(3)), limited]);
-    slack.always(Then::Answer(404, "", "no_service: s0me\u{1b} words"));
+    hook.then(&[telling, moved, Then::HangUp, Then::Late(Duration::from_secs(3)), limited]);
+    slack.always(Then::Answer(400, "", "no_service: s0me\u{1b} words"));
     let mut command = world.command(&["alerts", "forward"]);
     command.env("RUST_LOG", "trace");
     let process = world.spawn("forward", command);
@@ -94,16 +96,17 @@ fn each_target_gets_all_in_order_whatever_the_others_do() {
     for told in &told {
         let name = format!("the alert and its number are {}/{}", told.alert_id, told.sequence);
         let line = said().lines().find(|line| line.contains(&name)).unwrap().to_owned();
-        let refused = "refused it: it answered 404 Not Found: no_service: s0me  words";
+        let refused = "refused it: it answered 400 Bad Request: no_service: s0me  words";
         assert!(line.contains(&format!("slack at http://127.0.0.1:{} {refused}", slack.port)), "{line}");
     }
     assert!(slack.requests()[0].body["text"].as_str().unwrap().contains("*firing page*"), "{:?}", slack.requests()[0]);
 
     // Alertmanager is told of the same.
-    wait_until("alertmanager", || manager.taken().len() >= told.len(), &said);
+    let told_manager = || manager.taken().iter().flat_map(|body| body.as_array().unwrap().clone()).collect::<Vec<_>>();
+    wait_until("alertmanager", || told_manager().len() >= told.len(), &said);
     assert_eq!(manager.requests()[0].path, "/s3cr3t/api/v2/alerts");
-    let one = manager.taken().iter().filter_map(|body| body.as_array().unwrap().first().cloned()).collect::<Vec<_>>();
-    let of_a = one.iter().filter(|alert| alert["labels"]["app"] == "a").collect::<Vec<_>>();
+    let all = told_manager();
+    let of_a = all.iter().filter(|alert| alert["labels"]["app"] == "a").collect::<Vec<_>>();
     let ends: Vec<bool> = of_a.iter().map(|alert| alert["endsAt"].is_string()).collect();
     assert!(ends.ends_with(&[false, true, false, true]), "{of_a:#?}");
     assert!(!said().contains("s3cr3t"), "{}", said());
@@ -220,6 +223,190 @@ fn the_first_start_tells_what_fires_and_records_of_others_are_left_out() {
         "{}",
         said()
     );
+}
+
+/// It is killed when one of two was told. The alert that was told as firing is over before it is started anew.
+#[test]
+fn a_first_start_that_is_killed_leaves_no_end_out() {
+    let mut world = world();
+    let hook = Receiver::start();
+    world.set("FORWARD__WEBHOOK_URL", &hook.url("/"));
+    let mut topic = Topic::new(&world);
+    topic.publish(&[message("a", 1, "firing"), message("b", 1, "firing")]);
+    hook.then(&[Then::Answer(200, "", "")]);
+    hook.always(Then::Answer(503, "", "away"));
+    let process = forward(&world, "first");
+    wait_until("tried", || hook.requests().len() > 2, &|| process.said());
+    process.kill();
+    let (first, _) = numbers(&hook.taken())[0].clone();
+    topic.publish(&[message(&first, 2, "resolved"), message("c", 1, "firing")]);
+    hook.always(Then::Answer(200, "", ""));
+    let process = forward(&world, "second");
+    wait_until("the last", || numbers(&hook.taken()).contains(&("c".to_owned(), 1)), &|| process.said());
+    let told = numbers(&hook.taken());
+    let (ended, other) = ((first.clone(), 2), (if first == "a" { "b" } else { "a" }.to_owned(), 1));
+    assert!(told.contains(&ended) && told.contains(&other), "{told:?} {}", process.said());
+    // From then on it goes on where it was.
+    let before = hook.requests().len();
+    assert!(process.terminate().0.success());
+    topic.publish(&[message("d", 1, "firing")]);
+    let process = forward(&world, "third");
+    wait_until("the next", || hook.taken().len() > told.len(), &|| process.said());
+    assert_eq!(numbers(&hook.taken())[told.len()..], [("d".to_owned(), 1)]);
+    assert_eq!(hook.requests().len(), before + 1);
+}
+
+#[test]
+fn a_record_of_an_unknown_schema_stops_it_and_is_not_committed_past() {
+    let mut world = world();
+    let hook = Receiver::start();
+    world.set("FORWARD__WEBHOOK_URL", &hook.url("/"));
+    let mut topic = Topic::new(&world);
+    topic.publish(&[]);
+    let process = forward(&world, "first");
+    wait_until("joined", || committed(&world) > 0, &|| process.said());
+    topic.publish(&[message("a", 1, "firing")]);
+    let newer = message("b", 1, "firing");
+    let mut payload = newer.encode().unwrap();
+    payload[2] ^= 1;
+    topic.raw(&[(newer.alert_id.as_str(), &payload)]);
+    topic.publish(&[message("c", 1, "firing")]);
+    // Heartbeat and its marker, a, heartbeat, marker.
+    let stands_at = 5;
+    let said = || process.said();
+    let line =
+        format!("before {ALERTS}/0 offset {stands_at} can be read: it was written with the schema of the fingerprint");
+    wait_until("stopped", || said().contains(&line), &said);
+    assert!(said().contains("Update this highwater"), "{}", said());
+    // Longer than it takes to look again.
+    std::thread::sleep(Duration::from_secs(6));
+    assert_eq!(numbers(&hook.taken()), [("a".to_owned(), 1)]);
+    assert!(committed(&world) <= stands_at, "{}", committed(&world));
+    assert!(process.terminate().0.success());
+    assert!(committed(&world) <= stands_at, "{}", committed(&world));
+}
+
+/// A subscriber looks schemas up and registers none, and waits for a registry that is away.
+#[test]
+fn schemas_are_looked_up_in_the_registry() {
+    let registry = devstack::Registry::start().unwrap();
+    let mut world = world();
+    let hook = Receiver::start();
+    world.set("FORWARD__WEBHOOK_URL", &hook.url("/"));
+    world.set("ALERTS__FRAMING", "confluent");
+    world.set("REGISTRY__URL", &registry.url());
+    let client = Client::new(Endpoint::new(&registry.url(), "", "", Duration::from_secs(10)).unwrap());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let id = runtime.block_on(client.register("by somebody else", ALERT_SCHEMA)).unwrap();
+    let framing = Framing { ids: Some([id; 4]), ..Framing::default() };
+    let mut topic = Topic::new(&world);
+    let mut publish = |app: &str| {
+        let told = message(app, 1, "firing");
+        let payload = framing.encode(&Record::Alert(Box::new(told.clone()))).unwrap();
+        topic.raw(&[(&told.alert_id, &payload)]);
+    };
+    publish("a");
+    registry.pause().unwrap();
+    world.set("REGISTRY__TIMEOUT", "1s");
+    let process = forward(&world, "forward");
+    let said = || process.said();
+    wait_until("waiting", || said().contains("can't be read yet: what schema the id"), &said);
+    registry.resume().unwrap();
+    wait_until("a", || hook.taken().len() == 1, &said);
+    publish("b");
+    wait_until("b", || hook.taken().len() == 2, &said);
+    assert_eq!(numbers(&hook.taken()), [("a".to_owned(), 1), ("b".to_owned(), 1)]);
+    let printed = world.done(&["alerts"]);
+    assert_eq!(printed.matches("failures").count(), 2, "{printed}");
+    assert_eq!(runtime.block_on(client.latest(&format!("{ALERTS}-dev.highwater.alert"))).unwrap(), Registered::Missing);
+}
+
+#[test]
+fn people_are_told_when_heartbeats_stop_and_when_they_come_again() {
+    let mut world = world();
+    let [hook, manager] = std::array::from_fn(|_| Receiver::start());
+    world.set("FORWARD__WEBHOOK_URL", &hook.url("/"));
+    world.set("FORWARD__ALERTMANAGER_URL", &manager.url(""));
+    world.set("FORWARD__RESEND", "1s");
+    world.set("FORWARD__SILENT_AFTER", "2s");
+    world.set("ALERTS__HEARTBEAT", "1s");
+    let mut topic = Topic::new(&world);
+    topic.publish(&[message("a", 1, "firing")]);
+    let process = forward(&world, "first");
+    let said = || process.said();
+    let silent =
+        || -> Vec<Value> { hook.taken().into_iter().filter(|body| body["rule"] == "highwater_silent").collect() };
+    let real = || -> Vec<Value> { hook.taken().into_iter().filter(|body| body["rule"] == "failures").collect() };
+    wait_until("a", || real().len() == 1, &said);
+    wait_until("silent", || !silent().is_empty(), &said);
+    let known_to_manager = || -> Vec<Value> {
+        let alerts = manager.taken().into_iter().flat_map(|body| body.as_array().unwrap().clone());
+        alerts.filter(|alert| alert["labels"]["alertname"] == "highwater_silent").collect()
+    };
+    // As often as what fires.
+    wait_until("reminded", || known_to_manager().len() > 2, &said);
+    let told = silent();
+    assert_eq!((told.len(), &told[0]["state"], &told[0]["severity"]), (1, &json!("firing"), &json!("page")));
+    let summary = told[0]["summary"].as_str().unwrap();
+    assert!(summary.starts_with("no heartbeat of highwater: the last came at 20") && summary.contains("was judged"));
+    let before = committed(&world);
+
+    topic.publish(&[message("a", 2, "resolved")]);
+    wait_until("over", || silent().len() == 2 && real().len() == 2, &said);
+    assert_eq!((&silent()[1]["state"], &silent()[1]["alert_id"]), (&json!("resolved"), &told[0]["alert_id"]));
+    assert!(silent()[1]["sequence"].as_i64() > told[0]["sequence"].as_i64());
+    wait_until("over there", || known_to_manager().last().unwrap()["endsAt"].is_string(), &said);
+    assert_eq!(numbers(&real()), [("a".to_owned(), 1), ("a".to_owned(), 2)]);
+    wait_until("committed", || committed(&world) > before, &said);
+    // What is told anew is no message that may come twice.
+    let heads = manager.requests().into_iter().map(|request| request.head);
+    let keys = heads.filter_map(|head| Some(head.split_once("idempotency-key: ")?.1.lines().next()?.to_owned()));
+    let (mut keys, all) = (keys.collect::<Vec<_>>(), manager.requests().len());
+    keys.sort();
+    let count = keys.len();
+    keys.dedup();
+    assert!(keys.len() == count && count < all, "{keys:?} of {all}");
+    assert!(process.terminate().0.success());
+}
+
+/// Whoever has the partition is cut off from it, and stands by no more than before.
+#[test]
+fn people_are_told_when_kafka_is_away() {
+    let mut world = world();
+    let hook = Receiver::start();
+    world.set("FORWARD__WEBHOOK_URL", &hook.url("/"));
+    world.set("FORWARD__SILENT_AFTER", "5s");
+    world.set("ALERTS__HEARTBEAT", "1s");
+    let mut topic = Topic::new(&world);
+    topic.publish(&[message("a", 1, "firing")]);
+    let (process, standby) = (forward(&world, "first"), forward(&world, "second"));
+    let said = || format!("{}\n{}", process.said(), standby.said());
+    wait_until("a", || hook.taken().len() == 1, &said);
+    topic.publish(&[]);
+    world.stack.kafka.kill().unwrap();
+    wait_until("silent", || hook.taken().len() > 1, &said);
+    // Another one may have come to have it in the last moment.
+    std::thread::sleep(Duration::from_secs(3));
+    let told = hook.taken();
+    assert!(told.len() <= 3, "{told:?}");
+    assert!(
+        told[1..].iter().all(|body| (&body["rule"], &body["state"]) == (&json!("highwater_silent"), &json!("firing")))
+    );
+    assert!(told[1..].iter().all(|body| body["sequence"] == told[1]["sequence"]), "{told:?}");
+}
+
+#[test]
+fn a_topic_that_is_missing_is_said_to_be() {
+    let mut world = world();
+    let hook = Receiver::start();
+    world.set("FORWARD__WEBHOOK_URL", &hook.url("/"));
+    let mut process = forward(&world, "forward");
+    process.wait_for_words(&format!("the Kafka topic {ALERTS} does not exist, so nobody is told of alerts"));
+    let mut topic = Topic::new(&world);
+    topic.publish(&[]);
+    wait_until("joined", || committed(&world) > 0, &|| process.said());
+    topic.publish(&[message("a", 1, "firing")]);
+    wait_until("told", || hook.taken().len() == 1, &|| process.said());
 }
 
 /// More than wait in memory, behind a target that is away; and what a target fails at for too long.
@@ -369,7 +556,7 @@ fn what_is_wrong_is_told_before_anything_is_done() {
     let bad = [
         ("SLACK_URL", "s3cr3t", "forward.slack_url: a URL is not of the form http://host/path"),
         ("SLACK_URL", "ftp://x/s3cr3t", "forward.slack_url: a URL is not of the form"),
-        ("SLACK_URL", "http://x/s3cr3t,http://y/", "only Alertmanager may have several URLs"),
+        ("SLACK_URL", "http://x/s3cr3t http://y/", "only Alertmanager may have several URLs"),
         ("ALERTMANAGER_URL", "http://x:1/?s3cr3t", "forward.alertmanager_url: a URL is not of the form"),
         ("ALERTMANAGER_URL", " , ", "forward.alertmanager_url: a URL is not of the form"),
         ("WEBHOOK_URL_FILE", "/no/such/file", "forward.webhook_url_file: can't read /no/such/file"),
@@ -378,6 +565,7 @@ fn what_is_wrong_is_told_before_anything_is_done() {
         ("LINK", "https://g/{app}", "forward.link: found something else in"),
         ("RESEND", "0s", "forward.resend: found \"0s\""),
         ("GIVE_UP", "soon", "forward.give_up: found \"soon\""),
+        ("SILENT_AFTER", "2d", "forward.silent_after: found \"2d\""),
     ];
     for (key, value, expected) in bad {
         world.set(key, value);
@@ -396,7 +584,11 @@ fn what_is_wrong_is_told_before_anything_is_done() {
     let refusing = Receiver::start();
     refusing.always(Then::Answer(403, "", "invalid_token"));
     world.set("SLACK_URL", &refusing.url(SECRET));
-    world.says(&["alerts", "forward", "--test"], 1, "did not take it: it answered 403 Forbidden: invalid_token");
+    world.says(
+        &["alerts", "forward", "--test"],
+        1,
+        "did not take it: it answered 403 Forbidden; is forward.slack_url right",
+    );
     refusing.always(Then::Answer(302, "Location: /s3cr3t\r\n", ""));
     world.says(&["alerts", "forward", "--test"], 1, "redirections are not followed");
     let port = nobody();

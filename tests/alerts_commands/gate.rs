@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use highwater::alert::{BudgetState, Framing, Heartbeat, Record};
 
-use crate::budget_gate::{Answer, Fail, Gate, PATIENCE, follow};
+use crate::budget_gate::{Answer, BEHIND, Fail, Gate, PATIENCE, follow};
 use crate::script::{STAGES, Script};
 use crate::wait_until;
 
@@ -32,6 +32,10 @@ fn requests_stop_when_the_budget_is_spent() {
         let _end = End(&goes_on);
         scope.spawn(|| follow(&brokers, topics, &gate, || goes_on.load(Ordering::Relaxed)).unwrap());
         let ask = |app: &str| gate.lock().unwrap().ask(&request(app), now());
+        // What happened was hours ago, and nobody has judged since.
+        let is_behind = || matches!(ask("zest"), Answer::Blind(_, why) if why.starts_with("nothing was judged for"));
+        wait_until("behind", is_behind, &|| format!("{:?} {}", ask("zest"), process.said()));
+        script.complete((now() - script.begin) / 60_000);
         wait_until("allowed", || ask("zest") == Answer::Allowed, &|| format!("{:?} {}", ask("zest"), process.said()));
         // All of it is spent now.
         script.play(STAGES[3]);
@@ -61,7 +65,7 @@ impl Drop for End<'_> {
     }
 }
 
-fn state(app: &str, state: &str, period: (i64, i64)) -> (Vec<u8>, Vec<u8>) {
+fn state(app: &str, spent: &str, period: (i64, i64)) -> (Vec<u8>, Vec<u8>) {
     let record = Record::Budget(Box::new(BudgetState {
         key: format!("key of {app}"),
         budget: "b".into(),
@@ -70,10 +74,11 @@ fn state(app: &str, state: &str, period: (i64, i64)) -> (Vec<u8>, Vec<u8>) {
         period_start: period.0,
         period_end: period.1,
         amount: "50".into(),
-        spent: "50.01".into(),
-        percent: "100.02".into(),
-        overshoot: "0.01".into(),
-        state: state.into(),
+        spent: spent.into(),
+        percent: "0".into(),
+        overshoot: "0".into(),
+        // Whatever its levels are called.
+        state: "sold out".into(),
         forecast: None,
         unpriced: 0,
         complete_through: 0,
@@ -81,9 +86,16 @@ fn state(app: &str, state: &str, period: (i64, i64)) -> (Vec<u8>, Vec<u8>) {
     (record.key().as_bytes().to_vec(), Framing::default().encode(&record).unwrap())
 }
 
+fn heartbeat(sent_at: i64, judged: i64, unjudged: &[&str]) -> Vec<u8> {
+    let unjudged = unjudged.iter().map(|&name| name.to_owned()).collect();
+    let heartbeat = Heartbeat { round: 1, sent_at, judged, unjudged, ..Heartbeat::default() };
+    Framing::default().encode(&Record::Heartbeat(heartbeat)).unwrap()
+}
+
 /// | what comes | what is said |
 /// |---|---|
-/// | nothing, no heartbeat, an old one | that nobody knows, and the gate's choice |
+/// | nothing, no heartbeat, an old one, one that says that judging is behind or left the budget out | that nobody knows, and the gate's choice |
+/// | an end of one topic, twice | that it is not read yet |
 /// | a state whose period is over or to come, of another series, a deleted one | allowed |
 /// | what is no record of ours | nothing changes |
 #[test]
@@ -91,18 +103,16 @@ fn without_word_it_fails_as_was_chosen() {
     for (fail, is_allowed) in [(Fail::Open, true), (Fail::Closed, false)] {
         let mut gate = Gate::new(fail).unwrap();
         let blind = |why: &str| Answer::Blind(fail, why.to_owned());
-        assert_eq!(gate.ask(&request("a"), 1_000), blind("the topics are not read yet"));
-        gate.ready();
+        for topic in [1, 1, 0] {
+            assert_eq!(gate.ask(&request("a"), 1_000), blind("the topics are not read yet"));
+            gate.at_end(topic);
+        }
         let found = gate.ask(&request("a"), 1_000);
         assert_eq!((found.is_allowed(), found), (is_allowed, blind("there was never a heartbeat")));
-        let heartbeat = |sent_at| {
-            let heartbeat = Heartbeat { round: 1, sent_at, ..Heartbeat::default() };
-            Framing::default().encode(&Record::Heartbeat(heartbeat)).unwrap()
-        };
-        gate.take(b"heartbeat", Some(&heartbeat(1_000)));
+        gate.take(b"heartbeat", Some(&heartbeat(1_000, 1_000, &[])));
         assert_eq!(gate.ask(&request("a"), 121_000), Answer::Allowed);
         assert_eq!(gate.ask(&request("a"), 121_001), blind("the last heartbeat is 120 s old"));
-        let (key, payload) = state("a", "stop", (10_000, 20_000));
+        let (key, payload) = state("a", "50.01", (10_000, 20_000));
         gate.take(&key, Some(&payload));
         let denied = "50.01 of 50 of b is spent until 1970-01-01T00:00:20Z";
         assert_eq!(gate.ask(&request("a"), 10_000), Answer::Denied(denied.to_owned()));
@@ -114,11 +124,60 @@ fn without_word_it_fails_as_was_chosen() {
             gate.take(&key, Some(strange));
             assert!(matches!(gate.ask(&request("a"), 15_000), Answer::Denied(_)));
         }
-        let (_, critical) = state("a", "critical", (10_000, 20_000));
-        gate.take(&key, Some(&critical));
-        assert_eq!(gate.ask(&request("a"), 15_000), Answer::Allowed);
-        gate.take(&key, Some(&payload));
         gate.take(&key, None);
         assert_eq!(gate.ask(&request("a"), 15_000), Answer::Allowed);
+        judging_that_falls_behind_or_leaves_a_budget_out(gate, fail);
+    }
+}
+
+fn judging_that_falls_behind_or_leaves_a_budget_out(mut gate: Gate, fail: Fail) {
+    let blind = |why: &str| Answer::Blind(fail, why.to_owned());
+    let now = 10_000_000;
+    let behind = now - BEHIND.as_millis() as i64;
+    let (key, payload) = state("a", "49.99", (0, 20_000_000));
+    gate.take(&key, Some(&payload));
+    gate.take(b"heartbeat", Some(&heartbeat(now, behind, &["another", "b:forecast"])));
+    assert_eq!(gate.ask(&request("a"), now), Answer::Allowed);
+    assert_eq!(gate.ask(&request("a"), now + 1), blind("nothing was judged for 600 s"));
+    gate.take(b"heartbeat", Some(&heartbeat(now, now, &["b"])));
+    // A series that nobody has spent from is one of that budget too; a request without its dimension is not.
+    for app in ["a", "new"] {
+        assert_eq!(gate.ask(&request(app), now), blind("b was not judged the last time"));
+    }
+    assert_eq!(gate.ask(&BTreeMap::new(), now), Answer::Allowed);
+    let (_, spent) = state("a", "50", (0, 20_000_000));
+    gate.take(&key, Some(&spent));
+    assert!(matches!(gate.ask(&request("a"), now), Answer::Denied(_)));
+    gate.take(b"heartbeat", Some(&heartbeat(now, now, &[])));
+    assert_eq!(gate.ask(&request("new"), now), Answer::Allowed);
+}
+
+#[test]
+fn what_is_spent_is_held_against_the_amount_exactly() {
+    let mut gate = Gate::new(Fail::Closed).unwrap();
+    gate.at_end(0);
+    gate.at_end(1);
+    gate.take(b"heartbeat", Some(&heartbeat(1_000, 1_000, &[])));
+    for (spent, is_denied) in [
+        ("49.999999999999", false),
+        ("9", false),
+        ("0", false),
+        ("-60", false),
+        ("50", true),
+        ("50.00", true),
+        ("050.000000000001", true),
+        ("100000000000000000000000000000000000000000", true),
+    ] {
+        let (key, payload) = state("a", spent, (0, 2_000));
+        gate.take(&key, Some(&payload));
+        let found = gate.ask(&request("a"), 1_000);
+        assert_eq!(matches!(found, Answer::Denied(_)), is_denied, "{spent}: {found:?}");
+        assert_eq!(found == Answer::Allowed, !is_denied, "{spent}: {found:?}");
+    }
+    for odd in ["", ".", "5.", "much", "1e9", "--1"] {
+        let (key, payload) = state("a", odd, (0, 2_000));
+        gate.take(&key, Some(&payload));
+        let found = gate.ask(&request("a"), 1_000);
+        assert!(matches!(&found, Answer::Blind(Fail::Closed, why) if why.ends_with("are no numbers")), "{found:?}");
     }
 }

@@ -10,10 +10,8 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::now::say;
-use crate::alert::{Message, alert_id};
 use crate::config::Settings;
-use crate::evaluator;
-use crate::forward::{Courier, Kind, Subscriber, Target};
+use crate::forward::{Courier, Kind, Reader, Subscriber, Target};
 use crate::kafka::ConsumerSettings;
 
 /// What `highwater alerts forward` is asked for.
@@ -42,7 +40,6 @@ pub(super) async fn run(settings: &Settings, args: &Args, mut out: impl Write) -
     let Some(published) = settings.evaluator()? else {
         bail!("alerts.topic is \"\", so nobody is told of alerts; name a topic");
     };
-    let framing = evaluator::framing(&published).await?;
     let consumer = ConsumerSettings {
         topics: vec![published.topic.clone()],
         group: settings.forward.group.clone(),
@@ -52,8 +49,8 @@ pub(super) async fn run(settings: &Settings, args: &Args, mut out: impl Write) -
     let mut threads = Vec::new();
     for target in targets {
         tracing::info!("handing on alerts of the topic {} to the {target}", published.topic);
-        let manner = settings.forward.manner();
-        let subscriber = Subscriber::new(target.clone(), manner, &consumer, framing.clone(), Handle::current())?;
+        let (manner, reader) = (settings.manner(), Reader::new(published.registry.as_ref()));
+        let subscriber = Subscriber::new(target.clone(), manner, &consumer, reader, Handle::current())?;
         threads.push(start(target.kind, subscriber, &stop)?);
     }
     let ended = tokio::task::spawn_blocking(move || threads.into_iter().map(JoinHandle::join).collect::<Vec<_>>());
@@ -104,8 +101,8 @@ async fn test(settings: &Settings, targets: Vec<Target>, out: &mut impl Write) -
     let now = jiff::Timestamp::now().as_millisecond();
     let mut all = true;
     for target in targets {
-        let courier = Courier::new(target, settings.forward.manner());
-        match courier.try_once(&made_up(now)?, now).await {
+        let courier = Courier::new(target, settings.manner());
+        match courier.try_once(now).await {
             Ok(()) => say(out, &format!("the {} took it", courier.target()))?,
             Err(reason) => {
                 all = false;
@@ -114,18 +111,4 @@ async fn test(settings: &Settings, targets: Vec<Target>, out: &mut impl Write) -
         }
     }
     Ok(all)
-}
-
-/// An alert that is over as soon as it is told.
-fn made_up(now_ms: i64) -> Result<Message> {
-    let rule = "highwater_test";
-    let id = alert_id(rule, &Default::default(), Some(now_ms));
-    let message = serde_json::json!({
-        "alert_id": id, "sequence": 1, "rule": rule, "kind": "threshold", "severity": "info", "state": "resolved",
-        "previous": "inactive", "provisional": false, "corrected": false, "corrects": [], "at": now_ms, "since": now_ms,
-        "dimensions": {}, "labels": {}, "summary": "a test of `highwater alerts forward`: nothing is wrong", "metric": "none",
-        "unit": "", "value": null, "threshold": 0.0, "readings": [], "baseline": null, "budget": null, "forecast": null,
-        "complete_through": now_ms, "late": 0, "lag_ms": 0, "rule_text": "", "rule_hash": ""
-    });
-    serde_json::from_value(message).context("making up an alert")
 }

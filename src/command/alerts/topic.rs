@@ -1,12 +1,14 @@
 //! The topic of alerts, as a subscriber reads it: committed messages, in their order.
 
 use anyhow::{Result, bail};
+use tokio::runtime::Handle;
 
-use crate::alert::{Framing, Record};
+use crate::alert::Record;
 use crate::config::Settings;
-use crate::evaluator;
+use crate::forward::Reader;
 use crate::kafka::identity::IdentityError;
 use crate::kafka::{ConsumerSettings, Observer, follow, read_to_end};
+use crate::registry::Endpoint;
 
 /// How long Kafka may take to say whether there is a topic.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
@@ -15,7 +17,7 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 pub(super) struct Topic {
     name: String,
     consumer: ConsumerSettings,
-    framing: Framing,
+    registry: Option<Endpoint>,
 }
 
 impl Topic {
@@ -35,23 +37,25 @@ impl Topic {
             Err(IdentityError::NotFound(_)) => return Ok(None),
             Err(error) => return Err(error.into()),
         }
-        Ok(Some(Topic { name, consumer, framing: evaluator::framing(&settings).await? }))
+        Ok(Some(Topic { name, consumer, registry: settings.registry }))
     }
 
-    /// All that it has now.
+    /// All that it has now. For a thread that may wait.
     pub(super) fn read(&self, mut on: impl FnMut(Record)) -> Result<()> {
+        let (mut reader, runtime) = (Reader::new(self.registry.as_ref()), Handle::current());
         read_to_end(&self.consumer, &self.name, &|| false, |_, payload| {
             let Some(payload) = payload else { return Ok(()) };
-            self.framing.decode(payload).map(&mut on).map_err(|error| error.to_string())
+            runtime.block_on(reader.read(payload)).map(&mut on).map_err(|error| error.to_string())
         })?;
         Ok(())
     }
 
-    /// All that comes, and with `all` what there is before, for ever.
+    /// All that comes, and with `all` what there is before, for ever. Likewise.
     pub(super) fn follow(&self, all: bool, mut on: impl FnMut(Record) -> Result<(), String>) -> Result<()> {
+        let (mut reader, runtime) = (Reader::new(self.registry.as_ref()), Handle::current());
         follow(&self.consumer, &self.name, all, |_, payload| {
             let Some(payload) = payload else { return Ok(()) };
-            on(self.framing.decode(payload).map_err(|error| error.to_string())?)
+            on(runtime.block_on(reader.read(payload)).map_err(|error| error.to_string())?)
         })?;
         Ok(())
     }
