@@ -179,7 +179,10 @@ pub async fn last(client: &Client) -> Result<Last, QueryError> {
         client.table(REDRIVES)
     );
     let last = client.rows::<Row>(&sql).await?.into_iter().next();
-    Ok(last.map_or_else(Last::default, |Row { run, topic, rewinding }| Last { run, rewinding: rewinding.then_some(topic) }))
+    Ok(last.map_or_else(Last::default, |Row { run, topic, rewinding }| Last {
+        run,
+        rewinding: rewinding.then_some(topic),
+    }))
 }
 
 /// The first run that lists letters of which the ledger has not all; `None`: all are finished.

@@ -112,6 +112,15 @@ impl Tokens {
     }
 }
 
+/// What a number of runs was taken for.
+#[derive(Debug, Clone)]
+pub enum Taken {
+    /// The letters of one epoch that a run comprises, and no rewind took off.
+    Run { epoch: u32, letters: Vec<Listed> },
+    /// By a rewind, as it begins or has ended.
+    Rewind { begun: bool },
+}
+
 /// What a backup holds.
 #[derive(Debug, Clone, Default)]
 pub struct Data {
@@ -119,8 +128,8 @@ pub struct Data {
     pub ledger: BTreeMap<SourceId, Vec<LedgerLine>>,
     /// Milliseconds since 1970; of each source the greatest that was reported.
     pub watermarks: BTreeMap<SourceId, i64>,
-    /// What each run of a redrive comprises.
-    pub runs: BTreeMap<u32, Vec<Listed>>,
+    /// What stands under each number that redrives and rewinds took.
+    pub runs: BTreeMap<u32, Taken>,
     /// Per table, the ledger's last.
     pub tokens: [Tokens; TABLES.len() + 1],
 }

@@ -75,10 +75,18 @@ pub enum Mutation {
     ListPerRedrive,
     /// A rewind has the ledger end earlier only when the rows are gone.
     RewindLedgerLast,
+    /// A rewind goes on though a run is not finished.
+    RewindUnfinished,
+    /// A redrive does not look at the epoch that is in force.
+    EpochIgnored,
+    /// Letters are listed while a rewind is under way.
+    ListDuringRewind,
+    /// A list whose number a rewind took is fixed under the next.
+    ListPastRewind,
 }
 
 impl Mutation {
-    pub const ALL: [Mutation; 35] = [
+    pub const ALL: [Mutation; 39] = [
         Mutation::NoTokens,
         Mutation::NoMarks,
         Mutation::NoMarker,
@@ -114,5 +122,9 @@ impl Mutation {
         Mutation::LastWatermark,
         Mutation::ListPerRedrive,
         Mutation::RewindLedgerLast,
+        Mutation::RewindUnfinished,
+        Mutation::EpochIgnored,
+        Mutation::ListDuringRewind,
+        Mutation::ListPastRewind,
     ];
 }
