@@ -194,7 +194,7 @@ pub async fn in_force(client: &Client) -> Result<BTreeMap<String, InForce>, Quer
         in_force: InForce,
     }
     let sql = format!(
-        "SELECT topic, epoch, `group` = {} AS closed FROM {} ORDER BY topic, epoch DESC, claimed_at LIMIT 1 BY topic",
+        "SELECT topic, epoch, toBool(`group` = {}) AS closed FROM {} ORDER BY topic, epoch DESC, claimed_at LIMIT 1 BY topic",
         literal(CLOSED),
         client.table(SOURCES)
     );
