@@ -3,10 +3,10 @@
 //! The rows are deleted, the minutes that they were in are computed anew from the rows that stay, and the topic begins a
 //! new epoch there. Before anything is taken back, an epoch in which nobody may write is entered: who starts is refused, and
 //! who was forgotten somewhere, asleep or cut off, asks which epoch is in force before it begins and with the marks of every
-//! batch, and stops. What it had ready to be sent stays beyond the old epoch's ledger, where the audit finds it. Letters of
-//! what is read again that were redriven are taken back before anything else, so that none is counted beside its message.
-//! Before that lists of letters are shut out until the rewind has ended, and all runs have to be finished: the tokens on their
-//! marks are spent then, so that what somebody has ready to be sent of one is dropped.
+//! batch, and stops; so does a redrive. What it had ready to be sent stays beyond the old epoch's ledger, or the run's, where the
+//! audit finds it: tokens do not keep it out, as those of a rollup's month go when that is replaced. Letters of what is read
+//! again that were redriven are taken back before anything else, so that none is counted beside its message. Before that lists
+//! of letters are shut out until the rewind has ended, and all runs have to be finished, so that nobody is writing one.
 //! The order of the steps is such that the tables may be left between any two of them: the ledger ends earlier first, and
 //! whatever is still there of a table carries its mark, so that workers would write only what is missing.
 //!

@@ -107,6 +107,12 @@ pub struct Tokens {
 }
 
 impl Tokens {
+    /// As when the partitions of a table are replaced: the tokens of their parts go with them.
+    pub fn forget(&mut self) {
+        self.seen.clear();
+        self.burnt.clear();
+    }
+
     fn has(&self, token: u64) -> bool {
         self.seen.contains(&token) || self.burnt.contains(&token)
     }

@@ -380,6 +380,12 @@ impl World {
         shared.clickhouse.network.answers.remove(&client);
     }
 
+    /// Their connections end, so that nothing goes out on marks that were asked on them.
+    pub fn redrivers_hang_up(&mut self) {
+        let shared = &mut *self.shared.borrow_mut();
+        self.redrivers.iter().for_each(|redriver| shared.hang_up(redriver.client));
+    }
+
     /// Faults have ended: all commands go on, and one begins if there is something left to redrive.
     pub fn redrive_on(&mut self) {
         for index in (0..self.redrivers.len()).rev() {

@@ -6,7 +6,7 @@
 //! ledger ends earlier, the months of each rollup are computed anew, rows are deleted table by table; the next epoch gets its first
 //! rows, and is claimed. Left between two of them, it is run again until it ends. Redrives go on between all of them. What the
 //! model takes as given, as the command makes sure of it: all workers have ended, and nothing of theirs is on its way any
-//! more; no block of a rollup is beyond the ledger's end without the rows that it counts; no row has expired. A run that an
+//! more; nothing that a redrive had ready to be sent when the epoch was closed is sent later; no block of a rollup is beyond the ledger's end without the rows that it counts; no row has expired. A run that an
 //! interrupted rewind has begun to take back, and one to another place does not, is given up.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -81,15 +81,9 @@ impl World {
 
     fn take_back(&mut self, may_end: bool) {
         (0..self.slots.len()).for_each(|index| self.crash(index));
-        self.pass(INSERT_TIMEOUT + Duration::from_secs(2));
+        self.let_arrive();
         {
             let shared = &mut *self.shared.borrow_mut();
-            while !shared.clickhouse.network.requests.is_empty() {
-                shared.deliver();
-            }
-            while !shared.clickhouse.pending.is_empty() {
-                shared.settle_parts(true);
-            }
             if shared.has_strays() {
                 return;
             }
@@ -115,11 +109,27 @@ impl World {
                 return shared.say("operator", || format!("ends before {step:?}"));
             }
             self.shared.borrow_mut().take_step(step, &cuts);
+            if matches!(step, Step::Close) {
+                self.redrivers_hang_up();
+                self.let_arrive();
+            }
             self.meanwhile();
         }
         let shared = &mut *self.shared.borrow_mut();
         for (&partition, &at) in &cuts.log {
             shared.kafka.partitions[partition as usize].committed = Some(at);
+        }
+    }
+
+    /// What is on its way arrives.
+    fn let_arrive(&mut self) {
+        self.pass(INSERT_TIMEOUT + Duration::from_secs(2));
+        let shared = &mut *self.shared.borrow_mut();
+        while !shared.clickhouse.network.requests.is_empty() {
+            shared.deliver();
+        }
+        while !shared.clickhouse.pending.is_empty() {
+            shared.settle_parts(true);
         }
     }
 
@@ -301,6 +311,9 @@ impl Shared {
                 cell.through =
                     lines.filter_map(|line| line.marks.get(&(table, place.month))).max().copied().unwrap_or(0);
             }
+        }
+        if taken > 0 && plans::is_rollup(table) {
+            data.tokens[usize::from(table)].forget();
         }
         if taken > 0 {
             self.count("rows taken back from a table");

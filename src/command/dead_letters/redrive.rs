@@ -278,8 +278,9 @@ fn gone(run: &Run, partition: i32, offset: u64) -> String {
     let (number, topic) = (run.run, &run.topic);
     format!(
         "run {number} is not finished, and the dead letter {topic}/{partition}/{offset} that it lists is no longer in \
-         dead_letters, which has expired or was deleted: it can't be written. `highwater dead-letters redrive --give-up \
-         {number}` gives up what the run has not written; then redrive again, which lists those letters anew that are still there"
+         dead_letters, so it can't be written: it has expired or was deleted, or the topic was rewound while this redrive slept. Redrive \
+         again; if that says so too, `highwater dead-letters redrive --give-up {number}` gives up what the run has not written, and \
+         the next redrive lists those letters anew that are still there"
     )
 }
 

@@ -115,7 +115,7 @@ fn a_redrive_that_slept_through_a_rewind_writes_nothing() {
     let mut scene = Scene::new();
     scene.world.set("BATCH__ROWS", "150");
     let sent = scene.letters(&["--events", "2000"]);
-    for (round, point) in [Point::StartRow, Point::Sealed, Point::MarksKnown, Point::LedgerRowSent].iter().enumerate() {
+    for (round, point) in [Point::StartRow, Point::Sealed, Point::Recognised].iter().enumerate() {
         scene.mend();
         let mut command = scene.world.command(&REDRIVE);
         command.env(VARIABLE, format!("{}:1:freeze", point.name()));
@@ -133,11 +133,13 @@ fn a_redrive_that_slept_through_a_rewind_writes_nothing() {
         assert_eq!(scene.written(), (0, 0));
         devstack::sys::send(sleeper.child.id(), devstack::sys::Signal::Resume).unwrap();
         let (done, said) = ended(sleeper);
-        assert!(!done && said.contains("may take letters off the list"), "{}: {said}", point.name());
+        // By the marks, or because its letters are gone, if it comes to ask for these first.
+        let words = ["may take letters off the list", "was rewound while this redrive slept"];
+        assert!(!done && words.iter().any(|words| said.contains(words)), "{}: {said}", point.name());
         assert_eq!(scene.written(), (0, 0), "{}", point.name());
         let audit = scene.output(&["audit", "--without-kafka"]);
         assert!(audit.status.success(), "{}: {}", point.name(), String::from_utf8_lossy(&audit.stdout));
-        if round < 3 {
+        if round < 2 {
             scene.spoil();
             scene.world.done(&["migrate"]);
         }
@@ -147,12 +149,20 @@ fn a_redrive_that_slept_through_a_rewind_writes_nothing() {
     assert_eq!(scene.written(), (sent, sent));
     scene.world.check();
 
-    // What came of one all the same, the audit would find: rows of a run that was taken back.
-    scene.world.query(
-        "INSERT INTO highwater.llm_call SELECT * REPLACE ('1r1/llm-calls/0' AS _source) FROM highwater.llm_call WHERE _source \
-         LIKE '%/0' LIMIT 1",
-    );
+    // What it has ready to be sent may land all the same, and the audit finds it: rows of a run that was taken back, or what a
+    // rollup counts of one.
+    let row = "INSERT INTO highwater.llm_call SELECT * REPLACE ('1r1/llm-calls/0' AS _source) FROM highwater.llm_call WHERE \
+               _source LIKE '%/0' LIMIT 1";
+    scene.world.query(row);
     assert_eq!(scene.findings(), ["minutes", "unknown_source"]);
+    let delete = "DELETE WHERE _source = '1r1/llm-calls/0' SETTINGS mutations_sync = 2";
+    scene.world.query(&format!("ALTER TABLE highwater.llm_call {delete}"));
+    scene.clean();
+    scene.world.query(
+        "INSERT INTO highwater.llm_call_1m_parts SELECT * REPLACE ('1r1/llm-calls/0' AS _source) FROM \
+         highwater.llm_call_1m_parts WHERE _source LIKE '%/0' LIMIT 1",
+    );
+    assert_eq!(scene.findings(), ["unknown_source"]);
 }
 
 #[test]
@@ -165,7 +175,7 @@ fn a_list_that_was_begun_before_a_rewind_does_not_stand_after_it() {
     scene.generate(&["--events", "40"]);
     let mut producer = Producer::new(&scene.world.stack.kafka.bootstrap(), "test", &Default::default()).unwrap();
     let now = jiff::Timestamp::now().as_millisecond();
-    for event in 0..30 {
+    for event in 1..=30 {
         let mut payload = Vec::new();
         Writer::Id(id).frame(&mut payload);
         payload.extend(lookup(event, now));
