@@ -75,8 +75,6 @@ pub enum Mutation {
     ListPerRedrive,
     /// A rewind has the ledger end earlier only when the rows are gone.
     RewindLedgerLast,
-    /// A rewind goes on though a run is not finished.
-    RewindUnfinished,
     /// A redrive does not look at the epoch that is in force.
     EpochIgnored,
     /// Letters are listed while a rewind is under way.
@@ -86,7 +84,7 @@ pub enum Mutation {
 }
 
 impl Mutation {
-    pub const ALL: [Mutation; 39] = [
+    pub const ALL: [Mutation; 38] = [
         Mutation::NoTokens,
         Mutation::NoMarks,
         Mutation::NoMarker,
@@ -122,7 +120,6 @@ impl Mutation {
         Mutation::LastWatermark,
         Mutation::ListPerRedrive,
         Mutation::RewindLedgerLast,
-        Mutation::RewindUnfinished,
         Mutation::EpochIgnored,
         Mutation::ListDuringRewind,
         Mutation::ListPastRewind,

@@ -158,9 +158,6 @@ impl Shared {
 
     /// Whether all runs are finished, but for those that an interrupted rewind has begun to take back and this one does too.
     fn ensure_finished(&mut self, cuts: &Cuts) -> bool {
-        if self.mutation == Mutation::RewindUnfinished {
-            return true;
-        }
         for run in self.unfinished() {
             if self.kafka.shut.is_none() {
                 return false;

@@ -129,10 +129,7 @@ impl Faults {
             Mutation::NoRecordedMarks => Faults { keep_events, window: 10_000, two_owners: true, ..fresh },
             Mutation::LedgerNeverBack => Faults { restore: true, ..fresh },
             Mutation::RewindLedgerLast => fresh.rewound(false),
-            Mutation::RewindUnfinished
-            | Mutation::EpochIgnored
-            | Mutation::ListDuringRewind
-            | Mutation::ListPastRewind => fresh.rewound(true),
+            Mutation::EpochIgnored | Mutation::ListDuringRewind | Mutation::ListPastRewind => fresh.rewound(true),
             Mutation::ListPerRedrive => Faults { redrives: true, ..fresh },
             Mutation::NoDoubt | Mutation::ForgetIds => Faults { retention: true, ..fresh },
             _ => return,
