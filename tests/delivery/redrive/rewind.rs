@@ -71,9 +71,13 @@ fn neither_begins_before_the_other_has_ended() {
     scene.world.set("BATCH__ROWS", "150");
     let sent = scene.letters(&["--events", "3000"]);
     scene.mend();
-    // A run is not finished: nothing is taken back, whatever of it.
+    // A run is not finished, and what its process had sent has landed: nothing is taken back, whatever of it.
     let mut killed = scene.world.command(&[&REDRIVE[..], &["--at-most", "1500"]].concat());
     assert!(!killed.env(VARIABLE, "blocks_sent:2:end").output().unwrap().status.success());
+    let mut before = String::new();
+    while std::mem::replace(&mut before, scene.state()) != before {
+        std::thread::sleep(Duration::from_secs(1));
+    }
     let rewind = ["rewind", TOPIC, "--to", "start"];
     let unfinished = "run 1 of letters of llm-calls still has letters to write";
     scene.refused(&rewind, unfinished);
