@@ -136,6 +136,8 @@ pub enum Reply {
 #[derive(Debug)]
 pub struct Partition {
     source: Source,
+    /// The topic's epoch that was in force when its reader began: nothing is written in a later one.
+    in_force: u32,
     state: State,
     /// The end of the log as last reached.
     end: u64,
@@ -159,10 +161,12 @@ enum State {
 }
 
 impl Partition {
-    /// A partition that was just assigned.
-    pub fn new(source: Source) -> Partition {
+    /// A partition that was just assigned. `in_force` is the topic's epoch that its reader has found in force: the source's
+    /// own, but where letters of an earlier epoch are redriven.
+    pub fn new(source: Source, in_force: u32) -> Partition {
         Partition {
             source,
+            in_force,
             state: State::Locating(Locate::new()),
             end: 0,
             last: None,
@@ -174,6 +178,12 @@ impl Partition {
     /// Whose machine this is.
     pub fn source(&self) -> &Source {
         &self.source
+    }
+
+    /// The same partition, assigned again.
+    #[must_use]
+    pub fn anew(&self) -> Partition {
+        Partition::new(self.source.clone(), self.in_force)
     }
 
     /// What to do next, if anything. Call again until it answers `None`.
@@ -198,7 +208,13 @@ impl Partition {
 
     /// Takes in what came of an action.
     pub fn reply(&mut self, terms: Terms<'_>, reply: Reply) {
+        // Before anything is made of the marks: what may be built on them is of an epoch that is over.
+        let over = match &reply {
+            Reply::Marks(Ok(marks)) => Stop::by_epoch(&self.source, self.in_force, &marks.ledger).err(),
+            _ => None,
+        };
         let outcome = match &mut self.state {
+            State::Locating(_) | State::Running(_) if let Some(over) = over => Err(over),
             State::Locating(locate) => locate.reply(&self.source, terms, reply).map(|located| {
                 if let Some(Located { ready, warm }) = located {
                     self.state = if warm { State::Warming(ready) } else { State::Running(ready) };

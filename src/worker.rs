@@ -33,7 +33,7 @@ pub struct Settings {
     pub tuning: Tuning,
     /// Bytes that all its partitions may hold together before the log is held back.
     pub memory: usize,
-    /// The life that each topic is in.
+    /// The epoch in which each topic was claimed, or found by a redrive: nothing is written in a later one.
     pub epochs: BTreeMap<Arc<str>, u32>,
 }
 
@@ -42,8 +42,8 @@ pub struct Settings {
 pub struct Worker<L, S, R = NoRegistry> {
     plan: Arc<Plan>,
     settings: Settings,
-    /// The run of `dead-letters redrive` that this is; `None`: it reads the log itself.
-    redrive: Option<u32>,
+    /// The run of `dead-letters redrive` that this is, and the epoch of its letters; `None`: it reads the log itself.
+    redrive: Option<(u32, u32)>,
     log: L,
     store: S,
     meter: Arc<dyn Meter>,
@@ -114,11 +114,11 @@ impl<L: Log, S: Store, R: Registry> Worker<L, S, R> {
         self
     }
 
-    /// Reads the dead letters of a run again, which `log` delivers: what it writes is that run's, and it says nothing of
-    /// how far event time has come.
+    /// Reads the dead letters of a run again, which `log` delivers: what it writes is that run's, under the epoch that the
+    /// letters are of, whichever is in force; and it says nothing of how far event time has come.
     #[must_use]
-    pub fn redriving(mut self, run: u32) -> Self {
-        self.redrive = Some(run);
+    pub fn redriving(mut self, run: u32, epoch: u32) -> Self {
+        self.redrive = Some((run, epoch));
         self
     }
 
@@ -195,15 +195,15 @@ impl<L: Log, S: Store, R: Registry> Worker<L, S, R> {
             }
             LogEvent::Assigned(names) => {
                 for name in names {
-                    let Some(&epoch) = settings.epochs.get(&name.topic) else {
+                    let Some(&in_force) = settings.epochs.get(&name.topic) else {
                         tracing::error!(topic = %name.topic, "assigned a topic that was not claimed; it is not read");
                         continue;
                     };
                     tracing::debug!(topic = %name.topic, partition = name.partition, "assigned");
                     *assignments += 1;
                     let (topic, partition) = (Arc::clone(&name.topic), name.partition);
-                    let source = Source { epoch, redrive: *redrive, topic, partition };
-                    let partition = Partition::new(source);
+                    let (redrive, epoch) = redrive.map_or((None, in_force), |(run, epoch)| (Some(run), epoch));
+                    let partition = Partition::new(Source { epoch, redrive, topic, partition }, in_force);
                     let assigned = Assigned { serial: *assignments, partition, told: None, astray: false };
                     partitions.entry(name.topic).or_default().insert(name.partition, assigned);
                 }
@@ -226,7 +226,7 @@ impl<L: Log, S: Store, R: Registry> Worker<L, S, R> {
         for assigned in partitions.values_mut().flat_map(BTreeMap::values_mut).filter(|assigned| assigned.astray) {
             if assigned.partition.is_empty_handed() {
                 *assignments += 1;
-                let partition = Partition::new(assigned.partition.source().clone());
+                let partition = assigned.partition.anew();
                 *assigned = Assigned { serial: *assignments, partition, told: None, astray: false };
             } else {
                 assigned.partition.flush();

@@ -3,6 +3,8 @@
 //! A topic's life is a cluster id and a topic id; its number, the epoch, is part of every source's name. A claim is an
 //! insert under a token that is read back: of two that claim at once one row stands, and both see which.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde_json::json;
 
@@ -169,6 +171,35 @@ async fn current(client: &Client, topic: &str) -> Result<Option<Row>, QueryError
         literal(topic)
     );
     Ok(client.rows(&sql).await?.into_iter().next())
+}
+
+/// The epoch that a topic is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct InForce {
+    /// Its number.
+    pub epoch: u32,
+    /// Whether nobody may write in it: the topic is being rewound.
+    pub closed: bool,
+}
+
+/// The epoch that each topic is in; those that nobody has claimed are left out.
+///
+/// # Errors
+/// The server's error, or that it did not answer.
+pub async fn in_force(client: &Client) -> Result<BTreeMap<String, InForce>, QueryError> {
+    #[derive(Deserialize)]
+    struct OfTopic {
+        topic: String,
+        #[serde(flatten)]
+        in_force: InForce,
+    }
+    let sql = format!(
+        "SELECT topic, epoch, toBool(`group` = {}) AS closed FROM {} ORDER BY topic, epoch DESC, claimed_at LIMIT 1 BY topic",
+        literal(CLOSED),
+        client.table(SOURCES)
+    );
+    let found = client.rows::<OfTopic>(&sql).await?.into_iter();
+    Ok(found.map(|OfTopic { topic, in_force }| (topic, in_force)).collect())
 }
 
 /// The last epoch of a topic that the ledger has rows of.

@@ -28,7 +28,7 @@ mod views;
 mod watermarks;
 
 pub(crate) use claim::CLOSED;
-pub use claim::{ClaimError, claim, last_epoch, look};
+pub use claim::{ClaimError, InForce, claim, in_force, last_epoch, look};
 pub use client::{Client, QueryLimits};
 pub use compress::compress;
 pub use connection::{Answered, Pinned};

@@ -3,6 +3,10 @@
 //! A run is one insert under the token `redrive/{run}`, read back: of two commands that set out on the same run one list
 //! stands, and both work on it. What becomes of each letter (a row, or a duplicate of one that is there) stands in the list
 //! too, so that whoever goes on with an interrupted run judges as the one who began it.
+//!
+//! Numbers are taken one after the other, by a rewind too: by one when it begins, and by another when it has ended. Whoever
+//! lists letters asks for the last number before, and lists none where it is a rewind's that has begun. So between the two no
+//! list stands: one that was begun before finds its number taken.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -22,6 +26,10 @@ use crate::event::{EventType, Kind};
 
 /// Between two looks for a list that was acknowledged and is not there.
 const PAUSE: Duration = Duration::from_millis(200);
+/// What a row has for a partition whose number a rewind took, and for an event.
+const NO_PARTITION: i32 = -1;
+const REWIND_BEGUN: &str = "rewind begun";
+const REWIND_ENDED: &str = "rewind ended";
 
 /// A letter of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,27 +59,73 @@ pub struct Run {
     pub plan: String,
 }
 
-#[derive(Debug, Deserialize)]
-struct Number {
-    n: u64,
+/// What stands under the last number.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Last {
+    /// The number; 0: there is none.
+    pub run: u32,
+    /// The topic whose rewind has begun and not ended, if there is one.
+    pub rewinding: Option<String>,
 }
 
-/// Makes this list the run's, unless another stands already, which it then is. To be read back by [`letters`].
-///
-/// The list goes out on a connection on which none was found, and which dies with the server; a list that was acknowledged
-/// and is not there for as long as inserts may take was lost between token and part, so the next goes out under a token with
-/// a suffix, the same for everybody.
+/// Makes this list the run's, unless the number is taken already. To be read back by [`letters`].
 ///
 /// # Errors
 /// The server's error, or that it did not answer; the list may be there all the same.
 pub async fn fix(client: &Client, run: &Run, letters: &[Listed]) -> Result<(), QueryError> {
+    take(client, run.run, lines(run, letters)).await
+}
+
+/// Shuts out lists of letters, of whichever topic, until [`end_rewind`] of this one; answers the other topic whose rewind has
+/// begun and not ended, if there is one, and changes nothing then. Does nothing where it is begun already.
+///
+/// # Errors
+/// The server's error, or that it did not answer; it may be begun all the same.
+pub async fn begin_rewind(client: &Client, topic: &str) -> Result<Option<String>, QueryError> {
+    loop {
+        let last = last(client).await?;
+        match last.rewinding {
+            Some(rewinding) => return Ok(Some(rewinding).filter(|rewinding| rewinding != topic)),
+            None => take(client, last.run.saturating_add(1), rewind_line(last.run + 1, topic, REWIND_BEGUN)).await?,
+        }
+    }
+}
+
+/// Has letters listed again, if the rewind that shut them out is this topic's.
+///
+/// # Errors
+/// The server's error, or that it did not answer; it may be ended all the same.
+pub async fn end_rewind(client: &Client, topic: &str) -> Result<(), QueryError> {
+    loop {
+        let last = last(client).await?;
+        if last.rewinding.is_none_or(|rewinding| rewinding != topic) {
+            return Ok(());
+        }
+        take(client, last.run.saturating_add(1), rewind_line(last.run + 1, topic, REWIND_ENDED)).await?;
+    }
+}
+
+/// The row under a number that a rewind takes: it lists no letter.
+fn rewind_line(run: u32, topic: &str, event: &str) -> Bytes {
+    let line = serde_json::json!({
+        "run": run, "topic": topic, "partition": NO_PARTITION, "event": event, "taken_back": true,
+    });
+    line.to_string().into()
+}
+
+/// Makes these the rows under a number, unless it has some.
+///
+/// The list goes out on a connection on which none was found, and which dies with the server; a list that was acknowledged
+/// and is not there for as long as inserts may take was lost between token and part, so the next goes out under a token with
+/// a suffix, the same for everybody.
+async fn take(client: &Client, run: u32, rows: Bytes) -> Result<(), QueryError> {
     let (table, mut burnt, mut acknowledged) = (client.table(REDRIVES), 0, None::<Instant>);
     let patience = client.endpoint().insert_timeout;
     loop {
         let pinned = Pinned::open(client.endpoint()).await?;
         let (pinned, known) = insert::known_settings(pinned).await?;
         let (known, asked) = (known?, Instant::now());
-        let sql = format!("SELECT count() FROM {table} WHERE run = {} FORMAT TSV", run.run);
+        let sql = format!("SELECT count() FROM {table} WHERE run = {run} FORMAT TSV");
         let (pinned, answer) = pinned.query(&sql, &[]).await?;
         if String::from_utf8_lossy(&answer?).trim() != "0" {
             return Ok(());
@@ -84,10 +138,10 @@ pub async fn fix(client: &Client, run: &Run, letters: &[Listed]) -> Result<(), Q
             Some(_) => burnt += 1,
             None => {}
         }
-        let token = if burnt == 0 { format!("redrive/{}", run.run) } else { format!("redrive/{}/{burnt}", run.run) };
+        let token = if burnt == 0 { format!("redrive/{run}") } else { format!("redrive/{run}/{burnt}") };
         let sql = format!("INSERT INTO {table} FORMAT JSONEachRow");
         let settings = insert::settings(&token, false, &known);
-        let (_, answer) = pinned.insert(&sql, &settings, lines(run, letters)).await?;
+        let (_, answer) = pinned.insert(&sql, &settings, rows.clone()).await?;
         answer?;
         acknowledged = Some(Instant::now());
     }
@@ -107,14 +161,28 @@ fn lines(run: &Run, letters: &[Listed]) -> Bytes {
     letters.iter().map(line).collect::<Vec<_>>().join("\n").into()
 }
 
-/// The number of the last run; 0: there was none.
+/// The last number that was taken, by a run or a rewind.
 ///
 /// # Errors
 /// The server's error, or that it did not answer.
-pub async fn last(client: &Client) -> Result<u32, QueryError> {
-    let sql = format!("SELECT toUInt64(max(run)) AS n FROM {}", client.table(REDRIVES));
-    let last = client.rows::<Number>(&sql).await?.first().map_or(0, |row| row.n);
-    Ok(u32::try_from(last).unwrap_or(u32::MAX))
+pub async fn last(client: &Client) -> Result<Last, QueryError> {
+    #[derive(Deserialize)]
+    struct Row {
+        run: u32,
+        topic: String,
+        rewinding: bool,
+    }
+    let sql = format!(
+        "SELECT run, toString(topic) AS topic, toBool(partition = {NO_PARTITION} AND event = {}) AS rewinding FROM {} ORDER BY \
+         run DESC LIMIT 1",
+        literal(REWIND_BEGUN),
+        client.table(REDRIVES)
+    );
+    let last = client.rows::<Row>(&sql).await?.into_iter().next();
+    Ok(last.map_or_else(Last::default, |Row { run, topic, rewinding }| Last {
+        run,
+        rewinding: rewinding.then_some(topic),
+    }))
 }
 
 /// The first run that lists letters of which the ledger has not all; `None`: all are finished.
@@ -122,16 +190,22 @@ pub async fn last(client: &Client) -> Result<u32, QueryError> {
 /// # Errors
 /// The server's error, or that it did not answer.
 pub async fn unfinished(client: &Client) -> Result<Option<Run>, QueryError> {
-    Ok(all_unfinished(client).await?.into_iter().next())
+    Ok(all_unfinished(client).await?.into_iter().next().map(|(run, _)| run))
 }
 
-/// All such runs.
+/// All such runs, ascending, each with the partitions of which the ledger has not all.
 ///
 /// # Errors
 /// The server's error, or that it did not answer.
-pub async fn all_unfinished(client: &Client) -> Result<Vec<Run>, QueryError> {
+pub async fn all_unfinished(client: &Client) -> Result<Vec<(Run, Vec<i32>)>, QueryError> {
+    #[derive(Deserialize)]
+    struct Unfinished {
+        #[serde(flatten)]
+        run: Run,
+        partitions: Vec<i32>,
+    }
     let sql = format!(
-        "SELECT run, epoch, topic, any(p) AS plan FROM (SELECT run, epoch, toString(topic) AS topic, partition, \
+        "SELECT run, epoch, topic, any(p) AS plan, arraySort(groupArray(r.partition)) AS partitions FROM (SELECT run, epoch, toString(topic) AS topic, partition, \
          toString(any(plan)) AS p, max(offset) + 1 AS upto FROM {} WHERE NOT duplicate AND NOT taken_back GROUP BY run, epoch, topic, \
          partition) AS r LEFT JOIN (SELECT toString(source) AS source, max(`to`) AS end FROM {} GROUP BY source) AS l \
          ON {} = l.source WHERE l.end < r.upto GROUP BY run, epoch, topic ORDER BY run",
@@ -139,7 +213,8 @@ pub async fn all_unfinished(client: &Client) -> Result<Vec<Run>, QueryError> {
         client.table(LEDGER),
         source_of("r.")
     );
-    client.rows(&sql).await
+    let found = client.rows::<Unfinished>(&sql).await?.into_iter();
+    Ok(found.map(|Unfinished { run, partitions }| (run, partitions)).collect())
 }
 
 /// A run by its number.

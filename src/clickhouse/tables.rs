@@ -285,11 +285,11 @@ fn redrives(token_window: u64) -> TableDef {
         ColumnSql::new(
             "run",
             "UInt32",
-            "the run that redrove it; its rows are those of the source epochrRUN/topic/partition",
+            "the run that redrove it; its rows are those of the source epochrRUN/topic/partition; a rewind takes numbers too",
         ),
         ColumnSql::new("epoch", "UInt32", "which of the topic's lives the letter is of"),
         ColumnSql::new("topic", "LowCardinality(String)", "topic name"),
-        ColumnSql::new("partition", "Int32", "partition number"),
+        ColumnSql::new("partition", "Int32", "partition number; -1 where a rewind took the number"),
         ColumnSql::new("offset", "UInt64", "the letter's offset").with("CODEC(Delta, ZSTD(1))"),
         ColumnSql::new("event", "LowCardinality(String)", "the event type that it was read as"),
         ColumnSql::new("bytes", "UInt64", "length of its payload"),

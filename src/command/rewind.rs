@@ -3,8 +3,10 @@
 //! The rows are deleted, the minutes that they were in are computed anew from the rows that stay, and the topic begins a
 //! new epoch there. Before anything is taken back, an epoch in which nobody may write is entered: who starts is refused, and
 //! who was forgotten somewhere, asleep or cut off, asks which epoch is in force before it begins and with the marks of every
-//! batch, and stops. What it had ready to be sent stays beyond the old epoch's ledger, where the audit finds it. Letters of
-//! what is read again that were redriven are taken back before anything else, so that none is counted beside its message.
+//! batch, and stops; so does a redrive. What it had ready to be sent stays beyond the old epoch's ledger, or the run's, where the
+//! audit finds it: tokens do not keep it out, as those of a rollup's month go when that is replaced. Letters of what is read
+//! again that were redriven are taken back before anything else, so that none is counted beside its message. Before that lists
+//! of letters are shut out until the rewind has ended, and all runs have to be finished, so that nobody is writing one.
 //! The order of the steps is such that the tables may be left between any two of them: the ledger ends earlier first, and
 //! whatever is still there of a table carries its mark, so that workers would write only what is missing.
 //!
@@ -25,7 +27,7 @@ use serde::Deserialize;
 use crate::batch::Source;
 use crate::clickhouse::sql::{literal, literals};
 use crate::clickhouse::tables::{AUDITS, LEDGER, REDRIVES, SOURCES, WATERMARKS};
-use crate::clickhouse::{CLOSED, Catalog, Client, Grants, grants, last_epoch, schema};
+use crate::clickhouse::{CLOSED, Catalog, Client, Grants, grants, last_epoch, redrives, schema};
 use crate::command::{UsageError, load};
 use crate::config::Settings;
 use crate::kafka::Observer;
@@ -144,6 +146,10 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<()> {
         bail!(UsageError(format!("{} has no partition {absent}", args.topic)));
     }
     if targets.is_empty() && !log.is_closed() {
+        if args.yes {
+            // One that was left before it closed the epoch has changed nothing, and one that has ended may not have said so.
+            redrives::end_rewind(&client, &args.topic).await.context("can't read redrives")?;
+        }
         println!("nothing is written beyond {}; nothing to take back", args.to);
         return Ok(());
     }
@@ -159,6 +165,7 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<()> {
         |target: &Target| (TopicPartition { topic: Arc::clone(&topic), partition: target.partition }, target.at);
     let offsets: Vec<_> = rewind.partitions().map(commit).collect();
     observer.commit_alone(&offsets)?;
+    rewind.shut_out_redrives().await?;
     rewind.close_epoch().await?;
     println!("no replica is in the group; waiting {} s for one that has only just left it", LAST_WRITES.as_secs());
     tokio::time::sleep(LAST_WRITES).await;
@@ -235,6 +242,7 @@ impl Rewind<'_> {
         for target in &self.targets {
             println!("{}/{}: from offset {} back to {}", self.log.topic, target.partition, target.end, target.at);
         }
+        self.redriven.ensure_finished(&self.client, self.log.is_closed()).await?;
         self.redriven.explain(&self.client).await?;
         let beyond = |target: &Target| Cut { sources: self.log.sources(target.partition), at: target.end };
         let strays = self.take_back(self.partitions().map(beyond).collect()).strays().await?;
@@ -248,6 +256,31 @@ impl Rewind<'_> {
         self.take_back(all).explain().await?;
         println!("then the next epoch of {} begins there", self.log.topic);
         Ok(())
+    }
+
+    /// From here on no letters are listed, and what was explained is all that was redriven; or nothing is changed.
+    async fn shut_out_redrives(&self) -> Result<()> {
+        let (client, topic) = (&self.client, &self.log.topic);
+        if let Some(other) = redrives::begin_rewind(client, topic).await.context("can't shut out redrives")? {
+            bail!(
+                "the topic {other} is being rewound, or a rewind of it was interrupted; nothing was changed: let that end, or run it \
+                 again with --yes, then rewind {topic}"
+            );
+        }
+        let ensure = async {
+            let redriven = Redriven::find(client, self.log, &self.targets, self.plan.limits.horizon).await?;
+            redriven.ensure_finished(client, self.log.is_closed()).await?;
+            ensure!(
+                redriven == self.redriven,
+                "letters of {topic} were redriven while it was looked for what to take back; nothing was changed: rewind again"
+            );
+            Ok(())
+        };
+        let ensured = ensure.await;
+        if ensured.is_err() && !self.log.is_closed() {
+            redrives::end_rewind(client, topic).await.context("can't let redrives go on")?;
+        }
+        ensured
     }
 
     /// Nobody has written since what was explained.
@@ -279,7 +312,7 @@ impl Rewind<'_> {
             }
         }
         let asides: Vec<&str> = asides.iter().map(String::as_str).collect();
-        let written = [&[LEDGER, SOURCES, WATERMARKS], &parts[..], &asides[..]].concat();
+        let written = [&[LEDGER, REDRIVES, SOURCES, WATERMARKS], &parts[..], &asides[..]].concat();
         let views: Vec<&str> = self.plan.rollups.iter().map(|rollup| rollup.name.as_str()).collect();
         let read = [&deleted[..], &[SOURCES, REDRIVES], &parts[..], &asides[..], &views[..]].concat();
         // To replace or drop a month of a table is to delete.
@@ -337,6 +370,7 @@ impl Rewind<'_> {
         self.redriven.forget(&self.client).await?;
         self.take_back(self.of_log()).execute().await?;
         self.begin_epoch(partitions).await?;
+        redrives::end_rewind(&self.client, &self.log.topic).await.context("can't let redrives go on")?;
         println!("done; `highwater run` reads on from there");
         Ok(())
     }

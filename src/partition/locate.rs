@@ -152,7 +152,6 @@ impl Locate {
         let step = std::mem::replace(&mut self.step, Step::Waiting);
         self.step = match (step, reply) {
             (_, Reply::Marks(Ok(marks))) => {
-                Stop::by_epoch(source, &marks.ledger)?;
                 Step::Bounds { due: terms.now, connection: marks.connection, ledger: marks.ledger }
             }
             (Step::Comparing { connection, ledger }, Reply::Bounds(Ok(bounds))) => {

@@ -43,6 +43,19 @@ pub enum Stop {
         /// The one in force.
         now: u32,
     },
+    /// The topic went on to another epoch while its letters were redriven: a rewind took back some of the run's, perhaps, and
+    /// they are read again.
+    #[error(
+        "the topic was in epoch {began} when this redrive began to write, and now it is in epoch {now}: it was rewound, or is \
+         being rewound, which may take letters off the list that this redrive has. Nothing more is written by it; redrive again once \
+         the rewind has ended"
+    )]
+    RedriveOver {
+        /// The one that was in force.
+        began: u32,
+        /// The one in force now.
+        now: u32,
+    },
     /// The ledger lost rows that it had.
     #[error(
         "the ledger now ends at {}, but it ended at {before}: rows of the ledger are missing (restored from an \
@@ -77,13 +90,12 @@ pub enum Stop {
 }
 
 impl Stop {
-    /// Whether the epoch of a source is over, by an answer of the store. What a redrive writes is of the epoch that its
-    /// letters are of.
-    pub(super) fn by_epoch(source: &Source, ledger: &LedgerEnd) -> Result<(), Stop> {
-        let claimed = source.epoch;
-        match ledger.epoch.filter(|&now| now > claimed && source.redrive.is_none()) {
-            Some(now) => Err(Stop::EpochOver { claimed, now }),
-            None => Ok(()),
+    /// Whether the epoch that was in force is over, by an answer of the store.
+    pub(super) fn by_epoch(source: &Source, in_force: u32, ledger: &LedgerEnd) -> Result<(), Stop> {
+        match (ledger.epoch.filter(|&now| now > in_force), source.redrive) {
+            (None, _) => Ok(()),
+            (Some(now), None) => Err(Stop::EpochOver { claimed: in_force, now }),
+            (Some(now), Some(_)) => Err(Stop::RedriveOver { began: in_force, now }),
         }
     }
 
@@ -94,6 +106,7 @@ impl Stop {
             Stop::LogEndsEarlier { .. } => "log_ends_earlier",
             Stop::OtherTopic(_) => "other_topic",
             Stop::EpochOver { .. } => "epoch_over",
+            Stop::RedriveOver { .. } => "redrive_over",
             Stop::LedgerWentBack { .. } => "ledger_went_back",
             Stop::Unreadable { .. } => "unreadable",
             Stop::Refused { .. } => "refused",
@@ -123,6 +136,7 @@ mod tests {
             Stop::LogEndsEarlier { ledger: 2, end: 1 },
             Stop::OtherTopic("the topic t is another one than when it was claimed".to_owned()),
             Stop::EpochOver { claimed: 1, now: 3 },
+            Stop::RedriveOver { began: 1, now: 2 },
             Stop::LedgerWentBack { end: None, before: 1 },
             Stop::Unreadable { offset: 1, reason: text() },
             Stop::Refused { what: text(), error: text() },
@@ -134,6 +148,7 @@ mod tests {
                 | Stop::LogEndsEarlier { .. }
                 | Stop::OtherTopic(_)
                 | Stop::EpochOver { .. }
+                | Stop::RedriveOver { .. }
                 | Stop::LedgerWentBack { .. }
                 | Stop::Unreadable { .. }
                 | Stop::Refused { .. } => {}

@@ -79,7 +79,7 @@ impl Bench {
             writers: Writers::default(),
             tuning,
             now: second * 1_000,
-            partition: Partition::new(Source { epoch: 1, redrive: None, topic: "t".into(), partition: 0 }),
+            partition: Partition::new(Source { epoch: 1, redrive: None, topic: "t".into(), partition: 0 }, 1),
             ledger,
             epoch: Some(1),
             bounds: Ok(Bounds { start, end, committed }),
@@ -186,7 +186,7 @@ fn the_first_start_believes_the_commit_and_says_so_in_the_ledger() {
 #[test]
 fn a_later_life_of_a_topic_begins_at_its_start_whatever_was_committed_in_an_earlier() {
     let mut bench = Bench::new(None, 20, 100, Some(60));
-    bench.partition = Partition::new(Source { epoch: 2, redrive: None, topic: "t".into(), partition: 0 });
+    bench.partition = Partition::new(Source { epoch: 2, redrive: None, topic: "t".into(), partition: 0 }, 2);
     bench.run();
     assert_eq!(bench.rows, vec![(LedgerKind::Start, 20, 20)]);
 }
@@ -433,10 +433,40 @@ fn a_refusal_stops_it_and_passing_errors_do_not() {
     }
 }
 
+/// A partition of a redrive that found this epoch in force; its letters are of the second.
+fn redrive(in_force: u32) -> Partition {
+    Partition::new(Source { epoch: 2, redrive: Some(7), topic: "t".into(), partition: 0 }, in_force)
+}
+
+#[test]
+fn a_redrive_stops_where_the_epoch_that_it_found_is_over() {
+    for (in_force, now, over) in
+        [(2, Some(2), false), (3, Some(3), false), (3, None, false), (2, Some(3), true), (3, Some(5), true)]
+    {
+        // It slept before it asked where to begin.
+        let mut bench = Bench::new(None, 0, 100, Some(60));
+        bench.partition = redrive(in_force);
+        bench.epoch = now;
+        bench.run();
+        let rows = if over { 0 } else { 1 };
+        assert_eq!((bench.partition.is_stopped(), bench.rows.len()), (over, rows), "{in_force}, {now:?}");
+        // It slept when it had letters.
+        let mut bench = Bench::new(Some(60), 0, 100, Some(60));
+        bench.partition = redrive(in_force);
+        bench.epoch = Some(in_force);
+        bench.run();
+        bench.tick_of("one", 60, 5, 5);
+        bench.epoch = now;
+        bench.run();
+        assert_eq!((bench.partition.is_stopped(), bench.tokens.is_empty()), (over, over), "{in_force}, {now:?}");
+        assert_eq!(bench.partition.status().stopped, over.then_some("redrive_over"));
+    }
+}
+
 #[test]
 fn a_redrive_begins_at_its_first_letter_and_makes_no_second_letter_of_one() {
     let mut bench = Bench::new(None, 0, 100, Some(60));
-    bench.partition = Partition::new(Source { epoch: 2, redrive: Some(7), topic: "t".into(), partition: 0 });
+    bench.partition = redrive(3);
     bench.run();
     assert_eq!((bench.rows.clone(), bench.partition.done()), (vec![(LedgerKind::Start, 60, 60)], Some(60)));
     assert_eq!(bench.tokens, ["2r7/t/0/ledger/new"]);
@@ -450,7 +480,7 @@ fn a_redrive_begins_at_its_first_letter_and_makes_no_second_letter_of_one() {
 #[test]
 fn a_redrive_goes_on_at_the_ledgers_end_without_what_is_written_and_makes_no_duplicate() {
     let mut bench = Bench::new(Some(40), 0, 100, Some(5));
-    bench.partition = Partition::new(Source { epoch: 2, redrive: Some(7), topic: "t".into(), partition: 0 });
+    bench.partition = redrive(3);
     bench.run();
     assert_eq!((bench.started.clone(), bench.partition.done()), (vec![40], Some(40)), "no ids are read again");
     bench.tick_of("one", 50, 5, 5);

@@ -210,7 +210,7 @@ impl Bench {
             *assignments += 1;
             let source = Source { epoch: 1, redrive: None, topic: "t".into(), partition };
             let assigned =
-                Assigned { serial: *assignments, partition: Partition::new(source), told: None, astray: false };
+                Assigned { serial: *assignments, partition: Partition::new(source, 1), told: None, astray: false };
             partitions.entry("t".into()).or_default().insert(partition, assigned);
         }
     }

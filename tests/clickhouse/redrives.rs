@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use highwater::batch::Source;
 use highwater::clickhouse::Client;
-use highwater::clickhouse::redrives::{self, Listed, Run};
+use highwater::clickhouse::redrives::{self, Last, Listed, Run};
 use highwater::ports::{Answer, Store};
 
 use crate::fixture::{Db, START, batch, endpoint, probes, server, source, visit_message};
@@ -22,7 +22,8 @@ fn letters(offsets: impl IntoIterator<Item = u64>) -> Vec<Listed> {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_lists_of_one_run_the_first_stands_whole() {
     let db = Db::new("fixing").await;
-    assert_eq!((redrives::last(&db.client).await.unwrap(), redrives::unfinished(&db.client).await.unwrap()), (0, None));
+    assert_eq!(redrives::last(&db.client).await.unwrap(), Last::default());
+    assert_eq!(redrives::unfinished(&db.client).await.unwrap(), None);
     let first = letters(0..100_000);
     redrives::fix(&db.client, &run(1), &first).await.unwrap();
     redrives::fix(&db.client, &run(1), &letters(5..9)).await.unwrap();
@@ -37,7 +38,40 @@ async fn of_two_lists_of_one_run_the_first_stands_whole() {
     futures::future::try_join_all(lists.iter().map(|list| redrives::fix(client, &second, list))).await.unwrap();
     let stands = redrives::letters(&db.client, 2).await.unwrap();
     assert_eq!(lists.iter().filter(|list| **list == stands).count(), 1, "{stands:?}");
-    assert_eq!(redrives::last(&db.client).await.unwrap(), 2);
+    assert_eq!(redrives::last(&db.client).await.unwrap(), Last { run: 2, rewinding: None });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_was_begun_before_a_rewind_finds_its_number_taken() {
+    let db = Db::new("shut").await;
+    let (client, last) = (&db.client, async || redrives::last(&db.client).await.unwrap());
+    redrives::fix(client, &run(1), &letters(0..5)).await.unwrap();
+    let begin = async |topic| redrives::begin_rewind(client, topic).await.unwrap();
+    assert_eq!(begin("events").await, None);
+    assert_eq!(last().await, Last { run: 2, rewinding: Some("events".into()) });
+    redrives::fix(client, &run(2), &letters(5..9)).await.unwrap();
+    assert_eq!(redrives::letters(client, 2).await.unwrap(), []);
+    assert_eq!(redrives::all_unfinished(client).await.unwrap(), [(run(1), vec![0])], "a rewind's number is no run");
+
+    // Run again it is begun already; another topic's is not begun, nor does it end this one's.
+    assert_eq!((begin("events").await, begin("other").await), (None, Some("events".into())));
+    redrives::end_rewind(client, "other").await.unwrap();
+    assert_eq!(last().await, Last { run: 2, rewinding: Some("events".into()) });
+    for _ in 0..2 {
+        redrives::end_rewind(client, "events").await.unwrap();
+        assert_eq!(last().await, Last { run: 3, rewinding: None });
+    }
+    redrives::fix(client, &run(4), &letters(5..9)).await.unwrap();
+    assert_eq!(redrives::letters(client, 4).await.unwrap(), letters(5..9));
+
+    // Lists and rewinds at once: each number is taken once, and the rewind's are the last.
+    let lists: Vec<Run> = (5..9).map(run).collect();
+    let (five, six) = (letters(50..55), letters(60..65));
+    let fixes = lists.iter().map(|run| redrives::fix(client, run, if run.run % 2 == 0 { &six } else { &five }));
+    let (fixed, begun) = futures::join!(futures::future::try_join_all(fixes), redrives::begin_rewind(client, "events"));
+    assert_eq!((fixed.unwrap().len(), begun.unwrap()), (4, None));
+    assert_eq!(last().await.rewinding.as_deref(), Some("events"));
+    assert_eq!(db.number("(SELECT count() - uniqExact(run, partition, offset) FROM shut.redrives)").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,7 @@
 //! Dead letters read again once their schema is mended: exactly once, whatever is killed.
 
+mod rewind;
+
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
 use std::sync::atomic::Ordering;

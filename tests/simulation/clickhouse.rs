@@ -107,9 +107,24 @@ pub struct Tokens {
 }
 
 impl Tokens {
+    /// As when the partitions of a table are replaced: the tokens of their parts go with them.
+    pub fn forget(&mut self) {
+        self.seen.clear();
+        self.burnt.clear();
+    }
+
     fn has(&self, token: u64) -> bool {
         self.seen.contains(&token) || self.burnt.contains(&token)
     }
+}
+
+/// What a number of runs was taken for.
+#[derive(Debug, Clone)]
+pub enum Taken {
+    /// The letters of one epoch that a run comprises, and no rewind took off.
+    Run { epoch: u32, letters: Vec<Listed> },
+    /// By a rewind, as it begins or has ended.
+    Rewind { begun: bool },
 }
 
 /// What a backup holds.
@@ -119,8 +134,8 @@ pub struct Data {
     pub ledger: BTreeMap<SourceId, Vec<LedgerLine>>,
     /// Milliseconds since 1970; of each source the greatest that was reported.
     pub watermarks: BTreeMap<SourceId, i64>,
-    /// What each run of a redrive comprises.
-    pub runs: BTreeMap<u32, Vec<Listed>>,
+    /// What stands under each number that redrives and rewinds took.
+    pub runs: BTreeMap<u32, Taken>,
     /// Per table, the ledger's last.
     pub tokens: [Tokens; TABLES.len() + 1],
 }

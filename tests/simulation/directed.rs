@@ -39,7 +39,7 @@ struct Bench {
 impl Bench {
     fn new(epoch: u32, keep_events: Option<Duration>) -> Bench {
         Bench {
-            partition: Partition::new(Source { epoch, redrive: None, topic: "ticks".into(), partition: 0 }),
+            partition: Partition::new(Source { epoch, redrive: None, topic: "ticks".into(), partition: 0 }, epoch),
             tuning: tuning(keep_events),
             now: NOW,
             connection: Connection(1),

@@ -36,8 +36,8 @@ pub struct Kafka {
     pub begun: u32,
     /// Epochs that rewinds have begun and did not come to claim, of which nobody knows.
     pub unclaimed: BTreeSet<u32>,
-    /// A rewind was begun and has not ended: no worker starts.
-    pub closed: bool,
+    /// The epoch in which nobody writes, while a rewind has begun to take back and has not ended: no worker starts.
+    pub shut: Option<u32>,
     pub partitions: Vec<Partition>,
     /// What must become of each log that there ever was.
     pub truths: BTreeMap<SourceId, Truth>,
@@ -72,6 +72,11 @@ pub struct Partition {
 impl Kafka {
     pub fn source(&self, partition: usize) -> SourceId {
         SourceId { epoch: self.epoch, redrive: None, partition: partition as i32 }
+    }
+
+    /// The epoch that whoever asks is told.
+    pub fn in_force(&self) -> u32 {
+        self.shut.unwrap_or(self.epoch)
     }
 
     pub fn add(&mut self, records: Vec<log::Record>, committed: Option<u64>) {

@@ -127,7 +127,7 @@ fn every_schedule_ends_with_the_truth() {
 }
 
 /// What has to have happened, and more than once in a while.
-const MOMENTS: [&str; 63] = [
+const MOMENTS: [&str; 68] = [
     "a clock jumped",
     "a passing error of one month",
     "a passing error of one table",
@@ -168,12 +168,17 @@ const MOMENTS: [&str; 63] = [
     "redrive done",
     "redrive found another's list",
     "redrive gone",
+    "redrive found a rewind's number",
     "redrive goes on with a run",
+    "redrive refused during a rewind",
+    "redrive stopped as its epoch was over",
     "refused for good",
     "restored",
     "retention took what was not read",
     "rewind",
     "rewind interrupted",
+    "rewind refused as a run was not finished",
+    "run taken back",
     "rows expired as they landed",
     "rows taken back from a table",
     "rows taken by a TTL",

@@ -75,10 +75,16 @@ pub enum Mutation {
     ListPerRedrive,
     /// A rewind has the ledger end earlier only when the rows are gone.
     RewindLedgerLast,
+    /// A redrive does not look at the epoch that is in force.
+    EpochIgnored,
+    /// Letters are listed while a rewind is under way.
+    ListDuringRewind,
+    /// A list whose number a rewind took is fixed under the next.
+    ListPastRewind,
 }
 
 impl Mutation {
-    pub const ALL: [Mutation; 35] = [
+    pub const ALL: [Mutation; 38] = [
         Mutation::NoTokens,
         Mutation::NoMarks,
         Mutation::NoMarker,
@@ -114,5 +120,8 @@ impl Mutation {
         Mutation::LastWatermark,
         Mutation::ListPerRedrive,
         Mutation::RewindLedgerLast,
+        Mutation::EpochIgnored,
+        Mutation::ListDuringRewind,
+        Mutation::ListPastRewind,
     ];
 }

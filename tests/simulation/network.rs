@@ -189,8 +189,10 @@ impl Shared {
         let asked = self.clickhouse.asked.entry((request.connection, source)).or_default();
         asked[..LEDGER].copy_from_slice(&added[..LEDGER]);
         self.note_return(question, end, request.client);
+        // A topic made anew is to be told by its id.
+        let epoch = self.faults.rewinds.then(|| self.kafka.in_force());
         let data = &self.clickhouse.data;
-        let mut ledger = LedgerEnd { end, ..LedgerEnd::default() };
+        let mut ledger = LedgerEnd { end, epoch, ..LedgerEnd::default() };
         if question.recorded {
             for (&(table, month), &mark) in data.ledger.get(&source).into_iter().flatten().flat_map(|line| &line.marks)
             {

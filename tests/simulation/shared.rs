@@ -85,13 +85,9 @@ impl Faults {
             // What a restore may deceive is a writer that another had overtaken.
             2 => (faults.restore, faults.two_owners) = (true, true),
             3 => faults.anew = true,
-            6 => faults.redrives = true,
-            // Its tokens have to last, as what it takes back leaves none of the marks that they name.
-            7 => {
-                faults.rewinds = true;
-                faults.second_plan = false;
-                faults.window = 10_000;
-            }
+            6 if rng.bool() => faults.redrives = true,
+            6 => faults = faults.rewound(true),
+            7 => faults = faults.rewound(false),
             // Events span two minutes and a half around the start; the older of them have expired or do so soon.
             // What a TTL took leaves a mark where it was, and its tokens have to last as long. Two writers at once for long
             // may then double a raw row, which is where the claim ends.
@@ -103,6 +99,13 @@ impl Faults {
             _ => {}
         }
         faults
+    }
+
+    /// Its tokens have to last, as what a rewind takes back leaves none of the marks that they name; and letters that it finds
+    /// redriven, as it refuses where they are gone.
+    fn rewound(self, redrives: bool) -> Faults {
+        let dead_letters_expire = self.dead_letters_expire && !redrives;
+        Faults { rewinds: true, redrives, second_plan: false, window: 10_000, dead_letters_expire, ..self }
     }
 
     /// A rule that matters under one fault only is searched for in schedules that have it.
@@ -125,7 +128,8 @@ impl Faults {
             // Of two writers one has to ask before a TTL took the rows that the mark stood on, and one after that.
             Mutation::NoRecordedMarks => Faults { keep_events, window: 10_000, two_owners: true, ..fresh },
             Mutation::LedgerNeverBack => Faults { restore: true, ..fresh },
-            Mutation::RewindLedgerLast => Faults { rewinds: true, second_plan: false, window: 10_000, ..fresh },
+            Mutation::RewindLedgerLast => fresh.rewound(false),
+            Mutation::EpochIgnored | Mutation::ListDuringRewind | Mutation::ListPastRewind => fresh.rewound(true),
             Mutation::ListPerRedrive => Faults { redrives: true, ..fresh },
             Mutation::NoDoubt | Mutation::ForgetIds => Faults { retention: true, ..fresh },
             _ => return,

@@ -117,6 +117,7 @@ impl ModelStore {
             }
             Mutation::LedgerNeverBack => marks.ledger.end = marks.ledger.end.map(|end| end.max(question.from)),
             Mutation::NoRecordedMarks => marks.ledger.recorded.clear(),
+            Mutation::EpochIgnored => marks.ledger.epoch = None,
             Mutation::NoDoubt if locating => {
                 if let Some(end) = marks.ledger.end {
                     // The second of two in a row is the first once more.

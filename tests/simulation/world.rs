@@ -104,7 +104,7 @@ impl World {
         if operated != (false, false) {
             // What is redriven or taken back has to be written first.
             world.rest();
-            let more = world.draw(100..400);
+            let more = world.draw(if operated == (true, true) { 400..1_200 } else { 100..400 });
             world.act(more);
             steps += more;
         }
@@ -211,7 +211,7 @@ impl World {
     }
 
     pub fn start(&mut self, index: usize) {
-        if self.shared.borrow().kafka.closed {
+        if self.shared.borrow().kafka.shut.is_some() {
             return;
         }
         self.clients += 1;

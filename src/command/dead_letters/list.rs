@@ -64,7 +64,7 @@ pub(super) async fn run(settings: &Settings, args: &Args) -> Result<()> {
     let condition = args.filters.sql(now_ms);
     let lasting = lasting(settings.retention.dead_letters.0, &format!("fromUnixTimestamp64Milli(toInt64({now_ms}))"));
     let unfinished = redrives::all_unfinished(&client).await.context("can't read redrives")?;
-    let unfinished = unfinished.iter().map(|run| run.run).collect();
+    let unfinished = unfinished.iter().map(|(run, _)| run.run).collect();
     let mut list = List { client, reader: Reader::new(settings, plan)?, unfinished, groups: BTreeMap::new() };
     for source in letters::sources(&list.client, &args.filters).await.context("can't read dead_letters")? {
         for (expiring, which) in [(false, lasting.as_str()), (true, &format!("NOT ({lasting})"))] {

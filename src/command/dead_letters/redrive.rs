@@ -1,17 +1,22 @@
 //! `highwater dead-letters redrive`: one run after another, until no letter is left that can be read.
 //!
 //! ```text
-//! n = the last run         everything below is asked after this
+//! n = the last number      everything below is asked after this
 //! a run is unfinished?     finish it, and begin again: its rows may make duplicates of what would be listed
+//! n is a rewind's?         it has begun and not ended: list nothing
 //! list letters             none is left: done
-//! fix the list as run n+1  under its token; another's may stand: then work on that, and list anew
+//! fix the list as run n+1  under its token; another's may stand: then work on that, and list anew; or a rewind's
 //! ```
+//!
+//! A rewind takes a number before it looks for what was redriven, and goes on only if all runs are finished, so it knows of
+//! every list that stands. Who slept meanwhile over a run that another finished has asked for the topic's epoch before it read
+//! the list, asks again with the marks of every batch, and writes nothing in a later one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use tokio::runtime::Handle;
 
 use super::filter::Filters;
@@ -21,8 +26,8 @@ use super::lister::{Lister, Tally};
 use super::log::{Fetch, LettersLog};
 use super::reader::Reader;
 use crate::batch::Source;
-use crate::clickhouse::redrives::{self, Run};
-use crate::clickhouse::{ClickHouseStore, Client};
+use crate::clickhouse::redrives::{self, Last, Run};
+use crate::clickhouse::{ClickHouseStore, Client, in_force};
 use crate::command::audit::thousands;
 use crate::command::run::{Clock, tuning};
 use crate::config::Settings;
@@ -82,6 +87,7 @@ async fn explain(client: &Client, mut lister: Lister<'_>, most: usize) -> Result
     if let Some(run) = redrives::unfinished(client).await.context("can't read redrives")? {
         println!("run {}, of letters of {}, was interrupted; it would be finished first", run.run, run.topic);
     }
+    may_list(&redrives::last(client).await.context("can't read redrives")?)?;
     let mut letters = 0;
     while let Some(list) = lister.next(MOST.min(most - letters)).await? {
         letters += list.letters.len();
@@ -92,6 +98,19 @@ async fn explain(client: &Client, mut lister: Lister<'_>, most: usize) -> Result
         _ => println!("nothing was changed; do it with --yes"),
     }
     Ok(())
+}
+
+/// Refuses while a topic is being rewound: its letters may be read again, and months of rollups, which have rows of all
+/// topics, are computed anew.
+fn may_list(last: &Last) -> Result<()> {
+    last.rewinding.as_deref().map_or(Ok(()), |topic| Err(rewinding(topic)))
+}
+
+fn rewinding(topic: &str) -> anyhow::Error {
+    anyhow!(
+        "the topic {topic} is being rewound, or a rewind of it was interrupted, and nothing is redriven before it has ended: let \
+         `highwater rewind` end, or run it again with --yes; then redrive again"
+    )
 }
 
 /// Says what became of letters, or would.
@@ -131,13 +150,14 @@ impl Redrive<'_> {
                 finished = true;
                 continue;
             }
-            if expected.is_some_and(|expected| expected != last) {
+            may_list(&last)?;
+            if expected.is_some_and(|expected| expected != last.run) {
                 lister.restart().await?;
             }
-            expected = Some(last);
+            expected = Some(last.run);
             let Some(list) = lister.next(MOST.min(most - letters)).await? else { break };
             let (epoch, topic, plan) = (list.epoch, list.topic.to_string(), self.plan.hash.clone());
-            let run = Run { run: last + 1, epoch, topic, plan };
+            let run = Run { run: last.run + 1, epoch, topic, plan };
             redrives::fix(&self.client, &run, &list.letters).await.context("fixing what the next run comprises")?;
             let stands = redrives::letters(&self.client, run.run).await.context("can't read redrives")?;
             if stands == list.letters {
@@ -157,12 +177,19 @@ impl Redrive<'_> {
 
     /// Writes what is not written of a run.
     async fn finish(&self, run: &Run) -> Result<()> {
+        // Asked before the list is read: a rewind since then, which may take letters off it, has the worker stop.
+        let epochs = in_force(&self.client).await.context("can't read which epochs are in force")?;
+        let in_force = epochs.get(&run.topic);
+        if in_force.is_some_and(|in_force| in_force.closed) {
+            return Err(rewinding(&run.topic));
+        }
+        let in_force = in_force.map_or(run.epoch, |in_force| in_force.epoch);
         let listed = redrives::letters(&self.client, run.run).await.context("can't read redrives")?;
         let ends = redrives::ends(&self.client, run).await.context("can't read the ledger")?;
         // What is written may have expired since, and need not be there any more.
         let letters = redrives::unwritten(&listed, &ends);
         if !letters.is_empty() {
-            self.work(run, letters).await?;
+            self.work(run, in_force, letters).await?;
         }
         let duplicates = listed.iter().filter(|listed| listed.duplicate).count();
         let rows = listed.len() - duplicates;
@@ -178,7 +205,7 @@ impl Redrive<'_> {
     }
 
     /// Has a worker write these letters, on a thread of its own.
-    async fn work(&self, run: &Run, letters: BTreeMap<i32, Vec<(u64, u64)>>) -> Result<()> {
+    async fn work(&self, run: &Run, in_force: u32, letters: BTreeMap<i32, Vec<(u64, u64)>>) -> Result<()> {
         let (endpoint, runtime) = (self.settings.endpoint()?, Handle::current());
         let topic: Arc<str> = Arc::from(run.topic.as_str());
         let fetch = Table { client: self.client.clone(), run: run.clone(), runtime: runtime.clone() };
@@ -186,7 +213,7 @@ impl Redrive<'_> {
         let settings = worker::Settings {
             tuning: tuning(self.settings)?,
             memory: usize::try_from(self.settings.memory.limit.0)?,
-            epochs: BTreeMap::from([(topic, run.epoch)]),
+            epochs: BTreeMap::from([(topic, in_force)]),
         };
         let plan = Arc::clone(&self.plan);
         let store = ClickHouseStore::new(endpoint, Arc::clone(&plan), &runtime, Arc::new(()));
@@ -194,9 +221,10 @@ impl Redrive<'_> {
         let run = run.clone();
         let work = move || match registry {
             Some(registry) => {
-                drive(&run, &letters, Worker::with_registry(plan, settings, log, store, registry).redriving(run.run))
+                let worker = Worker::with_registry(plan, settings, log, store, registry);
+                drive(&run, &letters, worker.redriving(run.run, run.epoch))
             }
-            None => drive(&run, &letters, Worker::new(plan, settings, log, store).redriving(run.run)),
+            None => drive(&run, &letters, Worker::new(plan, settings, log, store).redriving(run.run, run.epoch)),
         };
         tokio::task::spawn_blocking(work).await.context("waiting for the worker")?
     }
@@ -250,8 +278,9 @@ fn gone(run: &Run, partition: i32, offset: u64) -> String {
     let (number, topic) = (run.run, &run.topic);
     format!(
         "run {number} is not finished, and the dead letter {topic}/{partition}/{offset} that it lists is no longer in \
-         dead_letters, which has expired or was deleted: it can't be written. `highwater dead-letters redrive --give-up \
-         {number}` gives up what the run has not written; then redrive again, which lists those letters anew that are still there"
+         dead_letters, so it can't be written: it has expired or was deleted, or the topic was rewound while this redrive slept. Redrive \
+         again; if that says so too, `highwater dead-letters redrive --give-up {number}` gives up what the run has not written, and \
+         the next redrive lists those letters anew that are still there"
     )
 }
 

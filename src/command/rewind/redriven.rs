@@ -7,6 +7,9 @@
 //! A letter from shortly before the place may be listed as the duplicate of a row that goes. A worker that begins at the
 //! place knows the letter's id, as it can read the letter now, and calls the event of that row a duplicate of it: so the
 //! letter comes off its list too, and the next redrive makes the row of it, unless the event is there all the same.
+//!
+//! While it is taken back nobody redrives: no list of letters can be fixed, and all runs are finished. But for those that an
+//! interrupted rewind has begun to take back, of which the ledger has no more what they list: these are taken back to the end.
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
@@ -16,10 +19,12 @@ use super::cut::Cut;
 use super::log::Log;
 use crate::batch::Source;
 use crate::clickhouse::Client;
+use crate::clickhouse::redrives;
 use crate::clickhouse::sql::{literal, literals};
 use crate::clickhouse::tables::REDRIVES;
 
 /// What is taken back of runs.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Redriven {
     topic: String,
     /// The topic's lives that are of the same log, as a list.
@@ -29,7 +34,7 @@ pub(super) struct Redriven {
 }
 
 /// Letters of one partition that were listed as duplicates, in runs that are not taken back whole.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Deserialize)]
 struct Duplicates {
     #[serde(default)]
     partition: i32,
@@ -44,7 +49,7 @@ struct Duplicates {
 }
 
 /// A run's letters of one partition.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Deserialize)]
 struct Run {
     run: u32,
     epoch: u32,
@@ -94,6 +99,22 @@ impl Redriven {
             duplicates.extend(found.map(|found| Duplicates { partition, range, ..found }));
         }
         Ok(Redriven { topic: log.topic.clone(), epochs, runs, duplicates })
+    }
+
+    /// Makes sure that all runs are finished, of whichever topic: what is written of one into a month of a rollup while that is
+    /// computed anew would be gone. `again`: an interrupted rewind may have begun to take these back.
+    pub(super) async fn ensure_finished(&self, client: &Client, again: bool) -> Result<()> {
+        for (unfinished, partitions) in redrives::all_unfinished(client).await.context("can't read redrives")? {
+            let redrives::Run { run, topic, .. } = unfinished;
+            let goes = |partition: &i32| self.runs.iter().any(|of| (of.run, of.partition) == (run, *partition));
+            ensure!(
+                again && topic == self.topic && partitions.iter().all(goes),
+                "run {run} of letters of {topic} still has letters to write, and a rewind may take back only what is finished: \
+                 `highwater dead-letters redrive --yes` finishes it, `highwater dead-letters redrive --give-up {run} --yes` gives the \
+                 rest up; then rewind again"
+            );
+        }
+        Ok(())
     }
 
     /// Whether nothing is.

@@ -1,0 +1,216 @@
+//! Redrives and rewinds of one topic at the same time.
+
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::support::Process;
+
+const BEING_REWOUND: &str = "is being rewound, or a rewind of it was interrupted";
+
+impl Scene {
+    /// A command that is refused and changes nothing.
+    fn refused(&self, arguments: &[&str], expected: &str) {
+        let before = self.state();
+        let output = self.output(arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", said(&output));
+        assert!(said(&output).contains(expected), "{arguments:?}: {}", said(&output));
+        assert_eq!(self.state(), before, "{arguments:?}");
+    }
+
+    fn rewind(&self, to: &[&str]) {
+        // Who was killed is a member of the group for a while.
+        let begun = Instant::now();
+        let arguments = [&["rewind", TOPIC], to, &["--yes"]].concat();
+        loop {
+            let output = self.output(&arguments);
+            if output.status.success() {
+                return;
+            }
+            let waits = said(&output).contains("stop all replicas first") && begun.elapsed() < MINUTE;
+            assert!(waits, "{}", said(&output));
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Replicas read until all messages of the log are in the ledger under the last epoch.
+    fn read_all(&self, name: &str) {
+        let messages = truth::of(&self.world.stack.kafka.bootstrap(), TOPIC).messages;
+        let log = "SELECT sum(events) FROM highwater.ledger WHERE kind != 'redrive'";
+        let mut process = self.world.run(name);
+        let begun = Instant::now();
+        while self.world.number(log) < messages {
+            assert!(begun.elapsed() < MINUTE, "{}", process.said());
+            assert!(process.child.try_wait().unwrap().is_none(), "{}", process.said());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        assert!(process.terminate().0.success());
+    }
+
+    /// Rows and counts of minutes that come of events.
+    fn written(&self) -> (u64, u64) {
+        let number = |sql| self.world.number(sql);
+        (number("SELECT count() FROM highwater.llm_call"), number("SELECT sum(count) FROM highwater.llm_call_1m"))
+    }
+}
+
+/// Waits for a command to end: whether well, and what it said.
+fn ended(mut process: Process) -> (bool, String) {
+    let begun = Instant::now();
+    loop {
+        if let Some(status) = process.child.try_wait().unwrap() {
+            return (status.success(), process.said());
+        }
+        assert!(begun.elapsed() < MINUTE, "{}", process.said());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn neither_begins_before_the_other_has_ended() {
+    let mut scene = Scene::new();
+    scene.world.set("BATCH__ROWS", "150");
+    let sent = scene.letters(&["--events", "3000"]);
+    scene.mend();
+    // A run is not finished, and what its process had sent has landed: nothing is taken back, whatever of it.
+    let mut killed = scene.world.command(&[&REDRIVE[..], &["--at-most", "1500"]].concat());
+    assert!(!killed.env(VARIABLE, "blocks_sent:2:end").output().unwrap().status.success());
+    let mut before = String::new();
+    while std::mem::replace(&mut before, scene.state()) != before {
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    let rewind = ["rewind", TOPIC, "--to", "start"];
+    let unfinished = "run 1 of letters of llm-calls still has letters to write";
+    scene.refused(&rewind, unfinished);
+    scene.refused(&[&rewind[..], &["--yes"]].concat(), unfinished);
+    scene.refused(&["rewind", TOPIC, "--partition", "3", "--to", "0", "--yes"], unfinished);
+    scene.world.done(&[&REDRIVE[..], &["--at-most", "1"]].concat());
+    scene.clean();
+
+    // A rewind that was killed when it had closed the epoch, and one when it had not.
+    let mut begun = scene.world.run_command("begun", &[&rewind[..], &["--yes"]].concat());
+    begun.wait_for_words("no replica is in the group");
+    begun.kill();
+    scene.refused(&REDRIVE, BEING_REWOUND);
+    scene.refused(&["dead-letters", "redrive"], BEING_REWOUND);
+    scene.clean();
+    scene.rewind(&["--to", "start"]);
+    assert_eq!(scene.written(), (0, 0));
+    scene.world.query(
+        "INSERT INTO highwater.redrives (run, topic, partition, event, taken_back) SELECT max(run) + 1, 'llm-calls', -1, 'rewind \
+         begun', true FROM highwater.redrives",
+    );
+    scene.refused(&REDRIVE, BEING_REWOUND);
+    scene.rewind(&["--partition", "1", "--to", "99999999"]);
+    scene.read_all("after");
+    assert!(scene.world.done(&REDRIVE).contains("nothing to redrive"));
+    assert_eq!(scene.written(), (sent, sent));
+    scene.world.check();
+
+    // Another topic's rewind was interrupted.
+    scene.world.query(
+        "INSERT INTO highwater.redrives (run, topic, partition, event, taken_back) SELECT max(run) + 1, 'other', -1, 'rewind \
+         begun', true FROM highwater.redrives",
+    );
+    scene.refused(&[&rewind[..], &["--yes"]].concat(), "the topic other is being rewound");
+}
+
+#[test]
+fn a_redrive_that_slept_through_a_rewind_writes_nothing() {
+    let mut scene = Scene::new();
+    scene.world.set("BATCH__ROWS", "150");
+    let sent = scene.letters(&["--events", "2000"]);
+    for (round, point) in [Point::StartRow, Point::Sealed, Point::Recognised].iter().enumerate() {
+        scene.mend();
+        let mut command = scene.world.command(&REDRIVE);
+        command.env(VARIABLE, format!("{}:1:freeze", point.name()));
+        let mut sleeper = scene.world.spawn(point.name(), command);
+        let stat = format!("/proc/{}/stat", sleeper.child.id());
+        let begun = Instant::now();
+        while !std::fs::read_to_string(&stat).unwrap().contains(") T ") {
+            assert!(begun.elapsed() < MINUTE && sleeper.child.try_wait().unwrap().is_none(), "{}", sleeper.said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        // Another finishes what it has begun, and all is taken back.
+        scene.world.done(&REDRIVE);
+        assert_eq!(scene.written(), (sent, sent));
+        scene.rewind(&["--to", "start"]);
+        assert_eq!(scene.written(), (0, 0));
+        devstack::sys::send(sleeper.child.id(), devstack::sys::Signal::Resume).unwrap();
+        let (done, said) = ended(sleeper);
+        // By the marks, or because its letters are gone, if it comes to ask for these first.
+        let words = ["may take letters off the list", "was rewound while this redrive slept"];
+        assert!(!done && words.iter().any(|words| said.contains(words)), "{}: {said}", point.name());
+        assert_eq!(scene.written(), (0, 0), "{}", point.name());
+        let audit = scene.output(&["audit", "--without-kafka"]);
+        assert!(audit.status.success(), "{}: {}", point.name(), String::from_utf8_lossy(&audit.stdout));
+        if round < 2 {
+            scene.spoil();
+            scene.world.done(&["migrate"]);
+        }
+        scene.read_all("again");
+    }
+    assert!(scene.world.done(&REDRIVE).contains("nothing to redrive"));
+    assert_eq!(scene.written(), (sent, sent));
+    scene.world.check();
+
+    // What it has ready to be sent may land all the same, and the audit finds it: rows of a run that was taken back, or what a
+    // rollup counts of one.
+    let row = "INSERT INTO highwater.llm_call SELECT * REPLACE ('1r1/llm-calls/0' AS _source) FROM highwater.llm_call WHERE \
+               _source LIKE '%/0' LIMIT 1";
+    scene.world.query(row);
+    assert_eq!(scene.findings(), ["minutes", "unfinished"]);
+    let delete = "DELETE WHERE _source = '1r1/llm-calls/0' SETTINGS mutations_sync = 2";
+    scene.world.query(&format!("ALTER TABLE highwater.llm_call {delete}"));
+    scene.clean();
+    scene.world.query(
+        "INSERT INTO highwater.llm_call_1m_parts SELECT * REPLACE ('1r1/llm-calls/0' AS _source) FROM \
+         highwater.llm_call_1m_parts WHERE _source LIKE '%/0' LIMIT 1",
+    );
+    let found = scene.findings();
+    assert!(found.iter().any(|kind| kind == "unfinished" || kind == "unknown_source"), "{found:?}");
+}
+
+#[test]
+fn a_list_that_was_begun_before_a_rewind_does_not_stand_after_it() {
+    let mut scene = Scene::new();
+    let registry = Registry::start().unwrap();
+    let endpoint = Endpoint::new(&registry.url(), "", "", Duration::from_secs(20)).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let id = runtime.block_on(Client::new(endpoint).register("lookups", LOOKUP)).unwrap();
+    scene.generate(&["--events", "40"]);
+    let mut producer = Producer::new(&scene.world.stack.kafka.bootstrap(), "test", &Default::default()).unwrap();
+    let now = jiff::Timestamp::now().as_millisecond();
+    for event in 1..=30 {
+        let mut payload = Vec::new();
+        Writer::Id(id).frame(&mut payload);
+        payload.extend(lookup(event, now));
+        let payload = Some(payload.as_slice());
+        producer
+            .send(Outgoing { topic: TOPIC, partition: Some(1), key: Some(b"k"), payload, timestamp_ms: Some(now) })
+            .unwrap();
+    }
+    producer.flush(MINUTE).unwrap();
+    scene.world.done(&["migrate"]);
+    scene.read_all("before");
+
+    // It waits for the registry while it lists, and until all is taken back and read again.
+    let gate = Gate::before(&registry.url());
+    gate.open.store(false, Ordering::SeqCst);
+    scene.world.set("REGISTRY__URL", &gate.url);
+    scene.world.set("REGISTRY__TIMEOUT", "1s");
+    let mut sleeper = scene.world.run_command("sleeper", &REDRIVE);
+    sleeper.wait_for_words("waiting for the schema registry");
+    scene.world.unset("REGISTRY__URL");
+    scene.world.unset("REGISTRY__TIMEOUT");
+    scene.rewind(&["--to", "start"]);
+    scene.read_all("again");
+    assert_eq!(scene.world.number("SELECT count() FROM highwater.redrives WHERE NOT taken_back"), 0);
+    gate.open.store(true, Ordering::SeqCst);
+    let (done, said) = ended(sleeper);
+    assert!(done && said.contains("done: 30 letters"), "{said}");
+    let listed = "SELECT DISTINCT run, epoch FROM highwater.redrives WHERE NOT taken_back FORMAT TSV";
+    assert_eq!(scene.world.query(listed), "3\t3\n", "the rewind has two numbers");
+    assert_eq!(scene.world.number("SELECT count() FROM highwater.lookup"), 30);
+    assert_eq!(scene.world.number("SELECT sum(count) FROM highwater.lookup_1m"), 30);
+    scene.clean();
+}
