@@ -93,6 +93,8 @@ pub type Text = (String, String);
 pub struct Sources {
     /// `schemas/*.avsc`.
     pub schemas: Vec<Text>,
+    /// `schemas/former/*.avsc`: what messages were written with before, and some producers still write.
+    pub former: Vec<Text>,
     /// `packs/*.toml`.
     pub packs: Vec<Text>,
     /// `prices.toml`, if there is one.
@@ -120,12 +122,16 @@ pub struct Plan {
     pub dead_letters: TableId,
     /// Limits.
     pub limits: Limits,
-    /// SHA-256 over schemas, packs, prices, limits and whether there is a registry, hexadecimal, first 16 digits.
+    /// SHA-256 over schemas, former ones too, packs, prices, limits and whether there is a registry, hexadecimal, first 16 digits.
     pub hash: String,
     /// What it was compiled from.
     pub sources: Sources,
     by_fingerprint: BTreeMap<u64, usize>,
+    formers: Formers,
 }
+
+/// By their fingerprints: former schemas, each with the position of the event type and what reads its messages as that.
+type Formers = BTreeMap<u64, (usize, Decoder)>;
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
@@ -148,6 +154,14 @@ pub enum PlanError {
         first: String,
         /// Second file.
         second: String,
+    },
+    /// A former schema can't be read.
+    #[error("{file}: {problem}")]
+    Former {
+        /// Its file.
+        file: String,
+        /// What is wrong, and what to do.
+        problem: String,
     },
     /// No schema at all.
     #[error("there is no event type: put at least one .avsc into the schemas' folder")]
@@ -188,6 +202,7 @@ impl Plan {
         if sources.schemas.is_empty() {
             errors.push(PlanError::NoTypes);
         }
+        let formers = formers(sources, &events, &mut errors);
         if !errors.is_empty() {
             let more = beside(&errors, sources, &packs, &events);
             errors.extend(more);
@@ -197,11 +212,11 @@ impl Plan {
         let resolved = rollup::resolve(&packs, &events).map_err(told)?;
         let alerts = alert::resolve(&packs, &events, &resolved.rollups, &resolved.metrics).map_err(told)?;
         let prices = prices.into_iter().next().unwrap_or_default();
-        Plan::assemble(events, (resolved, alerts), &prices, limits, sources)
+        Plan::assemble((events, formers), (resolved, alerts), &prices, limits, sources)
     }
 
     fn assemble(
-        events: Vec<EventType>,
+        (events, formers): (Vec<EventType>, Formers),
         (Resolved { rollups, metrics }, alerts): (Resolved, Rules),
         prices: &PriceList,
         limits: Limits,
@@ -253,18 +268,21 @@ impl Plan {
             hash,
             sources,
             by_fingerprint,
+            formers,
         })
     }
 
-    /// The event type of a schema fingerprint.
-    pub fn type_of(&self, fingerprint: u64) -> Option<usize> {
-        self.by_fingerprint.get(&fingerprint).copied()
+    /// The event type of a schema fingerprint, present or former, and what reads its messages.
+    pub fn reader_of(&self, fingerprint: u64) -> Option<(usize, &Decoder)> {
+        match self.by_fingerprint.get(&fingerprint) {
+            Some(&event) => Some((event, &self.types[event].decoder)),
+            None => self.formers.get(&fingerprint).map(|(event, decoder)| (*event, decoder)),
+        }
     }
 
     /// The event type that a writer's record of that full name is of: by the name without its namespace, or by an alias.
     pub fn type_written_as(&self, full_name: &str) -> Option<usize> {
-        let reads = |event: &EventType| event.schema.record().is_some_and(|(record, _)| record.answers_to(full_name));
-        self.types.iter().position(|planned| reads(&planned.event))
+        self.types.iter().position(|planned| answers_to(&planned.event, full_name))
     }
 
     /// A table by its id.
@@ -276,6 +294,36 @@ impl Plan {
     pub fn table_named(&self, name: &str) -> Option<TableId> {
         self.tables.iter().position(|table| table.name == name).map(|index| TableId(index as u16))
     }
+}
+
+fn answers_to(event: &EventType, full_name: &str) -> bool {
+    event.schema.record().is_some_and(|(record, _)| record.answers_to(full_name))
+}
+
+/// The former schemas, each by the type that it is of now: by the record's name or an alias.
+fn formers(sources: &Sources, events: &[EventType], errors: &mut Vec<PlanError>) -> Formers {
+    let parse =
+        |file: &str, text: &str| -> Result<_, SchemaError> { Ok((file.to_owned(), EventType::parse(file, text)?)) };
+    let mut found = Formers::new();
+    for (file, former) in collect(&sources.former, errors, parse) {
+        let full_name = former.schema.record().map_or("", |(record, _)| record.name.as_str());
+        let Some(event) = events.iter().position(|event| answers_to(event, full_name)) else {
+            // It may be of one that can't be read itself.
+            if events.len() == sources.schemas.len() {
+                let problem = format!(
+                    "it is a former schema of `{full_name}`, which none describes now; give the one that took its place that \
+                     name or an alias, or take the file away"
+                );
+                errors.push(PlanError::Former { file, problem });
+            }
+            continue;
+        };
+        match Decoder::resolve(&former.json, &events[event]) {
+            Ok(decoder) => drop(found.insert(former.fingerprint, (event, decoder))),
+            Err(error) => errors.push(PlanError::Former { file, problem: error.to_string() }),
+        }
+    }
+    found
 }
 
 /// What is wrong with packs beside `errors`, so that it is told in the same breath, without what merely follows from them.
@@ -317,7 +365,7 @@ fn collect<T, E: Into<PlanError>>(
 /// Names a plan by its texts, whatever their files are called.
 fn hash(sources: &Sources, limits: &Limits) -> String {
     let mut hasher = Sha256::new();
-    for (kind, texts) in [("schema", &sources.schemas), ("pack", &sources.packs)] {
+    for (kind, texts) in [("schema", &sources.schemas), ("former", &sources.former), ("pack", &sources.packs)] {
         for (_, text) in texts {
             hasher.update(format!("{kind} {}\n{text}\n", text.len()));
         }

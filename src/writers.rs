@@ -1,6 +1,6 @@
 //! What is known of the schemas that messages were written with.
 //!
-//! A fingerprint is that of a schema of the plan, or of none. An id means what a schema registry says, which is asked once
+//! A fingerprint is that of a schema of the plan, present or former, or of none. An id means what a schema registry says, which is asked once
 //! and kept, since a registry never gives an id to another schema. Until it has answered, whoever needs the id waits.
 //!
 //! ```text
@@ -92,8 +92,8 @@ impl Writers {
     pub fn open<'a>(&'a self, plan: &'a Plan, record: &Record<'a>, seen: Duration) -> Opened<'a> {
         Opened::Known(match wire::split(record.payload) {
             Err(error) => Err(error.into()),
-            Ok((Writer::Fingerprint(fingerprint), body)) => match plan.type_of(fingerprint) {
-                Some(event) => Ok(Content { event, decoder: &plan.types[event].decoder, body }),
+            Ok((Writer::Fingerprint(fingerprint), body)) => match plan.reader_of(fingerprint) {
+                Some((event, decoder)) => Ok(Content { event, decoder, body }),
                 None => Err(Reason::UnknownSchema(fingerprint)),
             },
             Ok((Writer::Id(id), _)) if !plan.sources.registry => Err(FrameError::NoRegistry(id).into()),

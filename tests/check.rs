@@ -19,7 +19,7 @@ impl Folder {
             for file in std::fs::read_dir(root.join(name)).unwrap() {
                 let file = file.unwrap();
                 if file.path().is_dir() {
-                    continue; // what rules are tried on
+                    continue; // what rules are tried on; former schemas
                 }
                 std::fs::copy(file.path(), folder.path(name).join(file.file_name())).unwrap();
             }
@@ -111,7 +111,21 @@ fn what_is_right_is_said_to_be() {
     let (code, said) = folder.highwater(&["check", "--offline"]);
     assert_eq!((code, count(&said, "WRONG"), count(&said, "ok ")), (0, 0, 4), "{said}");
     assert!(said.contains("all is right (connections were not looked at)"), "{said}");
-    assert!(said.contains("3 event types: cache_access, llm_call, suggestion"), "{said}");
+    assert!(said.contains("3 event types: cache_access, llm_call, suggestion\n"), "{said}");
+}
+
+#[test]
+fn former_schemas_are_looked_at_too() {
+    let folder = Folder::new();
+    std::fs::create_dir(folder.path("schemas/former")).unwrap();
+    let text = std::fs::read_to_string(folder.path("schemas/suggestion.avsc")).unwrap();
+    folder.write("schemas/former/suggestion.1.avsc", &text.replacen("\"elapsed_ms\"", "\"taken_ms\"", 1));
+    let (code, said) = folder.highwater(&["check", "--offline"]);
+    assert!(code == 0 && said.contains("cache_access, llm_call, suggestion; former schemas: 1\n"), "{code}: {said}");
+    folder.spoil("schemas/former/suggestion.1.avsc", "\"app\"", "\"application\"");
+    let (code, said) = folder.highwater(&["check", "--offline"]);
+    assert_eq!((code, count(&said, "WRONG")), (1, 1), "{said}");
+    assert!(said.contains("schemas/former/suggestion.1.avsc") && said.contains("field `app`"), "{said}");
 }
 
 #[test]
@@ -181,7 +195,10 @@ fn each_incompatible_field_is_told_with_its_reason() {
     let grown = format!(r#"{before}, {{"name": "note", "type": ["null", "string"], "default": null}}"#);
     folder.write("mine.avsc", &schema(&grown));
     let (code, said) = folder.schema_check(&["mine.avsc"]);
-    assert!(code == 0 && said.contains("visit is compatible") && said.contains("fingerprint"), "{code}: {said}");
+    assert!(
+        code == 0 && said.contains("visit is compatible") && said.contains("schemas/former: without"),
+        "{code}: {said}"
+    );
 
     let changed = r#", {"name": "seconds", "type": "string"}, {"name": "reason", "type": "string"},
         {"name": "kind", "type": {"type": "enum", "name": "kinds", "symbols": ["a", "b", "c"]}}"#;

@@ -121,3 +121,29 @@ fn telemetry_port() -> u16 {
     let empty = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
     highwater::config::load(Some(empty.path()), [], &[]).unwrap().telemetry.listen.unwrap().port()
 }
+
+/// What lies between backticks.
+fn quoted(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+#[test]
+fn prometheus_rules_ask_for_metrics_that_there_are_and_point_at_what_the_runbook_has() {
+    let documented = text("docs/metrics-of-highwater.md");
+    let metrics: Vec<&str> = quoted(&documented).into_iter().filter(|name| name.starts_with("highwater_")).collect();
+    let (runbook, rules) = (text("docs/runbook.md"), yaml("deploy/prometheus-rules.yml"));
+    let mut names = std::collections::BTreeSet::new();
+    for rule in rules["groups"].as_vec().unwrap().iter().flat_map(|group| group["rules"].as_vec().unwrap()) {
+        let name = rule["alert"].as_str().unwrap();
+        assert!(names.insert(name.to_owned()), "{name} stands there twice");
+        let asked = rule["expr"].as_str().unwrap().split(|char: char| !char.is_ascii_alphanumeric() && char != '_');
+        let asked: Vec<&str> = asked.filter(|word| word.starts_with("highwater_")).collect();
+        assert!(!asked.is_empty() && asked.iter().all(|metric| metrics.contains(metric)), "{name}: {asked:?}");
+        assert!(["page", "ticket"].contains(&rule["labels"]["severity"].as_str().unwrap()), "{name}");
+        assert!(rule["annotations"]["summary"].as_str().is_some_and(|summary| !summary.is_empty()), "{name}");
+        for words in quoted(rule["annotations"]["action"].as_str().unwrap_or_default()) {
+            assert!(words.starts_with("highwater ") || runbook.contains(&format!("`{words}`")), "{name}: {words}");
+        }
+    }
+    assert!(names.contains("HighwaterAlertsUnjudged") && names.len() > 10, "{names:?}");
+}

@@ -19,6 +19,13 @@ pub struct Rules {
     pub budgets: Vec<Budget>,
 }
 
+impl Rules {
+    /// Whether there is nothing to judge.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty() && self.budgets.is_empty()
+    }
+}
+
 /// What a rule or a budget is called and how it is told.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Notice {

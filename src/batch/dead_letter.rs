@@ -12,8 +12,8 @@ pub enum Reason {
     Frame(#[from] FrameError),
     /// Framed with a schema that is not among ours.
     #[error(
-        "no schema in the plan has the fingerprint {0:016x}; add its .avsc to the schemas, then write it by `highwater \
-         dead-letters redrive`"
+        "no schema in the plan has the fingerprint {0:016x}; add its .avsc to the schemas (a former one to former/ beside them), then \
+         write it by `highwater dead-letters redrive`"
     )]
     UnknownSchema(u64),
     /// Framed with an id that the schema registry does not have.

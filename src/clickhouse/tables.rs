@@ -77,11 +77,16 @@ impl Catalog {
         Catalog { tables, views: views::all(plan, database) }
     }
 
-    /// What a worker needs: without the history of alerts where nobody is told of any.
+    /// What is needed: without the history of alerts where nobody is told of any.
     #[must_use]
     pub fn needed(mut self, has_alerts: bool) -> Catalog {
         self.tables.retain(|table| has_alerts || table.name != ALERTS);
         self
+    }
+
+    /// The history of alerts alone, which who judges needs beside what workers do.
+    pub fn of_alerts(retention: &Retention) -> Catalog {
+        Catalog { tables: vec![alerts(retention.token_window)], views: Vec::new() }
     }
 }
 

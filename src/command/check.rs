@@ -59,15 +59,21 @@ fn look_at_settings(report: &mut Report<impl Write>, survey: &Survey, file: Opti
 fn look_at_plan(report: &mut Report<impl Write>, survey: &Survey, settings: &Settings) -> Result<Option<Plan>> {
     let events = &settings.events;
     let sound = |key: &str| survey.is_sound(key);
-    let schemas = sound("events.schemas").then(|| load::schemas(&events.schemas));
+    let schemas =
+        sound("events.schemas").then(|| Ok((load::schemas(&events.schemas)?, load::former(&events.schemas)?)));
     let packs = sound("events.packs").then(|| load::packs(&events.packs));
     let prices = sound("events.prices").then(|| load::prices(events.prices.as_deref()));
     let given = |found: &Option<Result<Vec<Text>>>| match found {
         Some(Ok(texts)) => texts.clone(),
         _ => Vec::new(),
     };
+    let (present, former) = match &schemas {
+        Some(Ok(texts)) => texts.clone(),
+        _ => (Vec::new(), Vec::new()),
+    };
     let sources = Sources {
-        schemas: given(&schemas),
+        schemas: present,
+        former,
         packs: given(&packs),
         prices: prices.as_ref().and_then(|found| found.as_ref().ok().cloned().flatten()),
         registry: settings.registry.url.is_some(),
@@ -84,9 +90,13 @@ fn look_at_plan(report: &mut Report<impl Write>, survey: &Survey, settings: &Set
     let counted = |what: &str, texts: &[Text]| format!("{} {what}", texts.len());
 
     report.about(&format!("schemas: {}", events.schemas.display()))?;
-    let is_schema = |error: &PlanError| matches!(error, PlanError::Schema(_) | PlanError::SameType { .. });
+    let is_schema = |error: &PlanError| {
+        matches!(error, PlanError::Schema(_) | PlanError::SameType { .. } | PlanError::Former { .. })
+    };
     let named = if types.is_empty() { String::new() } else { format!(": {}", types.join(", ")) };
-    let found = counted("event types", &sources.schemas) + &named;
+    let kept =
+        if sources.former.is_empty() { String::new() } else { format!("; former schemas: {}", sources.former.len()) };
+    let found = counted("event types", &sources.schemas) + &named + &kept;
     tell(report, "events.schemas", schemas.as_ref(), errors.iter().filter(|error| is_schema(error)), &found)?;
 
     report.about(&format!("packs: {}", events.packs.display()))?;

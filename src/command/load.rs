@@ -28,6 +28,7 @@ pub fn plan(settings: &Settings) -> Result<Plan> {
 pub fn inputs(events: &EventSettings) -> Result<Sources> {
     Ok(Sources {
         schemas: schemas(&events.schemas)?,
+        former: former(&events.schemas)?,
         packs: packs(&events.packs)?,
         prices: prices(events.prices.as_deref())?,
         registry: false,
@@ -44,6 +45,18 @@ pub fn schemas(path: &Path) -> Result<Vec<Text>> {
         bail!("setting events.schemas: {} has no *.avsc file; an event type needs its schema there", path.display());
     }
     Ok(schemas)
+}
+
+/// Reads the former schemas that stand in `former/` of that directory, if it is there.
+///
+/// # Errors
+/// As [`inputs`].
+pub fn former(schemas: &Path) -> Result<Vec<Text>> {
+    let path = schemas.join("former");
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    directory(&path, "avsc").context("setting events.schemas")
 }
 
 /// Reads the packs of a directory.
@@ -129,6 +142,9 @@ mod tests {
         for name in ["schemas", "packs"] {
             std::fs::create_dir(root.path().join(name)).unwrap();
         }
+        assert!(former(&root.path().join("schemas")).unwrap().is_empty(), "there need be none");
+        std::fs::create_dir(root.path().join("schemas/former")).unwrap();
+        std::fs::write(root.path().join("schemas/former/a.1.avsc"), "former").unwrap();
         for name in
             ["schemas/b.avsc", "schemas/a.avsc", "schemas/.a.avsc", "schemas/README.md", "packs/p.toml", "prices.toml"]
         {
@@ -138,6 +154,7 @@ mod tests {
         let texts: Vec<&str> = found.schemas.iter().map(|(_, text)| text.as_str()).collect();
         assert_eq!(texts, ["schemas/a.avsc", "schemas/b.avsc"]);
         assert!(found.schemas[0].0.ends_with("schemas/a.avsc"));
+        assert_eq!(found.former.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>(), ["former"]);
         assert_eq!(found.packs[0].1, "packs/p.toml");
         assert_eq!(found.prices.unwrap().1, "prices.toml");
     }

@@ -122,11 +122,11 @@ fn judge(
     counters: &Arc<Counters>,
     stop: &Stop,
 ) -> Result<Option<JoinHandle<()>>> {
-    let is_empty = plan.alerts.rules.is_empty() && plan.alerts.budgets.is_empty();
-    let Some(settings) = settings.evaluator()?.filter(|_| !is_empty) else { return Ok(None) };
+    let history = Catalog::of_alerts(&settings.tables());
+    let Some(settings) = settings.evaluator()?.filter(|_| !plan.alerts.is_empty()) else { return Ok(None) };
     let (plan, board, counters) = (Arc::clone(plan), Arc::clone(board), Arc::clone(counters));
     let runtime = tokio::runtime::Handle::current();
-    let (evaluation, stop) = (Evaluation { settings, plan, board, counters, runtime }, stop.clone());
+    let (evaluation, stop) = (Evaluation { settings, plan, history, board, counters, runtime }, stop.clone());
     evaluation.start(move || stop.is_asked()).map(Some)
 }
 
@@ -219,7 +219,7 @@ struct Claim {
 /// Waits for both servers, checks the tables and claims the topics.
 async fn prepare(settings: &Settings, plan: &Plan, endpoint: &Endpoint) -> Result<BTreeMap<Arc<str>, Claim>> {
     let client = Client::new(endpoint.clone());
-    let catalog = Catalog::new(plan, &settings.tables(), client.database()).needed(settings.alerts.topic.is_some());
+    let catalog = Catalog::new(plan, &settings.tables(), client.database()).needed(settings.judges(plan));
     patiently(&format!("ClickHouse at {endpoint:?}"), || async {
         match grants::look(&client, &catalog).await {
             Err(error) if passes(&error) => Err(Failure::Passing(error.to_string())),
@@ -229,6 +229,8 @@ async fn prepare(settings: &Settings, plan: &Plan, endpoint: &Endpoint) -> Resul
         }
     })
     .await?;
+    // Whether alerts can be kept is looked at by who judges: events don't wait for that.
+    let catalog = catalog.needed(false);
     patiently(&format!("ClickHouse at {endpoint:?}"), || async {
         match check_tables(&client, &catalog).await {
             Err(SchemaError::Query { error, .. }) if passes(&error) => Err(Failure::Passing(error.to_string())),

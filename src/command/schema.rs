@@ -138,8 +138,9 @@ fn hold_against_running(
     if settings.registry.url.is_none() && installed.fingerprint != event.fingerprint {
         // Without a registry the writer's schema is known only by the fingerprint of one in `schemas/`.
         report.note(&format!(
-            "put it into {schemas} before anybody publishes with it: without a schema registry highwater knows messages only \
-             by the fingerprint of a schema that it has, and all others are dead letters"
+            "put it into {schemas} before anybody publishes with it, and {file} as it is into {schemas}/former: without a \
+             schema registry highwater knows messages only by the fingerprint of a schema that it has, and all others are \
+             dead letters"
         ))?;
     }
     Ok(())

@@ -18,7 +18,7 @@ use crate::evaluator;
 use crate::forward::{self, AddressError, Kind, Manner, Target};
 use crate::kafka::properties::{FREE, Verdict, judge};
 use crate::kafka::{ConsumerSettings, GroupProtocol};
-use crate::plan::Limits;
+use crate::plan::{Limits, Plan};
 use crate::ports::TopicPartition;
 use crate::registry;
 use crate::tls::TlsFiles;
@@ -316,6 +316,11 @@ impl Settings {
             limits: QueryLimits { time: *query_time, memory: query_memory.0, rows: *query_rows },
             kept_days: self.retention.raw.0,
         }))
+    }
+
+    /// Whether alerts are judged: there is a topic to tell of them, and a rule or budget in the packs.
+    pub fn judges(&self, plan: &Plan) -> bool {
+        self.alerts.topic.is_some() && !plan.alerts.is_empty()
     }
 
     /// How long tables keep what they have.

@@ -240,7 +240,8 @@ settings! {
 
     /// What events are and which of them count.
     events: EventSettings {
-        /// Directory of annotated Avro schemas, one event type a file (`*.avsc`).
+        /// Directory of annotated Avro schemas, one event type a file (`*.avsc`). Former schemas whose messages are still
+        /// to be read without a registry stand in `former` within it.
         schemas: PathBuf = "schemas";
         /// Directory of packs: rollups and metrics (`*.toml`).
         packs: PathBuf = "packs";

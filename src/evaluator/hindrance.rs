@@ -23,12 +23,31 @@ impl Hindrance {
     /// It failed; answers how long to wait before it is tried again.
     pub(super) fn failed(&mut self, reason: &str) -> Duration {
         let since = self.since.get_or_insert_with(Instant::now).elapsed().as_secs();
+        if self.is_new(reason) {
+            tracing::warn!("waiting for what alerts need ({since} s so far): {reason}");
+        }
+        self.longer()
+    }
+
+    /// Something is missing that does not come by itself; answers the same.
+    pub(super) fn lacking(&mut self, what: &str) -> Duration {
+        self.since.get_or_insert_with(Instant::now);
+        if self.is_new(what) {
+            tracing::error!(
+                "alerts are not judged: {what}; events are consumed all the same, and alerts are judged then"
+            );
+        }
+        self.longer()
+    }
+
+    fn is_new(&mut self, reason: &str) -> bool {
         if self.said.len() >= MOST {
             self.said.clear();
         }
-        if self.said.insert(without_numbers(reason)) {
-            tracing::warn!("waiting for what alerts need ({since} s so far): {reason}");
-        }
+        self.said.insert(without_numbers(reason))
+    }
+
+    fn longer(&mut self) -> Duration {
         self.pause = (self.pause * 2).clamp(SHORTEST, LONGEST);
         self.pause
     }
@@ -59,6 +78,15 @@ mod tests {
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
         hindrance.passed();
         assert_eq!(hindrance.failed("away").as_secs(), 1, "it was there in between");
+    }
+
+    #[test]
+    fn what_an_operator_has_to_mend_is_said_once_and_tried_as_rarely() {
+        let mut hindrance = Hindrance::default();
+        let pauses: Vec<u64> = (0..3).map(|_| hindrance.lacking("no table").as_secs()).collect();
+        assert_eq!((pauses, hindrance.said.len()), (vec![1, 2, 4], 1));
+        hindrance.passed();
+        assert!(hindrance.said.is_empty() && hindrance.since.is_none(), "it is told anew if it comes back");
     }
 
     #[test]

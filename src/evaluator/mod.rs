@@ -37,7 +37,8 @@ use tokio::runtime::Handle;
 pub use publisher::framing;
 pub use sight::read;
 
-use crate::clickhouse::{Endpoint, QueryError, QueryLimits};
+use crate::clickhouse::schema::{SchemaError, check_tables};
+use crate::clickhouse::{Catalog, Client, Endpoint, QueryError, QueryLimits};
 use crate::kafka::{ConsumerSettings, TransactionError};
 use crate::plan::Plan;
 use crate::ports::TopicPartition;
@@ -93,6 +94,8 @@ pub struct Evaluation {
     pub settings: Settings,
     /// What is judged.
     pub plan: Arc<Plan>,
+    /// The table that keeps what was told.
+    pub history: Catalog,
     /// Says whose partition 0 is, and is told how far rules were judged.
     pub board: Arc<Board>,
     /// Counts rounds and messages.
@@ -106,6 +109,8 @@ pub struct Evaluation {
 enum Trouble {
     /// Nothing was changed; it may be tried again.
     Passing(String),
+    /// It does not pass before an operator does what it says.
+    Lacking(String),
     /// What is so has to be found out anew.
     Over(String),
     /// Somebody else judges now.
@@ -138,6 +143,15 @@ impl Evaluation {
         thread.spawn(move || self.work(&stop)).context("starting the thread that judges alerts")
     }
 
+    /// Whether what will be told can be kept.
+    fn look_at_history(&self) -> Result<(), Trouble> {
+        let client = Client::new(self.settings.endpoint.clone());
+        self.runtime.block_on(check_tables(&client, &self.history)).map_err(|error| match error {
+            SchemaError::Faults(_) => Trouble::Lacking(error.to_string()),
+            SchemaError::Query { .. } => Trouble::Passing(error.to_string()),
+        })
+    }
+
     fn work(&self, stop: &dyn Fn() -> bool) {
         let mut hindrance = Hindrance::default();
         let leave = || stop() || !self.board.has(&self.settings.home);
@@ -146,7 +160,10 @@ impl Evaluation {
                 std::thread::sleep(TICK);
                 continue;
             }
-            let term = catch_unwind(AssertUnwindSafe(|| term::Term::new(self, &leave, &mut hindrance)?.serve()));
+            let term = catch_unwind(AssertUnwindSafe(|| {
+                self.look_at_history()?;
+                term::Term::new(self, &leave, &mut hindrance)?.serve()
+            }));
             self.board.judged(None);
             let home = &self.settings.home;
             match term {
@@ -159,6 +176,7 @@ impl Evaluation {
                 Ok(Err(Trouble::Passing(reason) | Trouble::Over(reason))) => {
                     wait(hindrance.failed(&reason), &leave);
                 }
+                Ok(Err(Trouble::Lacking(what))) => wait(hindrance.lacking(&what), &leave),
                 Ok(Err(Trouble::ShutOut(reason))) => {
                     tracing::warn!(
                         "shut out of judging alerts: {reason}. What was not published is judged by whoever took over"

@@ -226,7 +226,14 @@ fn dimension(event: &EventType, name: &str) -> Result<Dimension, Wrong> {
     };
     let field = &event.fields[column];
     if !is_dimension(field) {
-        let why = if field.pii == Some(Pii::Drop) { "is never stored (pii: drop)" } else { "is no dimension" };
+        let why = match field.role {
+            _ if field.pii == Some(Pii::Drop) => "is never stored (pii: drop)",
+            Some(Role::Subject | Role::Session) => {
+                "is no dimension, as each of its values would be a series; to group by it all the same, give a field the role \
+                 dimension and let producers send a pseudonym in it, never a name"
+            }
+            _ => "is no dimension",
+        };
         return Err(("by", format!("the field {name} of {} {why}; {}", event.name, known())));
     }
     Ok(Dimension { column, name: name.to_owned(), comment: comment(event, column) })

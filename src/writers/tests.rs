@@ -72,6 +72,29 @@ fn a_fingerprint_is_the_plans_or_nobodys() {
 }
 
 #[test]
+fn what_a_former_schema_wrote_is_read_by_what_it_left() {
+    let grown = TICK.replace(
+        r#"]}"#,
+        r#", {"name": "team", "type": ["null", "string"], "default": null, "highwater": {"role": "dimension"}}]}"#,
+    );
+    let (schemas, former) =
+        (vec![("tick.avsc".to_owned(), grown)], vec![("former/tick.1.avsc".to_owned(), TICK.to_owned())]);
+    let limits = Limits { horizon: 10, max_skew_ms: 1, max_age_ms: 1, lateness_ms: 0, max_series: 9 };
+    let plan = Plan::compile(&Sources { schemas, former, ..Sources::default() }, limits).unwrap();
+    let (writers, mut payload) = (Writers::default(), Vec::new());
+    // The id `a`, at 5 ms, app `x`, environment `y`; and there it ends.
+    wire::frame(crate::event::EventType::parse("t", TICK).unwrap().fingerprint, b"\x02a\x0a\x02x\x02y", &mut payload);
+    let record = record(&payload);
+    let Opened::Known(Ok(content)) = writers.open(&plan, &record, NOW) else { panic!("it is not known") };
+    let mut columns = plan.types[content.event].decoder.new_columns();
+    assert_eq!(content.decoder.decode(content.body, &mut columns).unwrap().time, 5_000);
+    let team = columns.columns.iter().find(|column| column.name == "team").unwrap();
+    assert_eq!(team.len(), 1);
+    // By the present schema the same bytes end too early.
+    assert!(plan.types[content.event].decoder.decode(content.body, &mut columns).is_err());
+}
+
+#[test]
 fn without_a_registry_an_id_says_nothing_and_the_reason_says_so() {
     let said = said(&Writers::default(), &plan(false), 5);
     assert!(said.starts_with("not_framed: ") && said.contains("id 5") && said.contains("registry.url"), "{said}");

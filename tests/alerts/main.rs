@@ -101,9 +101,10 @@ fn servers_that_go_away_are_waited_for() {
     assert!((1..6).contains(&waited), "{waited} times: {said}");
 }
 
-/// Where nobody is told of alerts, a database from before there was a table for them is as good.
+/// Where nobody is told of alerts, a database from before there was a table for them is as good. Where somebody is, events are
+/// consumed without it, and alerts are judged once it is made: of all that came meanwhile.
 #[test]
-fn without_a_topic_no_table_is_needed() {
+fn the_table_of_alerts_is_needed_by_who_judges_and_by_nobody_else() {
     let mut script = Script::new();
     script.world.set("ALERTS__TOPIC", "");
     script.world.query("DROP TABLE highwater.alerts");
@@ -113,9 +114,25 @@ fn without_a_topic_no_table_is_needed() {
     assert!(process.terminate().0.success());
     assert!(script.world.done(&["check"]).contains("tables and"), "nor does check miss it");
     script.world.set("ALERTS__TOPIC", "told");
-    let refused = script.world.command(&["run"]).output().unwrap();
-    let said = String::from_utf8(refused.stderr).unwrap();
-    assert!(said.contains("the table alerts is missing; make it with `highwater migrate`"), "{said}");
+    let missing = "the table alerts is missing; make it with `highwater migrate`";
+    let output = script.world.command(&["check"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains("tables and views are missing: alerts"), "{output:?}");
+    let mut process = script.world.run("without");
+    process.wait_for_words(&format!("ERROR alerts are not judged: {missing}; events are consumed all the same"));
+    script.play(STAGES[2]);
+    script.all_is_in(&mut process);
+    assert!(!process.said().contains("judging alerts"), "{}", process.said());
+    script.world.done(&["migrate"]);
+    process.wait_for_words("judging alerts");
+    let said = process.terminate().1;
+    assert_eq!(said.matches(missing).count(), 1, "{said}");
+
+    // Packs without a rule need none, whatever the topic.
+    let pack = script.world.folder.path().join("packs/call.toml");
+    let rules = std::fs::read_to_string(&pack).unwrap();
+    std::fs::write(&pack, rules.split("[[alert]]").next().unwrap().split("[[budget]]").next().unwrap()).unwrap();
+    script.world.query("DROP TABLE highwater.alerts");
+    assert!(script.world.done(&["check"]).contains("tables and"), "nor does check miss it then");
 }
 
 /// The topics as consumers of a schema registry read them.

@@ -298,6 +298,11 @@ impl Script {
         }
     }
 
+    /// Waits until all that was sent is in ClickHouse.
+    pub fn all_is_in(&self, process: &mut Process) {
+        self.world.wait_for(self.sent.get(), process, MINUTE);
+    }
+
     /// All that was sent is in ClickHouse, so many messages are told, and so far is judged. Without the first the next
     /// stage could say that minutes are complete whose calls are still on their way: they would be judged without them.
     fn is_told(&self, (messages, judged): (usize, i64)) -> bool {

@@ -122,6 +122,9 @@ impl Stage {
         std::fs::create_dir_all(&more).unwrap();
         for entry in std::fs::read_dir(&self.schemas).unwrap() {
             let path = entry.unwrap().path();
+            if path.is_dir() {
+                continue; // former schemas, which nobody writes with here
+            }
             std::fs::copy(&path, more.join(path.file_name().unwrap())).unwrap();
         }
         std::fs::write(more.join(format!("{name}.avsc")), text).unwrap();

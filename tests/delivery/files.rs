@@ -106,6 +106,68 @@ fn a_schema_and_a_pack_are_enough() {
     assert!(audit.contains("clean"), "{audit}");
 }
 
+/// From one version of the shipped files to the next: who writes with the former schema is read as before, all along.
+#[test]
+fn a_field_more_is_a_column_more_and_who_has_the_former_schema_goes_on() {
+    let mut world = World::new();
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let before = world.folder.path().join("files");
+    let text = |name: &str| std::fs::read_to_string(root.join(name)).unwrap();
+    let is_older =
+        |part: &&str| !part.contains("\"llm_call_spend_1m\"") && !part.contains("\"llm_team_monthly_spend\"");
+    let pack: Vec<String> = text("packs/llm.toml").split("\n\n").filter(is_older).map(str::to_owned).collect();
+    for (name, text) in
+        [("schemas/llm_call.avsc", text("schemas/former/llm_call.1.avsc")), ("packs/llm.toml", pack.join("\n\n"))]
+    {
+        std::fs::create_dir_all(before.join(name).parent().unwrap()).unwrap();
+        std::fs::write(before.join(name), text).unwrap();
+    }
+    let place = |world: &mut World, folder: &std::path::Path| {
+        world.set("EVENTS__SCHEMAS", folder.join("schemas").to_str().unwrap());
+        world.set("EVENTS__PACKS", folder.join("packs").to_str().unwrap());
+    };
+    let of_former = |world: &World, seed: &str| world.generate(&["--events", "1000", "--seed", seed]);
+
+    place(&mut world, &before);
+    world.done(&["migrate"]);
+    assert_eq!(world.number("SELECT count() FROM system.columns WHERE database = 'highwater' AND name = 'team'"), 0);
+    of_former(&world, "1");
+    let mut process = world.run("before");
+    world.wait_for(1_000, &mut process, MINUTE);
+    assert!(process.terminate().0.success());
+
+    of_former(&world, "2");
+    place(&mut world, root);
+    world.done(&["migrate"]);
+    world.generate(&["--events", "1000", "--seed", "3"]);
+    let mut process = world.run("after");
+    world.wait_for(3_000, &mut process, MINUTE);
+    place(&mut world, &before);
+    of_former(&world, "4");
+    place(&mut world, root);
+    world.wait_for(4_000, &mut process, MINUTE);
+    assert!(process.terminate().0.success());
+
+    assert_eq!(world.number("SELECT count() FROM highwater.dead_letters"), 0);
+    let rows = world.query(
+        "SELECT count(), countIf(team = '') >= 3000, countIf(team != '') > 100 FROM highwater.llm_call FORMAT TSV",
+    );
+    assert_eq!(rows.trim(), "4000\t1\t1");
+    // The rollup that came with it has what came since, by team; its metric as well.
+    let teams = |from: &str| world.query(&format!("SELECT team, {from} GROUP BY team ORDER BY team FORMAT TSV"));
+    let raw = teams("sum(cost_usd), countIf(cost_usd IS NULL) FROM highwater.llm_call WHERE team != ''");
+    assert_eq!(teams("sum(value), sum(unpriced) FROM highwater.llm_spend WHERE team != ''"), raw);
+    assert_eq!(world.number("SELECT sum(count) FROM highwater.llm_call_spend_1m"), 3_000);
+    // What was written before the rollup was there is not in it, and the audit says so minute by minute; all else is right.
+    let audit = world.command(&["audit", "--json"]).output().unwrap();
+    let said: Value = serde_json::from_slice(&audit.stdout).unwrap();
+    assert_eq!((audit.status.code(), said["verdict"].as_str()), (Some(1), Some("findings")), "{said:#}");
+    let found = said["findings"].as_array().unwrap();
+    assert!(found.iter().all(|finding| finding["table"] == "llm_call_spend_1m"), "{said:#}");
+    let minutes: Vec<&str> = found.iter().map(|finding| finding["minutes"]["first"].as_str().unwrap()).collect();
+    assert!(minutes.len() > 1 && minutes.is_sorted(), "{minutes:?}");
+}
+
 #[test]
 fn what_is_wrong_with_the_files_is_said_with_their_names() {
     let folder = tempfile::tempdir().unwrap();

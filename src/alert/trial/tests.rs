@@ -157,3 +157,65 @@ fn wrong_files_are_told_with_test_and_key() {
         assert!(found.starts_with(error), "{found}");
     }
 }
+
+const CHAT: &str = r#"{"type": "record", "name": "chat", "fields": [
+    {"name": "event_id", "type": "string", "highwater": {"role": "id"}},
+    {"name": "occurred_at", "type": {"type": "long", "logicalType": "timestamp-millis"}, "highwater": {"role": "time"}},
+    {"name": "app", "type": "string", "highwater": {"role": "dimension"}},
+    {"name": "environment", "type": "string", "highwater": {"role": "dimension"}},
+    {"name": "model", "type": "string", "highwater": {"role": "dimension", "price": "model"}},
+    {"name": "account", "type": ["null", "string"], "default": null, "highwater": {"role": "dimension"}},
+    {"name": "tokens", "type": "long", "highwater": {"role": "measure", "price": "input"}}]}"#;
+
+const CHAT_PACK: &str = r#"
+[[rollup]]
+event = "chat"
+name = "chat_spend_1m"
+by = ["app", "account"]
+sum = ["cost_usd"]
+
+[[metric]]
+name = "chat_spend"
+question = "What does each account spend?"
+unit = "USD"
+rollup = "chat_spend_1m"
+cost = true
+
+[[budget]]
+name = "account_daily_spend"
+metric = "chat_spend"
+by = ["account"]
+where = "account != ''"
+period = "day"
+amount = "2.00"
+max_series = 2
+"#;
+
+/// Numbers of each user are a matter of a field with the role dimension: schema, rollup, budget and test of one's own.
+#[test]
+fn a_budget_for_each_account_of_a_schema_of_ones_own() {
+    let sources = crate::plan::Sources {
+        schemas: vec![("chat.avsc".to_owned(), CHAT.to_owned())],
+        packs: vec![("chat.toml".to_owned(), CHAT_PACK.to_owned())],
+        ..Default::default()
+    };
+    let limits = crate::plan::Limits { horizon: 1, max_skew_ms: 1, max_age_ms: 1, lateness_ms: 1, max_series: 9 };
+    let plan = crate::plan::Plan::compile(&sources, limits).unwrap();
+    let spent = |account: &str, app: &str, cost: &str| {
+        let of = format!("{{ app = \"{app}\", account = \"{account}\" }}");
+        format!(
+            "  {{ rollup = \"chat_spend_1m\", of = {of}, count = \"1x10\", sum = {{ cost_usd = \"{cost}x10\" }} }},\n"
+        )
+    };
+    // 7f3a spends 1.00 in two apps, b2c0 half of that; without an account there is no budget, and only two are watched.
+    let events = [spent("7f3a", "zest", "0.06"), spent("7f3a", "sugar", "0.04"), spent("b2c0", "zest", "0.05")]
+        .concat()
+        + &spent("", "zest", "9.00")
+        + &spent("ffff", "zest", "9.00");
+    let expect = "expect = [{ at = \"10m\", rule = \"account_daily_spend\", of = { account = \"7f3a\" }, state = \"firing\", severity \
+                  = \"warning\" }]";
+    let text = test(&format!("events = [\n{events}]\n{expect}")).replace("\"failures\"", "\"account_daily_spend\"");
+    let tried = &try_file("t.toml", &text, &plan.alerts, &plan.rollups).unwrap()[0];
+    assert_eq!(tried.failures, Vec::<String>::new());
+    assert_eq!(tried.messages[0].summary, "7f3a: account_daily_spend: 50 % is spent (1 of 2)");
+}

@@ -247,3 +247,40 @@ fn a_long_writer_is_resolved_in_bearable_work() {
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].reason.contains("looks"), "{found:?}");
 }
+
+/// Producers don't change all at once: what is written with a former schema that comes with highwater holds the same by the
+/// present one, and nothing where it had no field yet.
+#[test]
+fn what_was_written_with_shipped_former_schemas_reads_as_it_did() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas");
+    let text = |path: &std::path::Path| std::fs::read_to_string(path).unwrap();
+    let files = std::fs::read_dir(root.join("former")).unwrap().map(|file| file.unwrap().path());
+    let mut grown = Vec::new();
+    for file in files {
+        let former = EventType::parse(&file.display().to_string(), &text(&file)).unwrap();
+        let name = format!("{}.avsc", former.name);
+        let present = EventType::parse(&name, &text(&root.join(&name))).unwrap();
+        assert_ne!(former.fingerprint, present.fingerprint, "{}: the present one, and needless", file.display());
+        assert_eq!(Decoder::mismatches(&former.json, &present), Ok(Vec::new()), "{}", file.display());
+        let (then, now) = (Decoder::compile(&former), Decoder::resolve(&former.json, &present).unwrap());
+        let (mut before, mut after) = (then.new_columns(), now.new_columns());
+        let mut rng = fastrand::Rng::with_seed(7);
+        for row in 0..200 {
+            let body = super::cost::body(&former, &mut rng);
+            assert_eq!(then.decode(&body, &mut before), now.decode(&body, &mut after));
+            for column in after.columns.iter().filter(|column| column.name != COST_COLUMN) {
+                match before.columns.iter().find(|known| known.name == column.name) {
+                    Some(known) => assert_eq!(cell(column, row), cell(known, row), "{name}: {}", column.name),
+                    None => assert!(
+                        [Cell::Null, Cell::Bytes(Vec::new())].contains(&cell(column, row)),
+                        "{name}: {}",
+                        column.name
+                    ),
+                }
+            }
+        }
+        let is_new = |column: &&Column| before.columns.iter().all(|known| known.name != column.name);
+        grown.extend(after.columns.iter().filter(is_new).map(|column| format!("{name} {}", column.name)));
+    }
+    assert!(grown.contains(&"llm_call.avsc team".to_owned()), "{grown:?}");
+}

@@ -333,6 +333,22 @@ pub(super) mod tests {
         assert!(compared(&told, Some(0.8), 0.2, &[fewer]).contains("otherwise"));
     }
 
+    /// As the table has it, so it is shown: 37 of 46 is no other number for having been read.
+    #[test]
+    fn no_digit_of_what_was_told_is_lost_on_the_way() {
+        let mut rng = fastrand::Rng::with_seed(4);
+        for _ in 0..2_000 {
+            let (of, all) = (rng.u32(1..100_000), rng.u32(1..100_000));
+            let value = f64::from(of) / f64::from(all);
+            let kept = serde_json::to_string(&Message { value: Some(value), ..message("a", 1) }).unwrap();
+            let told: Message = serde_json::from_str(&kept).unwrap();
+            assert_eq!(told.value, Some(value), "{of}/{all}");
+            let explanation = Explanation { told: &told, rule_now: RuleNow::Gone, anew: Err(String::new()) };
+            let object = explanation.json();
+            assert!(object.contains(&format!("\"unit\":\"\",\"value\":{value:?}}}")), "{of}/{all}: {object}");
+        }
+    }
+
     #[test]
     fn a_program_reads_the_same_as_one_object() {
         let told = message("a", 1);

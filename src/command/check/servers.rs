@@ -69,7 +69,7 @@ async fn look_at_clickhouse(
         report.skipped("tables: which there must be is said by schemas and packs")?;
         return Ok(None);
     };
-    let catalog = Catalog::new(plan, &settings.tables(), client.database()).needed(settings.alerts.topic.is_some());
+    let catalog = Catalog::new(plan, &settings.tables(), client.database()).needed(settings.judges(plan));
     let usable = look_at_tables(report, &client, &catalog).await?;
     look_at_grants(report, &client, &catalog).await?;
     Ok(usable.then_some(client))

@@ -276,8 +276,8 @@ fn time(millis: i64) -> String {
 fn schema_of(header: &str, plan: &Plan) -> String {
     let bytes = unhex(header).unwrap_or_default();
     match wire::split(Some(&bytes)) {
-        Ok((Writer::Fingerprint(fingerprint), _)) => match plan.type_of(fingerprint) {
-            Some(event) => plan.types[event].event.name.clone(),
+        Ok((Writer::Fingerprint(fingerprint), _)) => match plan.reader_of(fingerprint) {
+            Some((event, _)) => plan.types[event].event.name.clone(),
             None => format!("fingerprint {fingerprint:016x}"),
         },
         Ok((Writer::Id(id), _)) => format!("schema id {id}"),

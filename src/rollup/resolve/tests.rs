@@ -186,6 +186,20 @@ fn all_errors_come_at_once_with_file_rollup_key_and_remedy() {
     );
 }
 
+/// Whoever wants numbers of each user is told how to have them: a subject is none to group by.
+#[test]
+fn a_subject_to_group_by_is_refused_with_the_way() {
+    let found = errors("[[rollup]]\nevent = \"llm_call\"\nby = [\"app\", \"user\"]");
+    assert_eq!(
+        found,
+        [
+            "packs/test.toml:3: rollup llm_call_1m: by: the field user of llm_call is no dimension, as each of its values would be a \
+          series; to group by it all the same, give a field the role dimension and let producers send a pseudonym in it, never a \
+          name; use one of environment, app, provider, model, operation, status"
+        ]
+    );
+}
+
 #[test]
 fn names_are_taken_once() {
     for (name, what) in [
