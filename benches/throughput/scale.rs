@@ -35,6 +35,9 @@ pub struct Scale {
 
 const BASE: Shape = Shape { events: 300_000, partitions: 8, types: 1, fields: 20, series: 100, per_minute: 100_000 };
 
+/// A curve's name, its axis, and its cases: where each stands on the axis, what it reads, and with how many workers.
+type Curve = (&'static str, &'static str, Vec<(u64, Shape, u64)>);
+
 /// Figures of one case by name, in the order of [`FIGURES`].
 type Point = BTreeMap<&'static str, f64>;
 
@@ -52,7 +55,7 @@ impl Scale {
     pub fn curves(&self, scale: u64, wanted: &dyn Fn(&str) -> bool) -> Result<Value> {
         let base = Shape { events: BASE.events * scale, ..BASE };
         let more = |factor: u64| Shape { events: base.events * factor, ..base };
-        let cases: [(&str, &str, Vec<(u64, Shape, u64)>); 6] = [
+        let cases: [Curve; 6] = [
             ("workers", "workers", [1, 2, 4].map(|workers| (workers, more(2), workers)).into()),
             ("partitions", "partitions", [8, 64, 256].map(|n| (n, Shape { partitions: n, ..base }, 1)).into()),
             (
