@@ -5,7 +5,7 @@
 //! it afterwards loses a race in librdkafka 2.12: the answer to the look-up of the logical offset, though outdated by the
 //! seek, sets the partition back to it, and records come twice or, from the end, never.
 //!
-//! Records come by the thousand from a queue of their own ([`Records`]); what else the client has to say, rebalances and
+//! Records come by the thousand from a queue of their own; what else the client has to say, rebalances and
 //! errors, comes from rdkafka one by one, and is heard first.
 
 mod membership;
