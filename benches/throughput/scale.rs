@@ -158,6 +158,8 @@ impl Scale {
             ("EVENTS__PACKS", "packs".to_owned()),
             ("EVENTS__PRICES", String::new()),
             ("TELEMETRY__LISTEN", "127.0.0.1:0".to_owned()),
+            // Enough for 256 partitions, and for 64 that are sealed ten times a second.
+            ("CLICKHOUSE__TOKEN_WINDOW", "1000000".to_owned()),
             ("WORKERS", workers.to_string()),
         ];
         command.envs(settings.map(|(key, value)| (format!("HIGHWATER_{key}"), value)));
@@ -174,7 +176,7 @@ impl Scale {
         let begun = Instant::now();
         let mut command = self.command(&clickhouse, topic, 1, "run");
         // How soon a batch is written once it is read, not how long it is left open.
-        command.env("HIGHWATER_BATCH__INTERVAL", "100ms").env("HIGHWATER_CLICKHOUSE__TOKEN_WINDOW", "10000000");
+        command.env("HIGHWATER_BATCH__INTERVAL", "100ms");
         let mut running = Running::start(command)?;
         let first = format!("SELECT count() FROM highwater.{}", name(0));
         while clickhouse.query(&first)?.trim() == "0" {
