@@ -91,7 +91,8 @@ pub(super) fn group_operations<C: ClientContext>(
 }
 
 fn milliseconds(patience: Duration) -> i32 {
-    i32::try_from(patience.as_millis()).unwrap_or(i32::MAX)
+    // Up: what waits for less than a millisecond again and again does not wait.
+    i32::try_from(patience.as_micros().div_ceil(1_000)).unwrap_or(i32::MAX)
 }
 
 /// Sends a question that asks for our permissions too, and waits for the event that answers it.
