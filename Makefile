@@ -103,6 +103,16 @@ bench: release ## what a million events cost: highwater, a floor and its peers; 
 	cargo build --release --package throughput
 	EVENTS=$(EVENTS) SYSTEMS=$(SYSTEMS) TIMEOUT=$(TIMEOUT) target/release/throughput
 
+.PHONY: bench-scale
+bench-scale: release ## cost, memory and parts as workers, partitions, series, types, fields and backlog grow; freshness; idle: make bench-scale CURVES=workers,idle
+	cargo build --release --package throughput
+	SCALE=$(SCALE) CURVES=$(CURVES) CAPACITY=$(CAPACITY) target/release/throughput scale
+
+.PHONY: soak
+soak: release ## events at half load for long, then an audit: make soak MINUTES=30 CAPACITY=100000 (events a second)
+	cargo build --release --package throughput
+	MINUTES=$(MINUTES) CAPACITY=$(CAPACITY) target/release/throughput soak
+
 .PHONY: profile
 profile: release ## where highwater's processor time goes, by thread and function (needs perf); with inferno a flame graph
 	cargo build --release --package throughput

@@ -141,7 +141,7 @@ enum Reference {
 }
 
 fn main() -> ExitCode {
-    highwater::allocator::give_back();
+    highwater::allocator::keep_freed();
     match execute(&Cli::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

@@ -150,6 +150,11 @@ impl<L: Log, S: Store, R: Registry> Worker<L, S, R> {
         !self.waiting.is_empty() || !self.unrecognised.is_empty() || self.writers.is_waiting()
     }
 
+    /// Bytes that its partitions hold together, roughly.
+    pub fn held(&self) -> usize {
+        self.partitions().map(Partition::bytes).sum()
+    }
+
     /// The partitions it has.
     pub fn partitions(&self) -> impl Iterator<Item = &Partition> {
         self.partitions.values().flat_map(BTreeMap::values).map(|assigned| &assigned.partition)
@@ -373,7 +378,7 @@ impl<L: Log, S: Store, R: Registry> Worker<L, S, R> {
 
     /// Holds the log back while the partitions hold more than they may, and writes early what they hold.
     fn bound_memory(&mut self) {
-        let held: usize = self.partitions().map(Partition::bytes).sum();
+        let held = self.held();
         let limit = if self.throttled { self.settings.memory / 2 } else { self.settings.memory };
         let throttle = held > limit;
         if throttle || self.throttled {

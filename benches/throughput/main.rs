@@ -1,22 +1,27 @@
 //! What a million events cost: highwater, a floor that nobody gets below, and peers, on one workload in one run.
 //!
 //! `make bench` runs it. `EVENTS` says how many events of about 200 bytes there are (3,000,000), `SYSTEMS` which systems
-//! (all; names as in `target/bench.json`, separated by commas), `TIMEOUT` how many seconds each may take (600). The exit
-//! code is 1 where a system's results are wrong.
+//! (all; names as in `target/bench.json`, separated by commas), `TIMEOUT` how many seconds each may take (600),
+//! `EXTRA_SQL` what highwater's ClickHouse is told first, to try a setting of a table. The exit code is 1 where a system's
+//! results are wrong.
 //!
 //! # Layout
 //! - [`workload`]: the events and the truth about them; [`mod@produce`] writes them to Kafka
 //! - [`systems`]: how each system is run and metered; [`floor`] and [`naive`] are two of them
 //! - [`process`]: processor time and memory from `/proc`
 //! - [`check`]: results against the truth; [`report`]: the table
+//! - [`scale`]: what happens as things grow, over the events of [`synthetic`]; [`curve`] draws it
 
 mod check;
+mod curve;
 mod floor;
 #[path = "../naive.rs"]
 mod naive;
 mod process;
 mod produce;
 mod report;
+mod scale;
+mod synthetic;
 mod systems;
 mod workload;
 
@@ -31,6 +36,8 @@ use devstack::{ClickHouse, Kafka};
 
 use process::cpu_seconds;
 use produce::{Topic, produce};
+use scale::Scale;
+use serde_json::{Value, json};
 use systems::{Bench, Figures, System};
 use workload::{Event, Workload};
 
@@ -54,6 +61,22 @@ fn main() -> Result<ExitCode> {
             let runtime = tokio::runtime::Runtime::new()?;
             runtime.block_on(naive::run(brokers, topic, events.parse()?, url, workload::SCHEMA))?;
         }
+        ["scale"] => grow(&|scale| {
+            let (factor, wanted) = (setting("SCALE", 1)?, setting("CURVES", String::new())?);
+            let is_wanted = |name: &str| wanted.is_empty() || wanted.split(',').any(|curve| curve == name);
+            let curves = scale.curves(factor, &is_wanted)?;
+            let idle = if is_wanted("idle") { scale.idle()? } else { Value::Null };
+            // Half of all processors belong to the servers and the producer, so that this is what can be offered here.
+            let capacity: u64 = setting("CAPACITY", 100_000)?;
+            let rates = [10, 50, 80].into_iter().filter(|_| is_wanted("freshness"));
+            let fresh: Result<Vec<Value>> =
+                rates.map(|percent| scale.live(&format!("fresh-{percent}"), capacity * percent / 100, 40)).collect();
+            Ok(("scale.json", json!({"curves": curves, "idle": idle, "freshness": fresh?})))
+        })?,
+        ["soak"] => grow(&|scale| {
+            let (minutes, rate) = (setting("MINUTES", 30)?, setting::<u64>("CAPACITY", 100_000)? / 2);
+            Ok(("soak.json", scale.live("soak", rate, minutes * 60)?))
+        })?,
         [] => return compare(),
         other => bail!("no such role: {other:?}; run it by `make bench`"),
     }
@@ -65,6 +88,27 @@ fn setting<T: FromStr>(name: &str, default: T) -> Result<T> {
         None => Ok(default),
         Some(text) => text.parse().ok().with_context(|| format!("{name}={text} makes no sense")),
     }
+}
+
+/// Starts what curves and soak need, runs it and writes its figures below `target`.
+fn grow(run: &dyn Fn(&Scale) -> Result<(&'static str, Value)>) -> Result<()> {
+    let machine = machine()?;
+    println!("on {machine}");
+    let own = std::env::current_exe()?;
+    let binaries = own.parent().context("this program has no path")?;
+    let folder = tempfile::tempdir()?;
+    let scale = Scale {
+        kafka: Kafka::options().start()?,
+        highwater: binaries.join("highwater"),
+        folder: folder.path().to_owned(),
+        begin_us: workload::begin_us()?,
+        timeout: Duration::from_secs(setting("TIMEOUT", 600)?),
+    };
+    let (file, figures) = run(&scale)?;
+    let path = binaries.parent().context("this program is not in a target folder of cargo's")?.join(file);
+    std::fs::write(&path, format!("{:#}\n", json!({"machine": machine, "figures": figures})))?;
+    println!("written to {}", path.display());
+    Ok(())
 }
 
 fn compare() -> Result<ExitCode> {

@@ -31,8 +31,17 @@ fn stat(pid: u32) -> Result<Vec<String>> {
 
 /// The most memory that a process has held, MB; `None` when it holds none any more.
 pub fn peak_rss_mb(pid: u32) -> Option<f64> {
+    memory_mb(pid, "VmHWM:")
+}
+
+/// The memory that a process holds, MB.
+pub fn rss_mb(pid: u32) -> Option<f64> {
+    memory_mb(pid, "VmRSS:")
+}
+
+fn memory_mb(pid: u32, what: &str) -> Option<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(what))?;
     let kib: f64 = line.trim().trim_end_matches(" kB").parse().ok()?;
     Some(kib * 1_024.0 / 1_000_000.0)
 }

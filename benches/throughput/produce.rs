@@ -38,7 +38,7 @@ pub fn produce(
 ) -> Result<Topic> {
     println!("producing {} events to the topic {name} ({PARTITIONS} partitions, lz4)…", workload.events);
     let begun = Instant::now();
-    create(brokers, name)?;
+    create(brokers, name, PARTITIONS)?;
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("compression.type", "lz4")
@@ -63,7 +63,8 @@ pub fn produce(
     Ok(topic)
 }
 
-fn send(producer: &BaseProducer, topic: &str, partition: i32, timestamp_ms: i64, bytes: &[u8]) -> Result<()> {
+/// Sends one message, waiting for room.
+pub fn send(producer: &BaseProducer, topic: &str, partition: i32, timestamp_ms: i64, bytes: &[u8]) -> Result<()> {
     let mut record = BaseRecord::<(), [u8]>::to(topic).partition(partition).timestamp(timestamp_ms).payload(bytes);
     loop {
         match producer.send(record) {
@@ -77,9 +78,10 @@ fn send(producer: &BaseProducer, topic: &str, partition: i32, timestamp_ms: i64,
     }
 }
 
-fn create(brokers: &str, name: &str) -> Result<()> {
+/// Makes a topic of so many partitions.
+pub fn create(brokers: &str, name: &str, partitions: u64) -> Result<()> {
     let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", brokers).create()?;
-    let topic = NewTopic::new(name, i32::try_from(PARTITIONS)?, TopicReplication::Fixed(1)).set("retention.ms", "-1");
+    let topic = NewTopic::new(name, i32::try_from(partitions)?, TopicReplication::Fixed(1)).set("retention.ms", "-1");
     let made = tokio::runtime::Runtime::new()?.block_on(admin.create_topics([&topic], &AdminOptions::new()))?;
     for topic in made {
         topic.map_err(|(name, error)| anyhow::anyhow!("cannot create the topic {name}: {error}"))?;

@@ -165,20 +165,20 @@ pub fn print(all: &[Figures], machine: &str, idle: f64) {
     println!("{text}");
 }
 
-/// Writes everything as JSON.
+/// Writes everything as JSON: an object for each system by its key, the machine, and what was aimed at.
 pub fn write(all: &[Figures], machine: &str, path: &Path) -> Result<()> {
     let name = |figures: &Figures| match figures.is_large() {
         true => format!("{}_1500_bytes", figures.system.key()),
         false => figures.system.key().to_owned(),
     };
-    let systems: Map<String, Value> = all.iter().map(|figures| (name(figures), figures.json())).collect();
+    let mut whole: Map<String, Value> = all.iter().map(|figures| (name(figures), figures.json())).collect();
     let goal = |goal: Goal| {
         let bound = if goal.is_most { "at_most" } else { "at_least" };
         json!({"what": goal.what, "found": goal.found, bound: goal.bound, "met": goal.is_met()})
     };
     let aims: Vec<Value> = goals(all).into_iter().map(goal).collect();
-    let whole = json!({"machine": machine, "systems": systems, "aims": aims});
-    fs::write(path, format!("{whole:#}\n")).with_context(|| format!("cannot write {}", path.display()))?;
+    whole.extend([("machine".to_owned(), json!(machine)), ("aims".to_owned(), json!(aims))]);
+    fs::write(path, format!("{:#}\n", Value::Object(whole))).with_context(|| format!("cannot write {}", path.display()))?;
     println!("written to {}", path.display());
     Ok(())
 }

@@ -178,6 +178,9 @@ impl Bench {
             ensure!(output.status.success(), "migrate: {}", String::from_utf8_lossy(&output.stderr));
             Ok(())
         })?;
+        for sql in std::env::var("EXTRA_SQL").unwrap_or_default().split(';').filter(|sql| !sql.trim().is_empty()) {
+            clickhouse.query(sql)?;
+        }
         let meter = ServerMeter::start(&clickhouse)?;
         let (mut looked, mut stopped) = (Duration::ZERO, false);
         self.configured(&clickhouse, topic, "run", &mut |command| {
@@ -259,8 +262,8 @@ impl Bench {
     }
 }
 
-/// The processor time of a server from its start on, merges held back.
-struct ServerMeter<'a> {
+/// The processor time of a server from its start on.
+pub struct ServerMeter<'a> {
     clickhouse: &'a ClickHouse,
     pid: u32,
     before: f64,
@@ -270,8 +273,18 @@ impl<'a> ServerMeter<'a> {
     /// Holds back the merges of all tables that there are.
     fn start(clickhouse: &'a ClickHouse) -> Result<Self> {
         clickhouse.query("SYSTEM STOP MERGES")?;
+        Self::start_merging(clickhouse)
+    }
+
+    /// Lets it merge as it likes.
+    pub fn start_merging(clickhouse: &'a ClickHouse) -> Result<Self> {
         let pid = clickhouse.pid().context("ClickHouse has ended")?;
         Ok(ServerMeter { clickhouse, pid, before: cpu_seconds(pid)? })
+    }
+
+    /// Seconds since its start.
+    pub fn so_far(&self) -> Result<f64> {
+        Ok(cpu_seconds(self.pid)? - self.before)
     }
 
     /// Makes all merges of a database.

@@ -223,7 +223,7 @@ impl Event {
     }
 }
 
-fn hyphenated(id: u128) -> String {
+pub fn hyphenated(id: u128) -> String {
     let digits = format!("{id:032x}");
     format!("{}-{}-{}-{}-{}", &digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..])
 }
@@ -236,11 +236,11 @@ fn varuint(mut value: u64, out: &mut Vec<u8>) {
     out.push(value as u8);
 }
 
-fn long(value: i64, out: &mut Vec<u8>) {
+pub fn long(value: i64, out: &mut Vec<u8>) {
     varuint((value << 1 ^ value >> 63) as u64, out);
 }
 
-fn text(value: &str, out: &mut Vec<u8>) {
+pub fn text(value: &str, out: &mut Vec<u8>) {
     long(value.len() as i64, out);
     out.extend_from_slice(value.as_bytes());
 }
@@ -274,7 +274,7 @@ pub fn fingerprint(workload: &Workload) -> Result<Fingerprint> {
     Ok(fingerprint)
 }
 
-fn without_logical_types(json: Value) -> Value {
+pub fn without_logical_types(json: Value) -> Value {
     match json {
         Value::Object(mut map) if map.contains_key("logicalType") => map.remove("type").unwrap_or_default(),
         Value::Object(map) => map.into_iter().map(|(key, value)| (key, without_logical_types(value))).collect(),

@@ -17,15 +17,22 @@ use rustc_hash::FxBuildHasher;
 #[derive(Debug, Clone)]
 pub struct Window {
     horizon: u64,
-    order: VecDeque<(u64, Name)>,
+    order: VecDeque<Seen>,
     /// How many were taken from the front of `order`: the place of the one that is there now.
     first: u64,
     /// The place of the latest of each name.
     latest: HashTable<u64>,
 }
 
-/// Position of the event type in the plan, and the id.
-type Name = (usize, u128);
+/// An id at an offset. Two halves, since a whole `u128` would take half as much memory again for its alignment.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    offset: u64,
+    name: Name,
+}
+
+/// The id, greatest half first, and the position of the event type in the plan.
+type Name = (u64, u64, u32);
 
 impl Window {
     /// An empty window over `horizon` offsets.
@@ -36,7 +43,7 @@ impl Window {
     /// Takes note of an id at an offset (ascending) and answers whether it repeats one inside the window.
     pub fn observe(&mut self, kind: usize, id: u128, offset: u64) -> bool {
         let Window { horizon, order, first, latest } = self;
-        while let Some(&(oldest, name)) = order.front() {
+        while let Some(&Seen { offset: oldest, name }) = order.front() {
             if oldest + *horizon >= offset {
                 break;
             }
@@ -47,9 +54,9 @@ impl Window {
             }
             *first += 1;
         }
-        let (name, next) = ((kind, id), *first + order.len() as u64);
-        order.push_back((offset, name));
-        let name_at = |place: &u64| &order[(place - *first) as usize].1;
+        let (name, next) = (((id >> 64) as u64, id as u64, kind as u32), *first + order.len() as u64);
+        order.push_back(Seen { offset, name });
+        let name_at = |place: &u64| &order[(place - *first) as usize].name;
         match latest.entry(hash(&name), |place| *name_at(place) == name, |place| hash(name_at(place))) {
             Entry::Occupied(mut place) => {
                 *place.get_mut() = next;

@@ -13,27 +13,48 @@ const LZ4: u8 = 0x82;
 
 /// Packs `bytes` into frames of 256 KiB.
 pub fn compress(bytes: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(bytes.len() / 2 + HASH + HEADER);
-    for chunk in bytes.chunks(FRAME) {
-        frame(chunk, &mut out);
-    }
-    out
+    let mut packer = Packer::default();
+    bytes.chunks(FRAME).for_each(|chunk| packer.frame(chunk));
+    packer.out
 }
 
-fn frame(chunk: &[u8], out: &mut Vec<u8>) {
-    let begin = out.len();
-    let block = begin + HASH + HEADER;
-    out.resize(block + lz4_flex::block::get_maximum_output_size(chunk.len()), 0);
-    // The room is the greatest that LZ4 can need, so this does not fail; if it did, the checksum would show it.
-    let packed = lz4_flex::block::compress_into(chunk, &mut out[block..]).unwrap_or(0);
-    out.truncate(block + packed);
-    out[begin + HASH] = LZ4;
-    out[begin + HASH + 1..begin + HASH + 5].copy_from_slice(&((HEADER + packed) as u32).to_le_bytes());
-    out[begin + HASH + 5..block].copy_from_slice(&(chunk.len() as u32).to_le_bytes());
-    let hash = cityhash_102_128(&out[begin + HASH..]);
-    // The first 64 bits of the hash are the upper half of this crate's number.
-    out[begin..begin + 8].copy_from_slice(&((hash >> 64) as u64).to_le_bytes());
-    out[begin + 8..begin + HASH].copy_from_slice(&(hash as u64).to_le_bytes());
+/// Packs what is encoded piece by piece, so that the whole is never there unpacked.
+#[derive(Debug, Default)]
+pub struct Packer {
+    out: Vec<u8>,
+    /// Room for a packed frame.
+    room: Vec<u8>,
+}
+
+impl Packer {
+    /// Packs the whole frames at the beginning of `bytes` and takes them away.
+    pub fn take(&mut self, bytes: &mut Vec<u8>) {
+        let whole = bytes.len() / FRAME * FRAME;
+        bytes[..whole].chunks_exact(FRAME).for_each(|chunk| self.frame(chunk));
+        bytes.drain(..whole);
+    }
+
+    /// Packs the rest and answers all frames.
+    pub fn finish(mut self, rest: &[u8]) -> Vec<u8> {
+        rest.chunks(FRAME).for_each(|chunk| self.frame(chunk));
+        self.out
+    }
+
+    fn frame(&mut self, chunk: &[u8]) {
+        self.room.resize(lz4_flex::block::get_maximum_output_size(chunk.len()).max(self.room.len()), 0);
+        // The room is the greatest that LZ4 can need, so this does not fail; if it did, the checksum would show it.
+        let packed = lz4_flex::block::compress_into(chunk, &mut self.room).unwrap_or(0);
+        let begin = self.out.len();
+        self.out.extend_from_slice(&[0; HASH]);
+        self.out.push(LZ4);
+        self.out.extend_from_slice(&((HEADER + packed) as u32).to_le_bytes());
+        self.out.extend_from_slice(&(chunk.len() as u32).to_le_bytes());
+        self.out.extend_from_slice(&self.room[..packed]);
+        let hash = cityhash_102_128(&self.out[begin + HASH..]);
+        // The first 64 bits of the hash are the upper half of this crate's number.
+        self.out[begin..begin + 8].copy_from_slice(&((hash >> 64) as u64).to_le_bytes());
+        self.out[begin + 8..begin + HASH].copy_from_slice(&(hash as u64).to_le_bytes());
+    }
 }
 
 #[cfg(test)]
@@ -60,6 +81,14 @@ mod tests {
             let noise: Vec<u8> = (0..length).map(|_| rng.u8(..)).collect();
             assert!(decompress(&compress(&text)) == text, "text of {length}");
             assert!(decompress(&compress(&noise)) == noise, "noise of {length}");
+            // Piece by piece it is the same.
+            let (mut packer, mut left) = (Packer::default(), Vec::new());
+            for piece in text.chunks(100_000) {
+                left.extend_from_slice(piece);
+                packer.take(&mut left);
+                assert!(left.len() < FRAME);
+            }
+            assert!(packer.finish(&left) == compress(&text), "pieces of {length}");
             // The text repeats itself every 1,757 bytes.
             assert!(length < 20_000 || compress(&text).len() < length / 4);
         }

@@ -28,6 +28,8 @@ pub struct Endpoint {
     pub query_timeout: Duration,
     /// How long an insert may take, likewise.
     pub insert_timeout: Duration,
+    /// Whether inserts are compressed.
+    pub compressed: bool,
     /// Opens connections.
     pub(crate) dialer: Dialer,
 }
@@ -101,6 +103,7 @@ impl Endpoint {
             connect_timeout: Duration::from_secs(5),
             query_timeout: Duration::from_secs(30),
             insert_timeout: Duration::from_secs(120),
+            compressed: true,
             dialer: if https { Dialer::new(section, files)? } else { Dialer::plain(section)? },
         })
     }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde_json::json;
 
-use super::compress::compress;
+use super::compress::{Packer, compress};
 use super::connection::Pinned;
 use super::error::{Broken, ServerError};
 use super::sql::{ident, table};
@@ -60,29 +60,36 @@ pub(super) fn settings<'a>(token: &'a str, compressed: bool, known: &Known) -> V
 pub(super) struct Request {
     /// `INSERT INTO … FORMAT …`
     pub(super) sql: String,
-    /// Its rows, in compressed frames.
+    /// Its rows, in compressed frames or as they are.
     pub(super) body: Bytes,
     /// Series of a rollup, and events of it beyond the limit of series.
     pub(super) series: (u64, u64),
 }
 
 impl Request {
-    /// Encodes and compresses. Takes processor time, so it is not for a thread that serves sockets.
-    pub(super) fn new(rows: &Rows, plan: &Plan, database: &str) -> Request {
+    /// Encodes and, if told to, compresses. Takes processor time, so it is not for a thread that serves sockets.
+    pub(super) fn new(rows: &Rows, plan: &Plan, database: &str, compressed: bool) -> Request {
         match rows {
             Rows::Block(block) => {
-                let mut native = Vec::new();
-                let encoded = block.encode(plan, &mut native);
+                let (mut native, mut packer) = (Vec::new(), Packer::default());
+                let encoded = match compressed {
+                    true => block.encode(plan, &mut native, &mut |written| packer.take(written)),
+                    false => block.encode(plan, &mut native, &mut |_| {}),
+                };
+                let body = if compressed { packer.finish(&native) } else { native };
                 let columns: Vec<String> = encoded.columns.iter().map(|name| ident(name)).collect();
                 let name = &plan.table(block.key().table).name;
                 let sql = format!("INSERT INTO {} ({}) FORMAT Native", table(database, name), columns.join(", "));
-                Request { sql, body: compress(&native).into(), series: (encoded.series, encoded.overflow) }
+                Request { sql, body: body.into(), series: (encoded.series, encoded.overflow) }
             }
-            Rows::Ledger(row) => Request {
-                sql: format!("INSERT INTO {} FORMAT JSONEachRow", table(database, LEDGER)),
-                body: compress(ledger_json(row, plan).as_bytes()).into(),
-                series: (0, 0),
-            },
+            Rows::Ledger(row) => {
+                let json = ledger_json(row, plan).into_bytes();
+                Request {
+                    sql: format!("INSERT INTO {} FORMAT JSONEachRow", table(database, LEDGER)),
+                    body: if compressed { compress(&json) } else { json }.into(),
+                    series: (0, 0),
+                }
+            }
         }
     }
 }

@@ -291,16 +291,17 @@ impl Task {
         let Some(open) = self.open.take_if(|open| open.pinned.id() == insert.connection) else {
             return Err(Broken::before_sending(&self.endpoint).into());
         };
-        let (plan, database) = (self.plan.clone(), self.endpoint.database.clone());
+        let (plan, database, compressed) =
+            (self.plan.clone(), self.endpoint.database.clone(), self.endpoint.compressed);
         let encoded = tokio::task::spawn_blocking(move || {
-            let request = Request::new(&insert.rows, &plan, &database);
+            let request = Request::new(&insert.rows, &plan, &database, compressed);
             (request, insert)
         });
         let (request, insert) = match encoded.await {
             Ok(encoded) => encoded,
             Err(error) => return Err(StoreError::Refused(format!("a block could not be encoded: {error}"))),
         };
-        let settings = insert::settings(&insert.token, true, &open.known);
+        let settings = insert::settings(&insert.token, compressed, &open.known);
         let sent = Instant::now();
         let answered = open.pinned.insert(&request.sql, &settings, request.body).await;
         let answer = self.keep(answered, open.known)?;

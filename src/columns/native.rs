@@ -24,6 +24,19 @@ const LOW_CARDINALITY_FLAGS: u64 = 0x600;
 /// # Panics
 /// Where a column ends before the range does: a block with a shorter column is no block.
 pub fn encode(columns: &[&Column], rows: Range<usize>, out: &mut Vec<u8>) {
+    encode_by_column(columns, rows, out, &mut |_| {});
+}
+
+/// As [`encode`], with a call after each column, which may take away what has been written.
+///
+/// # Panics
+/// As [`encode`].
+pub fn encode_by_column(
+    columns: &[&Column],
+    rows: Range<usize>,
+    out: &mut Vec<u8>,
+    written: &mut dyn FnMut(&mut Vec<u8>),
+) {
     write_varuint(columns.len() as u64, out);
     write_varuint(rows.len() as u64, out);
     for column in columns {
@@ -35,6 +48,7 @@ pub fn encode(columns: &[&Column], rows: Range<usize>, out: &mut Vec<u8>) {
         }
         write_prefix(&column.values, out);
         write_data(column, rows.clone(), out);
+        written(out);
     }
 }
 

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
 
+use crate::allocator::Tide;
 use crate::batch::Source;
 use crate::clickhouse::schema::{SchemaError, check_tables};
 use crate::clickhouse::{Catalog, ClaimError, ClickHouseStore, Client, Endpoint, Grants, QueryError, claim, grants};
@@ -159,10 +160,11 @@ fn spawn<R: Registry + Send + 'static>(
     let told = stop.clone();
     watched(number, stop, move || {
         let stop = told;
-        let clock = Clock::new();
+        let (clock, mut tide) = (Clock::new(), Tide::default());
         while !stop.is_asked() {
             let wait = if worker.is_waiting() { BUSY_WAIT } else { IDLE_WAIT };
             worker.step(clock.now(), wait);
+            tide.is(worker.held());
             let member = worker.log_mut().is_member();
             reporter.step(clock.now(), || (member, worker.partitions()));
             if let Some(reason) = worker.log_mut().fatal() {

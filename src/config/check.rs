@@ -9,7 +9,7 @@ use rdkafka::types::RDKafkaConfRes;
 
 use super::reader::Reader;
 use super::value::{Properties, Property};
-use super::words::{AlertFraming, Protocol};
+use super::words::{AlertFraming, Compression, Protocol};
 use super::{
     AlertSettings, ClickhouseSettings, ForwardSettings, RegistrySettings, Settings, nearest, secure, variable,
 };
@@ -278,6 +278,7 @@ impl Settings {
         Ok(Endpoint {
             connect_timeout: self.clickhouse.connect_timeout,
             insert_timeout: self.clickhouse.insert_timeout,
+            compressed: self.clickhouse.compression == Compression::Lz4,
             ..Endpoint::open(url, database, user, password.reveal(), &self.clickhouse.files())?
         })
     }

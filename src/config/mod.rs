@@ -26,7 +26,7 @@ pub use self::settings::{
 };
 pub use self::suggest::nearest;
 pub use self::value::{ByteSize, KeepDays, Properties, Property, Secret, parse_duration};
-pub use self::words::{AlertFraming, KafkaSecurity, LogFormat, LogLevel, OnLoss, Protocol, SaslMechanism};
+pub use self::words::{AlertFraming, Compression, KafkaSecurity, LogFormat, LogLevel, OnLoss, Protocol, SaslMechanism};
 
 /// The file that is read where none is named, if it is there.
 pub const DEFAULT_FILE: &str = "highwater.toml";

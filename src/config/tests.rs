@@ -154,6 +154,7 @@ fn bad_values_are_told_with_their_key() {
         ("[clickhouse]\ndatabase = \"a`b\"", "clickhouse.database", "letters"),
         ("[clickhouse]\npassword_file = \"/does/not/exist\"", "clickhouse.password_file", "/does/not/exist"),
         ("[clickhouse]\ninsert_timeout = \"0s\"", "clickhouse.insert_timeout", "from \"1s\" to \"10m\""),
+        ("[clickhouse]\ncompression = \"zstd\"", "clickhouse.compression", "\"lz4\" or \"none\""),
         ("[alerts]\ntopic = \"a b\"", "alerts.topic", "a topic of its own"),
         ("[alerts]\ntopic = \"usage-events\"", "alerts.topic", "a topic of its own"),
         ("[alerts]\ntopic = \"a\"\nbudget_topic = \"a\"", "alerts.budget_topic", "a topic of its own"),

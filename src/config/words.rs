@@ -87,6 +87,16 @@ words! {
 }
 
 words! {
+    /// How inserts travel to ClickHouse.
+    Compression, "\"lz4\" or \"none\"" {
+        /// Packed, which takes a tenth of the process's time.
+        Lz4 = "lz4",
+        /// As they are, about half as many bytes again.
+        None = "none",
+    }
+}
+
+words! {
     /// How published messages name their schemas.
     AlertFraming, "\"single_object\" or \"confluent\"" {
         /// By fingerprint, in Avro's single-object encoding.

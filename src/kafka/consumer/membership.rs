@@ -99,6 +99,7 @@ impl KafkaLog {
         self.resume_all(&names);
         for name in &names {
             self.slots.remove(name);
+            self.records.forget(name);
         }
         if !names.is_empty() {
             on(LogEvent::Revoked(names.clone()));
