@@ -178,7 +178,8 @@ pub fn write(all: &[Figures], machine: &str, path: &Path) -> Result<()> {
     };
     let aims: Vec<Value> = goals(all).into_iter().map(goal).collect();
     whole.extend([("machine".to_owned(), json!(machine)), ("aims".to_owned(), json!(aims))]);
-    fs::write(path, format!("{:#}\n", Value::Object(whole))).with_context(|| format!("cannot write {}", path.display()))?;
+    fs::write(path, format!("{:#}\n", Value::Object(whole)))
+        .with_context(|| format!("cannot write {}", path.display()))?;
     println!("written to {}", path.display());
     Ok(())
 }

@@ -349,15 +349,10 @@ impl Rewind<'_> {
 
     /// Enters an epoch in which nobody may write, so that nobody begins and who is at work stops when it asks next.
     async fn close_epoch(&self) -> Result<()> {
-        let last = self.log.epochs.last().context("the topic has an epoch")?;
         if self.log.is_closed() {
             return Ok(());
         }
-        let (topic, epoch) = (&self.log.topic, self.log.last() + 1);
-        let row = serde_json::json!({
-            "topic": topic, "epoch": epoch, "cluster_id": last.cluster_id, "topic_id": last.topic_id, "group": CLOSED,
-        });
-        Ok(self.client.insert(SOURCES, &format!("claim/{topic}/{epoch}"), row.to_string()).await?)
+        self.log.enter(&self.client, self.log.last() + 1, CLOSED).await
     }
 
     async fn execute(&self, partitions: &[i32]) -> Result<()> {
@@ -389,12 +384,7 @@ impl Rewind<'_> {
             });
             self.client.insert(LEDGER, &format!("{source}/ledger/new"), row.to_string()).await?;
         }
-        let last = self.log.epochs.last().context("the topic has an epoch")?;
-        let row = serde_json::json!({
-            "topic": self.log.topic, "epoch": epoch, "cluster_id": last.cluster_id, "topic_id": last.topic_id,
-            "group": self.log.group(),
-        });
-        self.client.insert(SOURCES, &format!("claim/{}/{epoch}", self.log.topic), row.to_string()).await?;
+        self.log.enter(&self.client, epoch, self.log.group()).await?;
         // No minute is complete until all is read again.
         let topic: Arc<str> = Arc::from(self.log.topic.as_str());
         let source = |&partition| Source { epoch, redrive: None, topic: Arc::clone(&topic), partition };

@@ -1,11 +1,14 @@
 //! Which of a topic's epochs are of the log that it has now: a rewind goes back in all of these.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 use crate::clickhouse::sql::{literal, literals};
 use crate::clickhouse::tables::SOURCES;
-use crate::clickhouse::{CLOSED, Client};
+use crate::clickhouse::{CLOSED, Client, InForce, in_force};
+
+/// Tokens that are tried for one row; the second is enough, but for servers that were killed again and again.
+const ATTEMPTS: u32 = 5;
 
 /// A topic in all its epochs that were of the same log.
 pub(super) struct Log {
@@ -37,6 +40,23 @@ impl Log {
         );
         epochs.retain(is_same);
         Ok(Log { topic: topic.to_owned(), epochs })
+    }
+
+    /// Has the topic enter an epoch, and sees that it is there: a ClickHouse that was killed in an earlier attempt may know
+    /// the insert's token and have no row.
+    pub(super) async fn enter(&self, client: &Client, epoch: u32, group: &str) -> Result<()> {
+        let last = self.epochs.last().context("the topic has an epoch")?;
+        let row = serde_json::json!({
+            "topic": self.topic, "epoch": epoch, "cluster_id": last.cluster_id, "topic_id": last.topic_id, "group": group,
+        });
+        for attempt in 0..ATTEMPTS {
+            let suffix = if attempt == 0 { String::new() } else { format!("/{attempt}") };
+            client.insert(SOURCES, &format!("claim/{}/{epoch}{suffix}", self.topic), row.to_string()).await?;
+            if in_force(client).await?.get(&self.topic) == Some(&InForce { epoch, closed: group == CLOSED }) {
+                return Ok(());
+            }
+        }
+        bail!("{SOURCES} does not take epoch {epoch} of {}: no row of it is there after {ATTEMPTS} inserts", self.topic)
     }
 
     /// The group that writes the topic.
