@@ -44,11 +44,13 @@ pub(super) struct Reading {
     pub(super) is_paused: bool,
 }
 
-/// From which offset on messages are handed on, and whether what fires there is still to be told.
+/// From which offset on messages are handed on, whether what fires there is still to be told, and whether the offset was
+/// committed before.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Begin {
     pub(super) offset: u64,
     pub(super) is_first: bool,
+    pub(super) goes_on: bool,
 }
 
 pub(super) struct Waiting {
@@ -135,7 +137,7 @@ impl Reading {
         if std::mem::replace(&mut self.is_caught_up, true) {
             return;
         }
-        let Some(Begin { offset, is_first: true }) = self.from else { return };
+        let Some(Begin { offset, is_first: true, .. }) = self.from else { return };
         let firing = self.firing.messages();
         let last = firing.len();
         for (at, message) in firing.into_iter().enumerate() {
