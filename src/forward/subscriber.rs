@@ -302,9 +302,10 @@ impl Subscriber {
             Some(home) if home.halt.is_some() || home.from.is_none() => true,
             Some(home) => home.is_caught_up && home.is_at_end && !home.is_paused,
             None if is_member => {
-                // The group gave it to another one, who watches.
-                self.is_cut_off = false;
-                self.watch.hand_over(now);
+                // Who took over meanwhile need not have missed a heartbeat, and then ends nothing.
+                if std::mem::take(&mut self.is_cut_off) {
+                    self.watch.hand_over(now);
+                }
                 false
             }
             None => self.is_cut_off,

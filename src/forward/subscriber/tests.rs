@@ -247,9 +247,25 @@ fn who_was_cut_off_and_stands_by_again_ends_what_it_told() {
     subscriber.look(true);
     assert!(subscriber.watch.owes_an_end());
     subscriber.watch.arrive();
+    // Said once.
+    subscriber.look(true);
+    assert!(!subscriber.watch.owes_an_end());
     subscriber.reminded = None;
     subscriber.remind();
     assert!(subscriber.reminder.is_none() && !subscriber.is_cut_off);
+}
+
+/// Heartbeats do stop, and then another one is given the partition, who tells the same.
+#[test]
+fn who_hands_the_partition_over_ends_nothing() {
+    let runtime = Runtime::new().unwrap();
+    let mut subscriber = subscriber(&runtime, Kind::Webhook);
+    subscriber.watch = watch_of_no_patience();
+    looks_for_long(&mut subscriber);
+    assert!(subscriber.watch.is_sending());
+    subscriber.leave(false);
+    subscriber.look(true);
+    assert!(!subscriber.watch.owes_an_end());
 }
 
 #[test]
