@@ -187,7 +187,8 @@ fn nothing_behind_what_can_not_be_read_yet_is_taken_in() {
 #[test]
 fn who_can_not_read_the_log_tells_of_it_whenever_that_began() {
     let runtime = Runtime::new().unwrap();
-    let cases: [(&str, fn(&mut Subscriber), bool); 6] = [
+    type Prepare = fn(&mut Subscriber);
+    let cases: [(&str, Prepare, bool); 6] = [
         ("Kafka was never there", |_| {}, true),
         ("it does not say where to begin", |subscriber| subscriber.take(assigned()), true),
         (
