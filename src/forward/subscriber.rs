@@ -20,7 +20,7 @@ use super::{Kind, Manner, Target};
 use crate::kafka::KafkaLog;
 use crate::kafka::identity::IdentityError;
 use crate::kafka::settings::{ConsumerSettings, SettingsError};
-use crate::ports::{Log, LogError, LogEvent, TopicPartition};
+use crate::ports::{Log, LogEvent, TopicPartition};
 use crate::telemetry::Outage;
 
 /// How long a look at the log waits while nothing is on its way.
@@ -42,8 +42,6 @@ const LAST: Duration = Duration::from_secs(2);
 /// How long nobody may give us the partition before it is looked whether there is a topic; between two looks; and how long
 /// one may take.
 const TOPIC: [Duration; 3] = [Duration::from_secs(3), Duration::from_secs(60), Duration::from_secs(1)];
-/// Beside a committed offset: what fires there is still to be told.
-const FIRST: &str = "what fires here is still to be told";
 
 /// See the module.
 pub struct Subscriber {
@@ -267,7 +265,7 @@ impl Subscriber {
             return;
         }
         home.ask_at = now + AGAIN;
-        match place(&mut self.log, &home.partition) {
+        match Begin::ask(&mut self.log, &home.partition) {
             Ok(begin) => {
                 self.outage.passed();
                 if begin.goes_on {
@@ -391,27 +389,6 @@ impl Subscriber {
             self.log.commit(&[(home.partition.clone(), offset)]);
         }
     }
-}
-
-/// From where on messages are to be handed on; the partition is delivered from its begin.
-fn place(log: &mut KafkaLog, partition: &TopicPartition) -> Result<Begin, LogError> {
-    let unanswered = || Err(LogError::Passing(format!("Kafka did not answer where {partition} ends")));
-    let found = log.bounds(std::slice::from_ref(partition)).pop().unwrap_or_else(unanswered)?;
-    let begin = match found.committed.filter(|committed| *committed <= found.end) {
-        Some(offset) => Begin { offset, is_first: log.note(partition)? == FIRST, goes_on: true },
-        None => {
-            if found.committed.is_some() {
-                tracing::warn!(
-                    "the topic {} ends before what was handed on of it, so it was made anew; what fires is told again",
-                    partition.topic
-                );
-            }
-            log.commit_with(partition, found.end, FIRST)?;
-            Begin { offset: found.end, is_first: true, goes_on: false }
-        }
-    };
-    log.start(partition, found.start)?;
-    Ok(begin)
 }
 
 fn now_ms() -> i64 {
