@@ -1,8 +1,8 @@
-//! A service that stops by itself when a budget is spent: it reads how budgets stand from their compacted topic, keeps the
-//! last word on each, and asks itself before each request whether it may go on.
+//! A service that stops by itself when one of its budgets is spent: it reads how budgets stand from their compacted topic,
+//! keeps the last word on each, and asks itself before each request whether it may go on.
 //!
 //! ```text
-//! cargo run --example budget_gate -- localhost:9092 highwater-budgets highwater-alerts open
+//! cargo run --example budget_gate -- localhost:9092 highwater-budgets highwater-alerts open llm_daily_spend
 //! app=zest
 //! allowed
 //! app=zest
@@ -14,6 +14,8 @@
 //! - read both topics whole before the first answer: the last record of each key is how that budget stands;
 //! - `isolation.level=read_committed`: what is not committed may be taken back;
 //! - ask for the period too: a state whose period is over says nothing;
+//! - know the names of the budgets that it enforces: one that was never judged has no record;
+//! - a record that can't be read takes the place of the one before: how that budget stands is not known any more;
 //! - hold what is spent against the amount: the levels of a budget may have any names;
 //! - choose what to do while nobody says how budgets stand (`open` or `closed`): the heartbeats on the topic of alerts are
 //!   the sign of life, for a budget that is not spent from is silent. They say too how far was judged, and what was not.
@@ -96,7 +98,11 @@ struct Heartbeat {
 /// The table of budgets, and when it was last heard that somebody keeps it.
 pub struct Gate {
     fail: Fail,
+    /// The names of the budgets that it enforces.
+    budgets: BTreeSet<String>,
     states: BTreeMap<Vec<u8>, State>,
+    /// Keys whose last record can't be read.
+    unreadable: BTreeSet<Vec<u8>>,
     heartbeat: Option<Heartbeat>,
     /// Which topics were read to their ends.
     ends: BTreeSet<usize>,
@@ -104,31 +110,37 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// A gate that knows nothing yet.
+    /// A gate of some budgets that knows nothing yet.
     ///
     /// # Errors
     /// The schemas can't be read.
-    pub fn new(fail: Fail) -> Result<Gate, String> {
+    pub fn new<'a>(fail: Fail, budgets: impl IntoIterator<Item = &'a str>) -> Result<Gate, String> {
+        let budgets = budgets.into_iter().map(str::to_owned).collect();
         let schema = |text: &str| Schema::parse_str(text).map_err(|error| error.to_string());
         let schemas = [
             schema(include_str!("../published/budget_state.avsc"))?,
             schema(include_str!("../published/heartbeat.avsc"))?,
         ];
-        Ok(Gate { fail, states: BTreeMap::new(), heartbeat: None, ends: BTreeSet::new(), schemas })
+        let (states, unreadable, ends) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        Ok(Gate { fail, budgets, states, unreadable, heartbeat: None, ends, schemas })
     }
 
-    /// Takes a record of either topic in. One that is neither a budget's state nor a heartbeat is none of ours.
-    pub fn take(&mut self, key: &[u8], payload: Option<&[u8]>) {
-        let Some(payload) = payload else {
+    /// Takes a record of the topic of budgets in.
+    pub fn take_state(&mut self, key: &[u8], payload: Option<&[u8]>) {
+        self.unreadable.remove(key);
+        match payload.map(|payload| read::<State>(&self.schemas[0], payload)) {
+            Some(Some(state)) => drop(self.states.insert(key.to_vec(), state)),
+            // What was spent before stays spent.
+            Some(None) => drop(self.unreadable.insert(key.to_vec())),
             // Whoever deletes a key takes back what was said under it.
-            self.states.remove(key);
-            return;
-        };
-        if let Some(state) = read::<State>(&self.schemas[0], payload) {
-            self.states.insert(key.to_vec(), state);
-        } else if let Some(heartbeat) = read::<Heartbeat>(&self.schemas[1], payload) {
-            self.heartbeat = Some(heartbeat);
+            None => drop(self.states.remove(key)),
         }
+    }
+
+    /// Takes a record of the topic of alerts in. One that is no heartbeat is none of ours.
+    pub fn take_heartbeat(&mut self, payload: Option<&[u8]>) {
+        let heartbeat = payload.and_then(|payload| read::<Heartbeat>(&self.schemas[1], payload));
+        self.heartbeat = heartbeat.or(self.heartbeat.take());
     }
 
     /// All that was in a topic is known: 0 is that of budgets, 1 that of alerts. It may be told of one many times.
@@ -143,7 +155,7 @@ impl Gate {
             return blind("the topics are not read yet".to_owned());
         }
         // What is spent stays spent until the period is over, whoever is silent.
-        let is_about = |state: &&State| state.dimensions.iter().all(|(name, value)| request.get(name) == Some(value));
+        let is_about = |state: &&State| self.is_about(state, request);
         let is_now = |state: &&State| (state.period_start..state.period_end).contains(&now_ms);
         let mut odd = None;
         for state in self.states.values().filter(is_about).filter(is_now) {
@@ -164,6 +176,12 @@ impl Gate {
         }
     }
 
+    /// Whether a state is that of a budget of ours and of the series of a request.
+    fn is_about(&self, state: &State, request: &BTreeMap<String, String>) -> bool {
+        let is_series = state.dimensions.iter().all(|(name, value)| request.get(name) == Some(value));
+        is_series && self.budgets.contains(&state.budget)
+    }
+
     /// Why nobody says how the budgets of a request stand; `None`: it is known.
     fn unknown(&self, request: &BTreeMap<String, String>, now_ms: i64) -> Option<String> {
         let Some(Heartbeat { sent_at, judged, unjudged }) = &self.heartbeat else {
@@ -176,11 +194,19 @@ impl Gate {
         if behind > BEHIND.as_millis() as i64 {
             return Some(format!("nothing was judged for {} s", behind / 1_000));
         }
-        // Of any series: one that nobody has spent from yet has no record.
-        let concerns = |state: &&State| state.dimensions.keys().all(|name| request.contains_key(name));
-        let mut concerned = self.states.values().filter(concerns);
-        let state = concerned.find(|state| unjudged.contains(&state.budget))?;
-        Some(format!("{} was not judged the last time", state.budget))
+        // Whose key was never read may be about any request.
+        let is_ours = |key: &&Vec<u8>| self.states.get(*key).is_none_or(|state| self.is_about(state, request));
+        if let Some(key) = self.unreadable.iter().find(is_ours) {
+            return Some(format!("the last record of {} can't be read", String::from_utf8_lossy(key)));
+        }
+        // Of any series: one that nobody has spent from yet has no record. Nor has a budget that was never judged, and nobody
+        // knows what it is by.
+        let concerns = |budget: &&String| {
+            let state = self.states.values().find(|state| state.budget == **budget);
+            state.is_none_or(|state| state.dimensions.keys().all(|name| request.contains_key(name)))
+        };
+        let budget = self.budgets.iter().filter(|budget| unjudged.contains(budget)).find(concerns)?;
+        Some(format!("{budget} was not judged the last time"))
     }
 }
 
@@ -235,7 +261,8 @@ pub fn follow(
             while let Some(heard) = consumer.poll(Duration::from_millis(20)) {
                 let mut gate = gate.lock().unwrap_or_else(PoisonError::into_inner);
                 match heard {
-                    Ok(record) => gate.take(record.key().unwrap_or_default(), record.payload()),
+                    Ok(record) if topic == 0 => gate.take_state(record.key().unwrap_or_default(), record.payload()),
+                    Ok(record) => gate.take_heartbeat(record.payload()),
                     Err(KafkaError::PartitionEOF(_)) => gate.at_end(topic),
                     Err(error) => eprintln!("Kafka: {error}"),
                 }
@@ -267,15 +294,20 @@ fn reading(brokers: &str, topic: &str) -> Result<BaseConsumer, KafkaError> {
 #[allow(dead_code, reason = "tests run what is above")]
 fn main() -> Result<(), String> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [brokers, budgets, alerts, fail] = &arguments[..] else {
-        return Err("give brokers, the topic of budgets, the topic of alerts, and open or closed".to_owned());
+    let [brokers, budgets, alerts, fail, names @ ..] = &arguments[..] else {
+        return Err(
+            "give brokers, the topics of budgets and of alerts, open or closed, and names of budgets".to_owned()
+        );
     };
+    if names.is_empty() {
+        return Err("name the budgets that are to be enforced".to_owned());
+    }
     let fail = match fail.as_str() {
         "open" => Fail::Open,
         "closed" => Fail::Closed,
         other => return Err(format!("{other:?} is neither open nor closed")),
     };
-    let gate = Arc::new(Mutex::new(Gate::new(fail)?));
+    let gate = Arc::new(Mutex::new(Gate::new(fail, names.iter().map(String::as_str))?));
     let (kept, brokers, budgets, alerts) = (Arc::clone(&gate), brokers.clone(), budgets.clone(), alerts.clone());
     std::thread::spawn(move || {
         if let Err(error) = follow(&brokers, [&budgets, &alerts], &kept, || true) {

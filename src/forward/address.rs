@@ -91,18 +91,22 @@ impl Address {
         };
         let section = kind.section();
         let credentials = authority.rsplit_once('@').map_or("", |(user, _)| user);
+        let sent = user.transpose()?.map(|user| base64(&user));
+        let mut secrets = secrets(given, credentials);
+        secrets.extend(sent.as_ref().map(|sent| sent.trim_end_matches('=').to_lowercase()));
         Ok(Address {
             authority: format!("{host}:{}", uri.port_u16().unwrap_or(port)),
             https,
             path,
-            authorization: user.transpose()?.map(|user| format!("Basic {}", base64(&user))),
+            authorization: sent.map(|sent| format!("Basic {sent}")),
             dialer: if https { Dialer::new(section, files)? } else { Dialer::plain(section)? },
             setting: section.address,
-            secrets: secrets(given, credentials),
+            secrets,
         })
     }
 
-    /// Whether a text repeats a part of the path or query, the user or the password, as many an answer does.
+    /// Whether a text repeats a part of the path or query, the user or the password, also as they are sent, as many an answer
+    /// does.
     pub(super) fn is_told_by(&self, text: &str) -> bool {
         let text = text.to_lowercase();
         self.secrets.iter().any(|secret| text.contains(secret))
@@ -201,6 +205,8 @@ mod tests {
             "user",
             "p@ss",
             "p%40SS",
+            // As it is sent.
+            "unexpected header: authorization: Basic dXNlcjpwQHNz",
         ] {
             assert!(hook.is_told_by(text), "{text}");
         }

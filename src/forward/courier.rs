@@ -75,6 +75,8 @@ pub struct Courier {
     outage: Arc<Mutex<Outage>>,
     /// Of each address: held while it is asked, so that nothing overtakes what is on its way there.
     turns: Vec<Arc<tokio::sync::Mutex<()>>>,
+    /// When it took anything last.
+    taken: Arc<Mutex<Option<Instant>>>,
     stuck: Duration,
 }
 
@@ -87,6 +89,7 @@ impl Courier {
             target: Arc::new(target),
             manner: Arc::new(manner),
             outage: Arc::new(Mutex::new(outage)),
+            taken: Arc::default(),
             stuck: STUCK,
         }
     }
@@ -144,7 +147,13 @@ impl Courier {
                 }
             }
             Fate::GivenUp(why) if load.parts.is_empty() => self.left_out(&load.whole, &why),
-            Fate::GivenUp(why) => load.parts.iter().for_each(|part| self.left_out(part, &why)),
+            Fate::GivenUp(why) => {
+                for part in &load.parts {
+                    if self.attempt(part).await != Answer::Taken {
+                        self.left_out(part, &why);
+                    }
+                }
+            }
         }
         (Outcome::Done, other_is_taken && !is_manager)
     }
@@ -185,11 +194,14 @@ impl Courier {
                 Answer::Failed(failure) => failure,
             };
             let is_stuck = attempts.failed(&failure, self.stuck);
+            // Whatever it took since was another one.
+            if is_stuck && attempts.faults < self.last_taken() {
+                return (self.convicted(parcel, attempts, &failure).await, false);
+            }
             if is_stuck
                 && let Some(other) = other.take()
                 && self.attempt(other).await == Answer::Taken
             {
-                self.outage().passed();
                 return (self.convicted(parcel, attempts, &failure).await, true);
             }
             if attempts.begun.elapsed() >= self.manner.give_up {
@@ -207,6 +219,7 @@ impl Courier {
 
     /// The target takes others. It may have come back just then, so this one is tried a last time.
     async fn convicted(&self, parcel: &Parcel, attempts: &Attempts, failure: &Failure) -> Fate {
+        self.outage().passed();
         match self.attempt(parcel).await {
             Answer::Taken => Fate::Taken,
             Answer::Refused(_) | Answer::Failed(_) => {
@@ -251,9 +264,22 @@ impl Courier {
         }
     }
 
+    /// Tries once, and takes note of what was taken.
+    async fn attempt(&self, parcel: &Parcel) -> Answer {
+        let answer = self.ask(parcel).await;
+        if answer == Answer::Taken {
+            *self.taken.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        }
+        answer
+    }
+
+    fn last_taken(&self) -> Option<Instant> {
+        *self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Tries once, at all addresses: one that takes it is enough, since what fires is told to all again and again. Those that
     /// have not answered by then may go on; until they have they are passed over.
-    async fn attempt(&self, parcel: &Parcel) -> Answer {
+    async fn ask(&self, parcel: &Parcel) -> Answer {
         if let [address] = &self.target.addresses[..] {
             return post(address, parcel, self.manner.timeout).await;
         }
@@ -312,7 +338,8 @@ impl Attempts {
     }
 }
 
-/// What the answers of several addresses that did not take it come to.
+/// What the answers of several addresses that did not take it come to. Those that say nothing, being away, say nothing of the
+/// message either.
 fn together(answers: &[(String, Answer)]) -> Answer {
     let reason = |(address, answer): &(String, Answer)| match answer {
         Answer::Refused(reason) | Answer::Failed(Failure { reason, .. }) => Some(format!("{address}: {reason}")),
@@ -325,12 +352,16 @@ fn together(answers: &[(String, Answer)]) -> Answer {
             _ => None,
         })
     };
-    // As soon as the first of them may take it.
-    match failures().map(|failure| failure.pause).min() {
-        None => Answer::Refused(reason),
-        Some(pause) => {
-            let is_fault = failures().count() == answers.len() && failures().all(|failure| failure.is_fault);
-            Answer::Failed(Failure { reason, pause, is_fault })
+    let refuses = answers.iter().any(|(_, answer)| matches!(answer, Answer::Refused(_)));
+    let mut answered = failures().filter(|failure| failure.is_answer).peekable();
+    let is_answer = refuses || answered.peek().is_some();
+    match answered.peek() {
+        None if refuses => Answer::Refused(reason),
+        _ => {
+            let is_fault = is_answer && !refuses && answered.all(|failure| failure.is_fault);
+            // As soon as the first of them may take it.
+            let pause = failures().map(|failure| failure.pause).min().flatten();
+            Answer::Failed(Failure { reason, pause, is_answer, is_fault })
         }
     }
 }

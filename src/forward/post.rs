@@ -11,11 +11,14 @@ use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, RETRY_AFTER, USER_AGENT};
 use hyper::{Method, Request, StatusCode, Uri};
 use jiff::Timestamp;
+use tokio::time::{Instant, timeout_at};
 
 use super::address::Address;
 
 /// Longest answer that is read, bytes.
 const LONGEST: usize = 64 << 10;
+/// How long the rest of an answer is waited for, once its status is there.
+const REST: Duration = Duration::from_secs(1);
 /// How much of an answer is told, bytes.
 const TOLD: usize = 300;
 /// The longest pause that a target may ask for.
@@ -50,6 +53,8 @@ pub(super) struct Failure {
     pub(super) reason: String,
     /// How long it asks us to wait.
     pub(super) pause: Option<Duration>,
+    /// It answered, if only that.
+    pub(super) is_answer: bool,
     /// It answered that it failed (5xx): perhaps at this message alone.
     pub(super) is_fault: bool,
 }
@@ -57,20 +62,21 @@ pub(super) struct Failure {
 impl Failure {
     /// One without an answer.
     pub(super) fn of(reason: impl Into<String>) -> Failure {
-        Failure { reason: reason.into(), pause: None, is_fault: false }
+        Failure { reason: reason.into(), pause: None, is_answer: false, is_fault: false }
     }
 }
 
 /// Posts once.
 pub(super) async fn post(address: &Address, parcel: &Parcel, timeout: Duration) -> Answer {
-    match tokio::time::timeout(timeout, send(address, parcel)).await {
-        Ok(Ok((status, headers, body))) => judge(address, status, &headers, &body, Timestamp::now()),
-        Ok(Err(what)) => Answer::Failed(Failure::of(what)),
-        Err(_) => Answer::Failed(Failure::of(format!("no answer within {} s", timeout.as_secs_f64()))),
+    match send(address, parcel, timeout).await {
+        Ok((status, headers, body)) => judge(address, status, &headers, &body, Timestamp::now()),
+        Err(what) => Answer::Failed(Failure::of(what)),
     }
 }
 
-async fn send(address: &Address, parcel: &Parcel) -> Result<(StatusCode, HeaderMap, Bytes), String> {
+async fn send(address: &Address, parcel: &Parcel, timeout: Duration) -> Result<(StatusCode, HeaderMap, Bytes), String> {
+    let until = Instant::now() + timeout;
+    let late = |_| format!("no answer within {} s", timeout.as_secs_f64());
     let mut request = Request::builder()
         .method(Method::POST)
         .uri(&address.path)
@@ -85,14 +91,18 @@ async fn send(address: &Address, parcel: &Parcel) -> Result<(StatusCode, HeaderM
     }
     let request = request.body(Full::new(parcel.body.clone())).map_err(|_| "the URL can't be asked for".to_owned())?;
     let uri: Uri = address.url().parse().map_err(|_| "the host is no host name".to_owned())?;
-    let stream = address.dialer.dial(uri).await?;
+    let stream = timeout_at(until, address.dialer.dial(uri)).await.map_err(late)??;
     let said = |error: hyper::Error| address.dialer.explain(&error);
     let (mut sender, connection) = http1::handshake(stream).await.map_err(said)?;
     let exchange = async {
-        let response = sender.send_request(request).await.map_err(said)?;
+        let response = timeout_at(until, sender.send_request(request)).await.map_err(late)?.map_err(said)?;
         let (parts, body) = response.into_parts();
-        // What it did, its status says; an answer that is too long or breaks off changes nothing of that.
-        let body = Limited::new(body, LONGEST).collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        // What it did, its status says; an answer that is too long, breaks off or does not end changes nothing of that.
+        if parts.status.is_success() {
+            return Ok((parts.status, parts.headers, Bytes::new()));
+        }
+        let body = tokio::time::timeout(REST, Limited::new(body, LONGEST).collect()).await;
+        let body = body.ok().and_then(Result::ok).map(|body| body.to_bytes()).unwrap_or_default();
         Ok((parts.status, parts.headers, body))
     };
     // The connection moves only while it is polled, and ends with this request.
@@ -101,7 +111,8 @@ async fn send(address: &Address, parcel: &Parcel) -> Result<(StatusCode, HeaderM
         answer = &mut exchange => answer,
         ended = &mut connection => match ended {
             Ok(()) => exchange.await,
-            Err(error) => Err(said(error)),
+            // The status may have come before.
+            Err(error) => exchange.await.map_err(|_| said(error)),
         },
     }
 }
@@ -126,7 +137,7 @@ fn judge(address: &Address, status: StatusCode, headers: &HeaderMap, body: &[u8]
         _ => format!("; is {setting} right, and are we let in with it?"),
     };
     let pause = headers.get(RETRY_AFTER).and_then(|after| pause(after.to_str().ok()?, now));
-    Answer::Failed(Failure { reason: format!("it answered {status}{more}"), pause, is_fault })
+    Answer::Failed(Failure { reason: format!("it answered {status}{more}"), pause, is_answer: true, is_fault })
 }
 
 /// What an answer says, unless it repeats a part of the address.
@@ -156,6 +167,8 @@ fn pause(text: &str, now: Timestamp) -> Option<Duration> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::super::{Kind, addresses};
     use super::*;
     use crate::tls::TlsFiles;
@@ -238,6 +251,37 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(after(text), seconds, "{text:?}");
+        }
+    }
+
+    /// It says a status, begins a body, and then nothing any more, or hangs up.
+    async fn unfinished(status: &'static str, hangs_up: bool) -> Answer {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let mut kept = Vec::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = [0; 4_096];
+                assert!(stream.read(&mut request).await.unwrap() > 0);
+                let head = format!("HTTP/1.1 {status}\r\nContent-Length: 10\r\n\r\nabc");
+                stream.write_all(head.as_bytes()).await.unwrap();
+                if !hangs_up {
+                    kept.push(stream);
+                }
+            }
+        });
+        let address = &addresses(Kind::Webhook, &url, &TlsFiles::default()).unwrap()[0];
+        let parcel = Parcel { name: String::new(), key: None, body: Bytes::from_static(b"{}") };
+        post(address, &parcel, Duration::from_secs(3)).await
+    }
+
+    #[tokio::test]
+    async fn a_status_counts_though_the_body_does_not_end() {
+        for hangs_up in [false, true] {
+            assert_eq!(unfinished("200 OK", hangs_up).await, Answer::Taken);
+            assert_eq!(reason(unfinished("400 Bad Request", hangs_up).await), "it answered 400 Bad Request");
+            let failed = unfinished("503 Service Unavailable", hangs_up).await;
+            assert!(matches!(failed, Answer::Failed(Failure { is_fault: true, .. })), "{failed:?}");
         }
     }
 }

@@ -10,12 +10,15 @@ use super::courier::{Attempts, Courier, Load, Outcome};
 use super::firing::{Alert, BATCH, Firing};
 use super::post::Parcel;
 use crate::alert::Message;
-use crate::ports::TopicPartition;
+use crate::kafka::KafkaLog;
+use crate::ports::{Log as _, LogError, TopicPartition};
 
 /// How often an offset is committed: commits that wait in line keep the group's heartbeats waiting.
 const COMMIT: Duration = Duration::from_millis(250);
 /// The same where nothing but heartbeats of the evaluator came.
 const IDLE_COMMIT: Duration = Duration::from_secs(5);
+/// Beside a committed offset: what fires there is still to be told.
+const FIRST: &str = "what fires here is still to be told";
 /// Alerts that Alertmanager is told of for one message, at most: itself, and what it takes the place of.
 const AT_MOST: usize = 2;
 
@@ -44,11 +47,13 @@ pub(super) struct Reading {
     pub(super) is_paused: bool,
 }
 
-/// From which offset on messages are handed on, and whether what fires there is still to be told.
+/// From which offset on messages are handed on, whether what fires there is still to be told, and whether the offset was
+/// committed before.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Begin {
     pub(super) offset: u64,
     pub(super) is_first: bool,
+    pub(super) goes_on: bool,
 }
 
 pub(super) struct Waiting {
@@ -82,6 +87,29 @@ pub(super) struct Next {
     pub(super) then: Option<u64>,
     /// A message that may be tried too, and its place in the queue.
     pub(super) beside: Option<(usize, Parcel)>,
+}
+
+impl Begin {
+    /// From where on messages are to be handed on; the partition is delivered from its begin.
+    pub(super) fn ask(log: &mut KafkaLog, partition: &TopicPartition) -> Result<Begin, LogError> {
+        let unanswered = || Err(LogError::Passing(format!("Kafka did not answer where {partition} ends")));
+        let found = log.bounds(std::slice::from_ref(partition)).pop().unwrap_or_else(unanswered)?;
+        let begin = match found.committed.filter(|committed| *committed <= found.end) {
+            Some(offset) => Begin { offset, is_first: log.note(partition)? == FIRST, goes_on: true },
+            None => {
+                if found.committed.is_some() {
+                    tracing::warn!(
+                        "the topic {} ends before what was handed on of it, so it was made anew; what fires is told again",
+                        partition.topic
+                    );
+                }
+                log.commit_with(partition, found.end, FIRST)?;
+                Begin { offset: found.end, is_first: true, goes_on: false }
+            }
+        };
+        log.start(partition, found.start)?;
+        Ok(begin)
+    }
 }
 
 impl Reading {
@@ -135,7 +163,7 @@ impl Reading {
         if std::mem::replace(&mut self.is_caught_up, true) {
             return;
         }
-        let Some(Begin { offset, is_first: true }) = self.from else { return };
+        let Some(Begin { offset, is_first: true, .. }) = self.from else { return };
         let firing = self.firing.messages();
         let last = firing.len();
         for (at, message) in firing.into_iter().enumerate() {

@@ -10,7 +10,8 @@ use crate::alert::{Heartbeat, Message, State};
 
 /// The rule that the alert is of.
 const RULE: &str = "highwater_silent";
-/// Who did not look for so long was asleep, and knows nothing of the time in between.
+/// Who did not look for so long was asleep, and knows nothing of the time in between. Or for half of the longest silence, if
+/// that is longer: a schema registry that does not answer takes long, and with heartbeats every third of it none is missed.
 const ASLEEP_MS: i64 = 10_000;
 
 /// See the module. Times are in milliseconds since 1970.
@@ -23,7 +24,10 @@ pub(super) struct Silence {
     last: Option<Beat>,
     /// Since when it is looked without a break, and when last.
     looks: Option<(i64, i64)>,
-    is_told: bool,
+    /// What is told and not over: its number.
+    told: Option<i64>,
+    /// Another process may have told of it before this one.
+    goes_on: bool,
 }
 
 /// A heartbeat of whoever judges.
@@ -45,7 +49,7 @@ impl Silence {
     /// Of a topic of alerts.
     pub(super) fn new(topic: &str, limit: Option<Duration>) -> Silence {
         let limit_ms = limit.map(millis);
-        Silence { topic: topic.to_owned(), limit_ms, last: None, looks: None, is_told: false }
+        Silence { topic: topic.to_owned(), limit_ms, last: None, looks: None, told: None, goes_on: false }
     }
 
     /// Takes in the next heartbeat, which `is_new` unless it stands before what was handed on; answers what is to be told.
@@ -58,8 +62,10 @@ impl Silence {
         self.last = Some(beat);
         let limit = self.limit_ms?;
         // Who was told of it may have been told by another process than this.
-        let was_silent = is_new && before.is_some_and(|before| beat.sent_at - before > limit);
-        if !std::mem::take(&mut self.is_told) && !was_silent {
+        let was_silent = is_new && before.map_or(self.goes_on, |before| beat.sent_at - before > limit);
+        // What was sent before it was told may be read only now.
+        let is_over = self.told.take_if(|told| beat.sent_at > *told).is_some();
+        if self.told.is_some() || (!is_over && !was_silent) {
             return None;
         }
         let since = before.or(self.looks.map(|(since, _)| since)).unwrap_or(beat.sent_at);
@@ -71,28 +77,47 @@ impl Silence {
     /// Looks at the clock, once all that the log has is known, and again and again; answers what is to be told.
     pub(super) fn look(&mut self, now: i64) -> Option<Message> {
         let since = match self.looks {
-            Some((since, last)) if (0..ASLEEP_MS).contains(&(now - last)) => since,
+            Some((since, last)) if (0..self.asleep_ms()).contains(&(now - last)) => since,
             _ => now,
         };
         self.looks = Some((since, now));
         let limit = self.limit_ms?;
         let quiet_since = self.last.map_or(since, |last| last.sent_at);
         // Who has only just begun to look gives whoever judges as long as ever.
-        if self.is_told || now - quiet_since.max(since) <= limit {
+        if self.told.is_some() || now - quiet_since.max(since) <= limit {
             return None;
         }
-        self.is_told = true;
+        self.told = Some(quiet_since);
         let summary = match self.last {
             Some(Beat { judged: Some(judged), .. }) => {
                 format!("the last came at {}, when all before {} was judged", time(quiet_since), time(judged))
             }
             Some(_) => format!("the last came at {}", time(quiet_since)),
-            None => "none ever came".to_owned(),
+            None => "none was ever read".to_owned(),
         };
         let summary = format!(
             "no heartbeat of highwater: {summary}. Nobody is told of any alert; are `highwater run` and Kafka up?"
         );
         Some(self.message(State::Firing, quiet_since, quiet_since, summary))
+    }
+
+    /// Takes note that the log is gone on with where a process before this one was.
+    pub(super) fn goes_on(&mut self) {
+        self.goes_on = true;
+    }
+
+    /// Somebody else watches from now on; answers what is to be told, at a time, if this process told of a silence.
+    pub(super) fn hand_over(&mut self, now: i64) -> Option<Message> {
+        self.looks = None;
+        let since = self.told.take()?;
+        let summary = "Kafka is there again, and another process watches whether heartbeats come".to_owned();
+        // Below the number that a heartbeat will have.
+        let over = self.message(State::Resolved, now, since, summary);
+        Some(Message { sequence: since + 1, ..over })
+    }
+
+    fn asleep_ms(&self) -> i64 {
+        self.limit_ms.map_or(ASLEEP_MS, |limit| ASLEEP_MS.max(limit / 2))
     }
 
     /// Whether there was a heartbeat within a time.
@@ -195,9 +220,19 @@ mod tests {
     fn without_any_heartbeat_it_is_told_and_without_a_limit_it_is_not() {
         let mut never = silence();
         let told = looked(&mut never, 0..400);
-        assert_eq!((told[0].0, told[0].1.summary.contains("none ever came")), (301, true));
+        assert_eq!((told[0].0, told[0].1.summary.contains("none was ever read")), (301, true));
         assert_eq!(never.heard(beat(400), true).unwrap().state, "resolved");
         assert_eq!(never.heard(beat(430), true), None);
+        // Told by the process before this one.
+        for (goes_on, is_new, is_over) in [(true, true, true), (true, false, false), (false, true, false)] {
+            let mut next = silence();
+            if goes_on {
+                next.goes_on();
+            }
+            let told = next.heard(beat(400), is_new);
+            assert_eq!(told.is_some_and(|told| told.state == "resolved"), is_over);
+            assert_eq!(next.heard(beat(430), true), None);
+        }
         let mut off = Silence::new("alerts", None);
         off.heard(beat(0), true);
         assert!(looked(&mut off, 0..1_000).is_empty());
@@ -205,5 +240,42 @@ mod tests {
         assert!(off.is_heard(Duration::from_secs(60), BEGIN + 1_060_000));
         assert!(!off.is_heard(Duration::from_secs(60), BEGIN + 1_060_001));
         assert!(!silence().is_heard(Duration::from_secs(60), BEGIN));
+    }
+
+    #[test]
+    fn who_could_not_read_the_log_is_not_told_that_it_is_over_by_what_is_old() {
+        let mut silence = silence();
+        assert_eq!(looked(&mut silence, 0..400).len(), 1);
+        for (second, is_new) in [(-1_000, false), (-970, true)] {
+            assert_eq!(silence.heard(beat(second), is_new), None);
+        }
+        assert!(looked(&mut silence, 400..500).is_empty());
+        let over = silence.heard(beat(500), true).unwrap();
+        assert_eq!((over.state.as_str(), over.sequence), ("resolved", BEGIN + 500_000));
+    }
+
+    #[test]
+    fn what_was_told_is_over_for_whoever_stands_by_again() {
+        let mut silence = silence();
+        silence.heard(beat(0), true);
+        assert_eq!(silence.hand_over(BEGIN + 100_000), None);
+        let firing = looked(&mut silence, 100..500).remove(0).1;
+        let over = silence.hand_over(BEGIN + 500_000).unwrap();
+        assert_eq!((over.state.as_str(), &over.alert_id), ("resolved", &firing.alert_id));
+        assert_eq!((over.sequence, over.at), (firing.sequence + 1, BEGIN + 500_000));
+        assert_eq!(silence.hand_over(BEGIN + 500_000), None);
+        // Cut off again soon after: it looks as if for the first time.
+        let told = looked(&mut silence, 530..900);
+        assert_eq!((told[0].0, told[0].1.sequence), (831, BEGIN));
+    }
+
+    #[test]
+    fn looks_that_take_long_are_no_sleep() {
+        for (pace, is_told) in [(30, true), (149, true), (151, false)] {
+            let mut silence = silence();
+            silence.heard(beat(0), true);
+            let told = (0..30).filter(|look| silence.look(BEGIN + look * pace * 1_000).is_some()).count();
+            assert_eq!(told == 1, is_told, "{pace}");
+        }
     }
 }

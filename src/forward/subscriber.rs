@@ -20,7 +20,7 @@ use super::{Kind, Manner, Target};
 use crate::kafka::KafkaLog;
 use crate::kafka::identity::IdentityError;
 use crate::kafka::settings::{ConsumerSettings, SettingsError};
-use crate::ports::{Log, LogError, LogEvent, TopicPartition};
+use crate::ports::{Log, LogEvent, TopicPartition};
 use crate::telemetry::Outage;
 
 /// How long a look at the log waits while nothing is on its way.
@@ -42,8 +42,6 @@ const LAST: Duration = Duration::from_secs(2);
 /// How long nobody may give us the partition before it is looked whether there is a topic; between two looks; and how long
 /// one may take.
 const TOPIC: [Duration; 3] = [Duration::from_secs(3), Duration::from_secs(60), Duration::from_secs(1)];
-/// Beside a committed offset: what fires there is still to be told.
-const FIRST: &str = "what fires here is still to be told";
 
 /// See the module.
 pub struct Subscriber {
@@ -56,7 +54,7 @@ pub struct Subscriber {
     /// The partition, once the group gave it to us.
     home: Option<Reading>,
     watch: Watch,
-    /// It was lost, and nobody is known to have it.
+    /// It was lost or never given, and nobody is known to have it.
     is_cut_off: bool,
     /// Alertmanager is being told anew.
     reminder: Option<JoinHandle<()>>,
@@ -93,7 +91,7 @@ impl Subscriber {
             topic,
             reader,
             home: None,
-            is_cut_off: false,
+            is_cut_off: true,
             reminder: None,
             reminded: None,
             said: None,
@@ -116,18 +114,26 @@ impl Subscriber {
             }
         }
         let begun = Instant::now();
-        while self.home.as_ref().is_some_and(|home| home.under_way.is_some()) && begun.elapsed() < LAST {
+        let is_busy = |home: &Reading| home.under_way.is_some();
+        while (self.home.as_ref().is_some_and(is_busy) || self.watch.is_busy()) && begun.elapsed() < LAST {
             std::thread::sleep(BUSY[1]);
             self.arrived();
+            self.send_own();
         }
-        if let Some(home) = self.home.as_ref().filter(|home| home.done > home.committed.0) {
-            self.log.commit(&[(home.partition.clone(), home.done)]);
+        if let Some((partition, offset)) = self.last_commit() {
+            self.log.commit(&[(partition, offset)]);
         }
         if let Some(reminder) = &self.reminder {
             reminder.abort();
         }
         self.log.close();
         Ok(())
+    }
+
+    /// What is to be committed at the end: not before it was told that a silence is over, as in [`Subscriber::tidy`].
+    fn last_commit(&self) -> Option<(TopicPartition, u64)> {
+        let home = self.home.as_ref().filter(|home| home.done > home.committed.0 && !self.watch.owes_an_end())?;
+        Some((home.partition.clone(), home.done))
     }
 
     fn step(&mut self) {
@@ -151,7 +157,7 @@ impl Subscriber {
         self.look_for_topic();
         self.begin();
         self.arrived();
-        self.look();
+        self.look(self.log.is_member());
         self.remind();
         self.send();
         self.tidy();
@@ -198,8 +204,8 @@ impl Subscriber {
 
     /// The partition is somebody else's, or will be ours from its begin.
     fn leave(&mut self, is_lost: bool) {
-        let was_watched = self.home.take().is_some_and(|home| home.is_caught_up);
-        self.is_cut_off = is_lost && (was_watched || self.is_cut_off);
+        let was_ours = self.home.take().is_some();
+        self.is_cut_off = is_lost && (was_ours || self.is_cut_off);
         if let Some(reminder) = self.reminder.take() {
             reminder.abort();
         }
@@ -259,9 +265,12 @@ impl Subscriber {
             return;
         }
         home.ask_at = now + AGAIN;
-        match place(&mut self.log, &home.partition) {
+        match Begin::ask(&mut self.log, &home.partition) {
             Ok(begin) => {
                 self.outage.passed();
+                if begin.goes_on {
+                    self.watch.goes_on();
+                }
                 home.begun(begin);
             }
             Err(error) => self.outage.failed(&error),
@@ -284,19 +293,31 @@ impl Subscriber {
         }
     }
 
-    /// Looks whether anything is heard of whoever judges, where all that the log says is known.
-    fn look(&mut self) {
-        let knows_all = match &self.home {
-            Some(home) if home.halt.is_some() => home.is_caught_up,
-            Some(home) => home.is_caught_up && home.is_at_end && !home.is_paused,
-            None => self.is_cut_off && !self.log.is_member(),
-        };
+    /// Looks whether anything is heard of whoever judges, where all that the log says is known or nothing can be read of it.
+    fn look(&mut self, is_member: bool) {
         let now = now_ms();
-        if knows_all {
+        let is_to_look = match &self.home {
+            Some(home) if home.halt.is_some() || home.from.is_none() => true,
+            Some(home) => home.is_caught_up && home.is_at_end && !home.is_paused,
+            None if is_member => {
+                // Who took over meanwhile need not have missed a heartbeat, and then ends nothing.
+                if std::mem::take(&mut self.is_cut_off) {
+                    self.watch.hand_over(now);
+                }
+                false
+            }
+            None => self.is_cut_off,
+        };
+        if is_to_look {
             self.watch.look(now);
         }
+        self.send_own();
+    }
+
+    /// Sends what this process tells of by itself.
+    fn send_own(&mut self) {
         if !self.is_reminding() {
-            self.watch.send(&self.courier, &self.runtime, now);
+            self.watch.send(&self.courier, &self.runtime, now_ms());
         }
     }
 
@@ -310,15 +331,18 @@ impl Subscriber {
             return;
         }
         let (now, link) = (now_ms(), manner.link.as_deref());
-        let home = self.home.as_ref().filter(|home| home.is_caught_up);
-        if home.is_none() && !self.is_cut_off {
+        // Whoever stands by tells nothing.
+        if self.home.is_none() && !self.is_cut_off {
             return;
         }
+        let home = self.home.as_ref().filter(|home| home.is_caught_up);
         // What was heard long ago may be over.
         let known = home.filter(|_| self.watch.is_heard(manner.heard_within(), now));
         let mut alerts = known.map_or_else(Vec::new, |home| home.firing.again(link, now));
         alerts.extend(self.watch.again(link, now));
-        self.reminded = Some(Instant::now());
+        if home.is_some() || !alerts.is_empty() {
+            self.reminded = Some(Instant::now());
+        }
         if !alerts.is_empty() {
             let courier = self.courier.clone();
             self.reminder = Some(self.runtime.spawn(async move { courier.remind(alerts).await }));
@@ -365,27 +389,6 @@ impl Subscriber {
             self.log.commit(&[(home.partition.clone(), offset)]);
         }
     }
-}
-
-/// From where on messages are to be handed on; the partition is delivered from its begin.
-fn place(log: &mut KafkaLog, partition: &TopicPartition) -> Result<Begin, LogError> {
-    let unanswered = || Err(LogError::Passing(format!("Kafka did not answer where {partition} ends")));
-    let found = log.bounds(std::slice::from_ref(partition)).pop().unwrap_or_else(unanswered)?;
-    let begin = match found.committed.filter(|committed| *committed <= found.end) {
-        Some(offset) => Begin { offset, is_first: log.note(partition)? == FIRST },
-        None => {
-            if found.committed.is_some() {
-                tracing::warn!(
-                    "the topic {} ends before what was handed on of it, so it was made anew; what fires is told again",
-                    partition.topic
-                );
-            }
-            log.commit_with(partition, found.end, FIRST)?;
-            Begin { offset: found.end, is_first: true }
-        }
-    };
-    log.start(partition, found.start)?;
-    Ok(begin)
 }
 
 fn now_ms() -> i64 {

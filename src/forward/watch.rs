@@ -35,6 +35,16 @@ impl Watch {
         self.waiting.extend(self.silence.look(now_ms));
     }
 
+    /// As [`Silence::goes_on`].
+    pub(super) fn goes_on(&mut self) {
+        self.silence.goes_on();
+    }
+
+    /// As [`Silence::hand_over`].
+    pub(super) fn hand_over(&mut self, now_ms: i64) {
+        self.waiting.extend(self.silence.hand_over(now_ms));
+    }
+
     /// Whether there was a heartbeat within a time.
     pub(super) fn is_heard(&self, within: std::time::Duration, now_ms: i64) -> bool {
         self.silence.is_heard(within, now_ms)
@@ -51,6 +61,11 @@ impl Watch {
         let (courier, parcel) = (courier.clone(), courier.parcel(&message, &alerts));
         let task = runtime.spawn(async move { courier.bring_alone(&parcel, Attempts::default()).await });
         self.under_way = Some((task, is_over(&message)));
+    }
+
+    /// Whether something is on its way or waits.
+    pub(super) fn is_busy(&self) -> bool {
+        self.is_sending() || !self.waiting.is_empty()
     }
 
     /// Whether something is on its way.
@@ -72,6 +87,14 @@ impl Watch {
 
 fn is_over(message: &Message) -> bool {
     message.state == State::Resolved.name()
+}
+
+#[cfg(test)]
+impl Watch {
+    /// As if all on its way had arrived.
+    pub(super) fn arrive(&mut self) {
+        self.under_way = None;
+    }
 }
 
 impl Drop for Watch {

@@ -395,6 +395,31 @@ fn people_are_told_when_kafka_is_away() {
     assert!(told[1..].iter().all(|body| body["sequence"] == told[1]["sequence"]), "{told:?}");
 }
 
+/// One of the two that begin without Kafka will stand by, and ends what it told; the other one ends it with a heartbeat.
+#[test]
+fn people_are_told_though_kafka_was_never_there() {
+    let mut world = world();
+    let hook = Receiver::start();
+    world.set("FORWARD__WEBHOOK_URL", &hook.url("/"));
+    world.set("FORWARD__SILENT_AFTER", "3s");
+    world.set("ALERTS__HEARTBEAT", "1s");
+    let mut topic = Topic::new(&world);
+    topic.publish(&[message("a", 1, "firing")]);
+    world.stack.kafka.pause().unwrap();
+    let processes = ["first", "second"].map(|name| forward(&world, name));
+    let said = || processes.each_ref().map(Process::said).join("\n");
+    let states = || -> Vec<String> {
+        let own = hook.taken().into_iter().filter(|body| body["rule"] == "highwater_silent");
+        own.map(|body| body["state"].as_str().unwrap().to_owned()).collect()
+    };
+    wait_until("silent", || states() == ["firing"; 2], &said);
+    world.stack.kafka.resume().unwrap();
+    wait_until("standing by", || states() == ["firing", "firing", "resolved"], &said);
+    wait_until("a", || hook.taken().iter().any(|body| body["rule"] == "failures"), &said);
+    topic.publish(&[]);
+    wait_until("over", || states() == ["firing", "firing", "resolved", "resolved"], &said);
+}
+
 #[test]
 fn a_topic_that_is_missing_is_said_to_be() {
     let mut world = world();

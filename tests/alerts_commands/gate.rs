@@ -23,7 +23,7 @@ fn requests_stop_when_the_budget_is_spent() {
     let script = Script::new();
     let process = script.world.run("run");
     script.play(STAGES[1]);
-    let (gate, goes_on) = (Mutex::new(Gate::new(Fail::Closed).unwrap()), AtomicBool::new(true));
+    let (gate, goes_on) = (Mutex::new(Gate::new(Fail::Closed, ["lasting"]).unwrap()), AtomicBool::new(true));
     let brokers = script.world.stack.kafka.bootstrap();
     script.wait_for(STAGES[1], &mut [&process]);
     let topics = ["highwater-budgets", "highwater-alerts"];
@@ -97,11 +97,12 @@ fn heartbeat(sent_at: i64, judged: i64, unjudged: &[&str]) -> Vec<u8> {
 /// | nothing, no heartbeat, an old one, one that says that judging is behind or left the budget out | that nobody knows, and the gate's choice |
 /// | an end of one topic, twice | that it is not read yet |
 /// | a state whose period is over or to come, of another series, a deleted one | allowed |
-/// | what is no record of ours | nothing changes |
+/// | what is no record of ours | of alerts: nothing changes; of budgets: what is spent stays so, of all else nobody knows |
+/// | a budget that the gate does not enforce, and one that was never judged | allowed; that nobody knows |
 #[test]
 fn without_word_it_fails_as_was_chosen() {
     for (fail, is_allowed) in [(Fail::Open, true), (Fail::Closed, false)] {
-        let mut gate = Gate::new(fail).unwrap();
+        let mut gate = Gate::new(fail, ["b", "never"]).unwrap();
         let blind = |why: &str| Answer::Blind(fail, why.to_owned());
         for topic in [1, 1, 0] {
             assert_eq!(gate.ask(&request("a"), 1_000), blind("the topics are not read yet"));
@@ -109,22 +110,33 @@ fn without_word_it_fails_as_was_chosen() {
         }
         let found = gate.ask(&request("a"), 1_000);
         assert_eq!((found.is_allowed(), found), (is_allowed, blind("there was never a heartbeat")));
-        gate.take(b"heartbeat", Some(&heartbeat(1_000, 1_000, &[])));
+        gate.take_heartbeat(Some(&heartbeat(1_000, 1_000, &[])));
         assert_eq!(gate.ask(&request("a"), 121_000), Answer::Allowed);
         assert_eq!(gate.ask(&request("a"), 121_001), blind("the last heartbeat is 120 s old"));
         let (key, payload) = state("a", "50.01", (10_000, 20_000));
-        gate.take(&key, Some(&payload));
+        gate.take_state(&key, Some(&payload));
         let denied = "50.01 of 50 of b is spent until 1970-01-01T00:00:20Z";
         assert_eq!(gate.ask(&request("a"), 10_000), Answer::Denied(denied.to_owned()));
         for (app, now) in [("a", 9_999), ("a", 20_000), ("b", 15_000)] {
             assert_eq!(gate.ask(&request(app), now), Answer::Allowed, "{app} {now}");
         }
         assert_eq!(gate.ask(&BTreeMap::new(), 15_000), Answer::Allowed);
+        // Of another topic.
+        gate.take_heartbeat(None);
         for strange in [&b""[..], b"{}", &payload[..12], &[0xC3, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1]] {
-            gate.take(&key, Some(strange));
+            gate.take_heartbeat(Some(strange));
+            gate.take_state(&key, Some(strange));
             assert!(matches!(gate.ask(&request("a"), 15_000), Answer::Denied(_)));
+            // The next period may be in it.
+            assert_eq!(gate.ask(&request("a"), 20_000), blind("the last record of key of a can't be read"));
+            assert_eq!(gate.ask(&request("b"), 20_000), Answer::Allowed);
+            gate.take_state(b"new", Some(strange));
+            assert_eq!(gate.ask(&request("b"), 20_000), blind("the last record of new can't be read"));
+            gate.take_state(b"new", None);
+            gate.take_state(&key, Some(&payload));
+            assert_eq!(gate.ask(&request("a"), 20_000), Answer::Allowed);
         }
-        gate.take(&key, None);
+        gate.take_state(&key, None);
         assert_eq!(gate.ask(&request("a"), 15_000), Answer::Allowed);
         judging_that_falls_behind_or_leaves_a_budget_out(gate, fail);
     }
@@ -135,29 +147,43 @@ fn judging_that_falls_behind_or_leaves_a_budget_out(mut gate: Gate, fail: Fail) 
     let now = 10_000_000;
     let behind = now - BEHIND.as_millis() as i64;
     let (key, payload) = state("a", "49.99", (0, 20_000_000));
-    gate.take(&key, Some(&payload));
-    gate.take(b"heartbeat", Some(&heartbeat(now, behind, &["another", "b:forecast"])));
+    gate.take_state(&key, Some(&payload));
+    gate.take_heartbeat(Some(&heartbeat(now, behind, &["another", "b:forecast"])));
     assert_eq!(gate.ask(&request("a"), now), Answer::Allowed);
     assert_eq!(gate.ask(&request("a"), now + 1), blind("nothing was judged for 600 s"));
-    gate.take(b"heartbeat", Some(&heartbeat(now, now, &["b"])));
+    gate.take_heartbeat(Some(&heartbeat(now, now, &["b"])));
     // A series that nobody has spent from is one of that budget too; a request without its dimension is not.
     for app in ["a", "new"] {
         assert_eq!(gate.ask(&request(app), now), blind("b was not judged the last time"));
     }
     assert_eq!(gate.ask(&BTreeMap::new(), now), Answer::Allowed);
+    // One that was never judged may be by anything.
+    gate.take_heartbeat(Some(&heartbeat(now, now, &["never"])));
+    assert_eq!(gate.ask(&BTreeMap::new(), now), blind("never was not judged the last time"));
     let (_, spent) = state("a", "50", (0, 20_000_000));
-    gate.take(&key, Some(&spent));
+    gate.take_state(&key, Some(&spent));
     assert!(matches!(gate.ask(&request("a"), now), Answer::Denied(_)));
-    gate.take(b"heartbeat", Some(&heartbeat(now, now, &[])));
+    gate.take_heartbeat(Some(&heartbeat(now, now, &[])));
     assert_eq!(gate.ask(&request("new"), now), Answer::Allowed);
 }
 
 #[test]
-fn what_is_spent_is_held_against_the_amount_exactly() {
-    let mut gate = Gate::new(Fail::Closed).unwrap();
+fn budgets_of_others_deny_nothing() {
+    let mut gate = Gate::new(Fail::Closed, ["another"]).unwrap();
     gate.at_end(0);
     gate.at_end(1);
-    gate.take(b"heartbeat", Some(&heartbeat(1_000, 1_000, &[])));
+    gate.take_heartbeat(Some(&heartbeat(1_000, 1_000, &["b"])));
+    let (key, payload) = state("a", "60", (0, 2_000));
+    gate.take_state(&key, Some(&payload));
+    assert_eq!(gate.ask(&request("a"), 1_000), Answer::Allowed);
+}
+
+#[test]
+fn what_is_spent_is_held_against_the_amount_exactly() {
+    let mut gate = Gate::new(Fail::Closed, ["b"]).unwrap();
+    gate.at_end(0);
+    gate.at_end(1);
+    gate.take_heartbeat(Some(&heartbeat(1_000, 1_000, &[])));
     for (spent, is_denied) in [
         ("49.999999999999", false),
         ("9", false),
@@ -169,14 +195,14 @@ fn what_is_spent_is_held_against_the_amount_exactly() {
         ("100000000000000000000000000000000000000000", true),
     ] {
         let (key, payload) = state("a", spent, (0, 2_000));
-        gate.take(&key, Some(&payload));
+        gate.take_state(&key, Some(&payload));
         let found = gate.ask(&request("a"), 1_000);
         assert_eq!(matches!(found, Answer::Denied(_)), is_denied, "{spent}: {found:?}");
         assert_eq!(found == Answer::Allowed, !is_denied, "{spent}: {found:?}");
     }
     for odd in ["", ".", "5.", "much", "1e9", "--1"] {
         let (key, payload) = state("a", odd, (0, 2_000));
-        gate.take(&key, Some(&payload));
+        gate.take_state(&key, Some(&payload));
         let found = gate.ask(&request("a"), 1_000);
         assert!(matches!(&found, Answer::Blind(Fail::Closed, why) if why.ends_with("are no numbers")), "{found:?}");
     }

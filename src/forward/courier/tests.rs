@@ -136,3 +136,71 @@ async fn one_request_that_is_refused_keeps_no_other_reminder() {
     let asked: Vec<bool> = server.requests().iter().map(|(_, body)| is_about(body, "bad")).collect();
     assert_eq!(asked, [false, true, false]);
 }
+
+/// One member that is away makes nothing of what the others answer.
+#[tokio::test]
+async fn a_cluster_is_judged_by_those_who_answer() {
+    for status in [400, 500] {
+        let server =
+            Server::start(move |_, body| (if is_about(body, "bad") { status } else { 200 }, String::new())).await;
+        let courier = courier(Kind::Alertmanager, &format!("http://127.0.0.1:1,{}", server.url("")), DAY);
+        let work = courier.deliver(courier.load(&[of("bad", 1)]), Attempts::default(), None);
+        let (outcome, _) = tokio::time::timeout(Duration::from_secs(10), work).await.unwrap();
+        assert!(matches!(outcome, Outcome::Done), "{status}: {outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_given_up_together_is_tried_alone() {
+    let server = Server::start(|_, body| (if is_about(body, "bad") { 404 } else { 200 }, String::new())).await;
+    let courier = courier(Kind::Alertmanager, &server.url(""), Duration::ZERO);
+    let load = courier.load(&[of("a", 1), of("bad", 1), of("b", 1)]);
+    assert!(matches!(courier.deliver(load, Attempts::default(), None).await.0, Outcome::Done));
+    let asked: Vec<bool> = server.requests().iter().map(|(_, body)| is_about(body, "bad")).collect();
+    assert_eq!(asked, [true, false, true, false]);
+}
+
+#[test]
+fn answers_of_several_members_come_to_one() {
+    let away = || Answer::Failed(Failure::of("away"));
+    let failed = |is_fault| Answer::Failed(Failure { is_answer: true, is_fault, ..Failure::of("failed") });
+    let refused = || Answer::Refused("no".to_owned());
+    // (refused, its own fault)
+    for (answers, expected) in [
+        (vec![away(), refused()], (true, false)),
+        (vec![refused(), refused()], (true, false)),
+        (vec![refused(), failed(true)], (false, false)),
+        (vec![refused(), failed(false), away()], (false, false)),
+        (vec![away(), failed(true)], (false, true)),
+        (vec![failed(true), failed(true)], (false, true)),
+        (vec![failed(true), failed(false)], (false, false)),
+        (vec![away(), failed(false)], (false, false)),
+        (vec![away(), away()], (false, false)),
+    ] {
+        let named: Vec<(String, Answer)> = answers.iter().map(|answer| ("m".to_owned(), answer.clone())).collect();
+        let found = match together(&named) {
+            Answer::Taken => unreachable!(),
+            Answer::Refused(_) => (true, false),
+            Answer::Failed(failure) => (false, failure.is_fault),
+        };
+        assert_eq!(found, expected, "{answers:?}");
+    }
+}
+
+/// Beside an alert of our own nothing is tried; what the target takes of others on their way is told apart all the same.
+#[tokio::test]
+async fn an_alert_of_our_own_that_fails_for_ever_is_left_out_once_another_is_taken() {
+    let server = Server::start(|_, body| (if is_about(body, "bad") { 500 } else { 200 }, String::new())).await;
+    let courier = courier(Kind::Webhook, &server.url("/"), DAY);
+    let good = || courier.load(&[of("good", 1)]);
+    // What was taken before says nothing.
+    courier.deliver(good(), Attempts::default(), None).await;
+    let bad = courier.parcel(&of("bad", 1).0, &[]);
+    let own = courier.bring_alone(&bad, Attempts::default());
+    tokio::pin!(own);
+    assert!(tokio::time::timeout(Duration::from_secs(2), &mut own).await.is_err());
+    courier.deliver(good(), Attempts::default(), None).await;
+    tokio::time::timeout(Duration::from_secs(10), own).await.unwrap();
+    let asked: Vec<bool> = server.requests().iter().map(|(_, body)| is_about(body, "bad")).collect();
+    assert!(asked.len() > 4 && asked.ends_with(&[true, false, true, true]), "{asked:?}");
+}

@@ -12,6 +12,20 @@ use crate::tls::TlsFiles;
 
 /// One that is told nothing by Kafka, at a target that nobody listens at, with the partition given to it and read.
 fn subscriber(runtime: &Runtime, kind: Kind) -> Subscriber {
+    let mut made = started(runtime, kind);
+    made.take(assigned());
+    made.home.as_mut().unwrap().begun(Begin { offset: 1, is_first: false, goes_on: true });
+    made.take(alert(0, "firing"));
+    made.take(News::Until(1));
+    made
+}
+
+fn assigned() -> News {
+    News::Assigned(TopicPartition { topic: "alerts".into(), partition: 0 })
+}
+
+/// The same, before it is given anything.
+fn started(runtime: &Runtime, kind: Kind) -> Subscriber {
     let addresses = addresses(kind, "http://127.0.0.1:1", &TlsFiles::default()).unwrap();
     let manner = Manner {
         timeout: Duration::from_secs(1),
@@ -28,12 +42,20 @@ fn subscriber(runtime: &Runtime, kind: Kind) -> Subscriber {
         ..ConsumerSettings::default()
     };
     let target = Target { kind, addresses };
-    let mut made = Subscriber::new(target, manner, &consumer, Reader::new(None), runtime.handle().clone()).unwrap();
-    made.take(News::Assigned(TopicPartition { topic: "alerts".into(), partition: 0 }));
-    made.home.as_mut().unwrap().begun(Begin { offset: 1, is_first: false });
-    made.take(alert(0, "firing"));
-    made.take(News::Until(1));
-    made
+    Subscriber::new(target, manner, &consumer, Reader::new(None), runtime.handle().clone()).unwrap()
+}
+
+/// Looks for longer than a silence may last, which is no time at all.
+fn looks_for_long(subscriber: &mut Subscriber) {
+    for _ in 0..2 {
+        subscriber.look(false);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    subscriber.look(false);
+}
+
+fn watch_of_no_patience() -> Watch {
+    Watch::new(Silence::new("alerts", Some(Duration::from_millis(1))))
 }
 
 fn alert(offset: u64, state: &str) -> News {
@@ -160,4 +182,108 @@ fn nothing_behind_what_can_not_be_read_yet_is_taken_in() {
     subscriber.take(News::Until(3));
     let home = subscriber.home.as_mut().unwrap();
     assert!(home.waiting.is_empty() && home.seen == 1 && home.due().is_none());
+}
+
+#[test]
+fn who_can_not_read_the_log_tells_of_it_whenever_that_began() {
+    let runtime = Runtime::new().unwrap();
+    type Prepare = fn(&mut Subscriber);
+    let cases: [(&str, Prepare, bool); 6] = [
+        ("Kafka was never there", |_| {}, true),
+        ("it does not say where to begin", |subscriber| subscriber.take(assigned()), true),
+        (
+            "the registry was never there",
+            |subscriber| {
+                subscriber.take(assigned());
+                let home = subscriber.home.as_mut().unwrap();
+                home.begun(Begin { offset: 5, is_first: false, goes_on: true });
+                subscriber.take(News::Halt(0, ReadError::Away("a".into())));
+            },
+            true,
+        ),
+        (
+            "cut off",
+            |subscriber| {
+                subscriber.take(assigned());
+                subscriber.take(News::Revoked);
+            },
+            true,
+        ),
+        (
+            "reading",
+            |subscriber| {
+                subscriber.take(assigned());
+                let home = subscriber.home.as_mut().unwrap();
+                home.begun(Begin { offset: 5, is_first: false, goes_on: true });
+                subscriber.take(alert(0, "firing"));
+            },
+            false,
+        ),
+        ("standing by", |subscriber| subscriber.look(true), false),
+    ];
+    for (case, prepare, is_told) in cases {
+        let mut subscriber = started(&runtime, Kind::Alertmanager);
+        subscriber.watch = watch_of_no_patience();
+        prepare(&mut subscriber);
+        looks_for_long(&mut subscriber);
+        assert_eq!(subscriber.watch.is_sending(), is_told, "{case}");
+        subscriber.watch.arrive();
+        subscriber.remind();
+        assert_eq!(subscriber.reminder.is_some(), is_told, "{case}");
+    }
+}
+
+#[test]
+fn who_was_cut_off_and_stands_by_again_ends_what_it_told() {
+    let runtime = Runtime::new().unwrap();
+    let mut subscriber = subscriber(&runtime, Kind::Alertmanager);
+    subscriber.watch = watch_of_no_patience();
+    subscriber.take(News::Revoked);
+    looks_for_long(&mut subscriber);
+    assert!(subscriber.watch.is_sending() && !subscriber.watch.owes_an_end());
+    // Once it arrived, it is told anew.
+    subscriber.watch.arrive();
+    subscriber.remind();
+    assert!(subscriber.reminder.take().is_some());
+    subscriber.look(true);
+    assert!(subscriber.watch.owes_an_end());
+    subscriber.watch.arrive();
+    // Said once.
+    subscriber.look(true);
+    assert!(!subscriber.watch.owes_an_end());
+    subscriber.reminded = None;
+    subscriber.remind();
+    assert!(subscriber.reminder.is_none() && !subscriber.is_cut_off);
+}
+
+/// Heartbeats do stop, and then another one is given the partition, who tells the same.
+#[test]
+fn who_hands_the_partition_over_ends_nothing() {
+    let runtime = Runtime::new().unwrap();
+    let mut subscriber = subscriber(&runtime, Kind::Webhook);
+    subscriber.watch = watch_of_no_patience();
+    looks_for_long(&mut subscriber);
+    assert!(subscriber.watch.is_sending());
+    subscriber.leave(false);
+    subscriber.look(true);
+    assert!(!subscriber.watch.owes_an_end());
+}
+
+#[test]
+fn the_last_commit_waits_for_the_end_of_a_silence() {
+    let runtime = Runtime::new().unwrap();
+    for (age, is_committed) in [(40, true), (400, false)] {
+        let mut subscriber = subscriber(&runtime, Kind::Webhook);
+        subscriber.watch = Watch::new(Silence::new("alerts", Some(Duration::from_secs(300))));
+        subscriber.take(heartbeat(1, Duration::from_secs(age)));
+        subscriber.take(heartbeat(2, Duration::ZERO));
+        subscriber.home.as_mut().unwrap().done = 3;
+        for _ in 0..2 {
+            assert_eq!(subscriber.last_commit().map(|(_, offset)| offset), is_committed.then_some(3));
+            // The same while it is on its way.
+            subscriber.look(true);
+        }
+        subscriber.watch.arrive();
+        assert_eq!(subscriber.last_commit().map(|(_, offset)| offset), Some(3));
+    }
 }
