@@ -4,9 +4,6 @@
 //! librdkafka with an offset that is a number. To assign it at a logical offset (beginning, end, committed) and to seek
 //! it afterwards loses a race in librdkafka 2.12: the answer to the look-up of the logical offset, though outdated by the
 //! seek, sets the partition back to it, and records come twice or, from the end, never.
-//!
-//! Records come by the thousand from a queue of their own; what else the client has to say, rebalances and
-//! errors, comes from rdkafka one by one, and is heard first.
 
 mod membership;
 mod noted;
@@ -16,30 +13,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::client::ClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::Offset;
 
 use self::membership::Leave;
-use super::bounds::{bounds, list, position};
+use super::bounds::{bounds, list, position, raw};
 use super::context::Context;
 use super::ends::Ends;
 use super::identity::{self, IdentityError, TopicIdentity};
-use super::native::{Delivery, Records};
 use super::reach::{Limiter, Reach};
 use super::settings::{ConsumerSettings, GroupProtocol, SettingsError};
 use super::slots::{Slots, Stage};
-use crate::ports::{Bounds, Log, LogError, LogEvent, TopicPartition};
+use crate::ports::{Bounds, Log, LogError, LogEvent, Record, TopicPartition};
 
 /// Events handed over by one [`Log::poll`], so that a caller with a full log still gets to its other work.
 const POLL_EVENTS: usize = 4_096;
 /// Bytes of keys and values likewise: a caller that may hold only so much finds out after each poll, and more is fetched while
 /// it lasts.
 const POLL_BYTES: usize = 1 << 20;
-/// How long the client's own words may wait while there is no record.
-const HEAR: Duration = Duration::from_millis(20);
 /// How long the thread that polls may wait for where partitions begin and end; what has no answer is asked again.
 const ASK: Duration = Duration::from_secs(1);
 /// How long a seek may take: it is answered by librdkafka's own thread.
@@ -48,7 +41,6 @@ const SEEK: Duration = Duration::from_secs(2);
 /// See the module.
 pub struct KafkaLog {
     consumer: Arc<BaseConsumer<Context>>,
-    records: Records,
     topics: Vec<Arc<str>>,
     /// Who the topics were when they were claimed.
     claimed: BTreeMap<Arc<str>, TopicIdentity>,
@@ -60,6 +52,10 @@ pub struct KafkaLog {
     brokers: Reach,
     missing: Vec<Reach>,
     limiter: Limiter,
+    /// Perhaps read to their ends: where these are was not answered in time, and is asked again.
+    unsure: BTreeSet<TopicPartition>,
+    /// When it was asked again.
+    reasked: Instant,
     /// Some partition stopped; which one is still to be found out.
     stopped: bool,
     fatal: Option<String>,
@@ -86,11 +82,8 @@ impl KafkaLog {
         let names: Vec<&str> = settings.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&names).map_err(refused)?;
         let consumer = Arc::new(consumer);
-        let full = || SettingsError::Client("there is no memory for a queue".to_owned());
-        let records = Records::new(&consumer).ok_or_else(full)?;
         let now = Instant::now();
         Ok(Self {
-            records,
             _leave: Leave(Some(Arc::clone(&consumer))),
             consumer,
             topics: names.iter().copied().map(Arc::from).collect(),
@@ -104,6 +97,8 @@ impl KafkaLog {
                 .map(|name| Reach::doubtful(now, format!("the Kafka topic {name}"), "no such topic"))
                 .collect(),
             limiter: Limiter::default(),
+            unsure: BTreeSet::new(),
+            reasked: now,
             stopped: false,
             fatal: None,
             left: false,
@@ -151,52 +146,6 @@ impl KafkaLog {
         }
     }
 
-    /// Takes in what the client says beside records; answers whether there was something.
-    fn hear(&mut self, on: &mut dyn FnMut(LogEvent<'_>)) -> bool {
-        let mut any = false;
-        loop {
-            let error = match self.consumer.poll(Duration::ZERO) {
-                None => None,
-                Some(Err(error)) => Some(error),
-                Some(Ok(message)) => {
-                    // All partitions were joined to our own queue before they were read. What comes past it has no order.
-                    let (topic, partition) = (message.topic(), message.partition());
-                    tracing::error!(
-                        topic,
-                        partition,
-                        "a record came past the queue of records; read again from its start"
-                    );
-                    self.slots.restart(topic, partition, on);
-                    any = true;
-                    continue;
-                }
-            };
-            match error {
-                Some(error) => self.trouble(&error),
-                None if self.rebalance(on) => {}
-                None => return any,
-            }
-            any = true;
-        }
-    }
-
-    /// Hands over the records that are there, and waits at most `wait` for the first; answers how many.
-    fn fetch(&mut self, wait: Duration, on: &mut dyn FnMut(LogEvent<'_>)) -> usize {
-        let Self { records, slots, .. } = self;
-        let mut troubles = Vec::new();
-        let count = records.fetch(wait, (POLL_EVENTS, POLL_BYTES), &mut |delivery| match delivery {
-            Delivery::Record(record) => slots.deliver(record, on),
-            Delivery::End { topic, partition, offset } => slots.end(topic, partition, offset, on),
-            Delivery::Trouble { code, reason } => troubles.push((code, reason)),
-        });
-        for (code, reason) in troubles {
-            let error = KafkaError::MessageConsumption(code.into());
-            self.consumer.context().error(error.clone(), &reason);
-            self.trouble(&error);
-        }
-        count
-    }
-
     /// The client that fetches nothing, made when it is first needed.
     fn ends(&mut self) -> Result<&Ends, LogError> {
         let ends = match self.ends.take() {
@@ -218,15 +167,40 @@ impl Log for KafkaLog {
     fn poll(&mut self, wait: Duration, on: &mut dyn FnMut(LogEvent<'_>)) {
         self.tend(on);
         self.settle();
-        let begun = Instant::now();
-        loop {
+        let (mut wait, mut bytes) = (wait, 0);
+        for _ in 0..POLL_EVENTS {
+            if bytes >= POLL_BYTES {
+                break;
+            }
             if self.stopped {
                 self.find_stopped(on);
             }
-            let heard = self.hear(on);
-            let left = if heard { Duration::ZERO } else { wait.saturating_sub(begun.elapsed()) };
-            if self.fetch(left.min(HEAR), on) > 0 || left.is_zero() {
-                return;
+            let error = match self.consumer.poll(wait) {
+                None => None,
+                Some(Err(error)) => Some(error),
+                Some(Ok(message)) => {
+                    let Ok(offset) = u64::try_from(message.offset()) else {
+                        continue;
+                    };
+                    let record = Record {
+                        topic: message.topic(),
+                        partition: message.partition(),
+                        offset,
+                        timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
+                        key: message.key(),
+                        payload: message.payload(),
+                    };
+                    bytes += record.key.map_or(0, <[u8]>::len) + record.payload.map_or(0, <[u8]>::len);
+                    self.slots.deliver(record, on);
+                    wait = Duration::ZERO;
+                    continue;
+                }
+            };
+            wait = Duration::ZERO;
+            match error {
+                Some(error) => self.trouble(&error, on),
+                None if self.rebalance(on) => {}
+                None => break,
             }
         }
     }
@@ -280,9 +254,6 @@ impl Log for KafkaLog {
             return Err(failed(&"it is not assigned to this consumer"));
         };
         let list = list([(partition, position(offset))]);
-        if !matches!(slot.stage, Stage::Started { .. }) && !self.records.listen(partition) {
-            return Err(failed(&"librdkafka has no queue for it"));
-        }
         match slot.stage {
             Stage::Silent => self.consumer.incremental_assign(&list).map_err(|error| failed(&error))?,
             Stage::Stopped => {

@@ -1,25 +1,15 @@
-//! What rdkafka has no safe call for: librdkafka's DescribeTopics and DescribeConsumerGroups, and messages taken by the
-//! thousand, through its C interface.
+//! What rdkafka has no safe call for: librdkafka's DescribeTopics and DescribeConsumerGroups, through its C interface.
 #![allow(
     unsafe_code,
-    reason = "rdkafka has no safe call for topic ids, permissions and batches, and every unsafe block of this crate is in this file"
+    reason = "rdkafka has no safe call for topic ids and permissions, and every unsafe block of this crate is in this file"
 )]
 
-use std::any::Any;
-use std::ffi::{CStr, CString, c_char, c_void};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Arc;
+use std::ffi::{CStr, CString, c_char};
 use std::time::Duration;
 
 use rdkafka::bindings as native;
-use rdkafka::bindings::{
-    rd_kafka_AclOperation_t as Operation, rd_kafka_resp_err_t as Code, rd_kafka_timestamp_type_t as Timestamp,
-};
+use rdkafka::bindings::{rd_kafka_AclOperation_t as Operation, rd_kafka_resp_err_t as Code};
 use rdkafka::client::{Client, ClientContext};
-use rdkafka::consumer::{BaseConsumer, Consumer};
-
-use super::context::Context;
-use crate::ports::{Record, TopicPartition};
 
 /// What the broker does not do, and its words on that.
 pub(super) type Refusal = (Code, String);
@@ -91,8 +81,7 @@ pub(super) fn group_operations<C: ClientContext>(
 }
 
 fn milliseconds(patience: Duration) -> i32 {
-    // Up: what waits for less than a millisecond again and again does not wait.
-    i32::try_from(patience.as_micros().div_ceil(1_000)).unwrap_or(i32::MAX)
+    i32::try_from(patience.as_millis()).unwrap_or(i32::MAX)
 }
 
 /// Sends a question that asks for our permissions too, and waits for the event that answers it.
@@ -254,173 +243,4 @@ unsafe fn text(pointer: *const c_char) -> String {
     }
     // SAFETY: by the contract above.
     unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
-}
-
-/// What a started partition has to tell.
-pub(super) enum Delivery<'a> {
-    /// A message.
-    Record(Record<'a>),
-    /// All below this offset has been delivered, and there was no more.
-    End { topic: &'a str, partition: i32, offset: u64 },
-    /// Something else, in librdkafka's words.
-    Trouble { code: Code, reason: String },
-}
-
-/// Where the messages of all started partitions go: a queue apart from the client's own, so that one call takes what there
-/// is, and rebalances, commits and errors of the client stay with rdkafka, which knows how to answer them.
-///
-/// Of librdkafka's two calls for many messages this takes the one with a callback. The other (`rd_kafka_consume_batch_queue`,
-/// 2.12) counts the end of a partition as a message: a partition that is paused and resumed there goes on one too far.
-pub(super) struct Records {
-    queue: Owned<native::rd_kafka_queue_t>,
-    /// Partitions that have been silent since they were started, and their own queues.
-    silent: Vec<(TopicPartition, Owned<native::rd_kafka_queue_t>)>,
-    /// Declared last, so that it outlives the queues.
-    client: Arc<BaseConsumer<Context>>,
-}
-
-// SAFETY: librdkafka's queues may be used and destroyed by any thread, and the client is `Send` by itself.
-unsafe impl Send for Records {}
-
-impl Records {
-    /// `None`: librdkafka has no memory left.
-    pub(super) fn new(client: &Arc<BaseConsumer<Context>>) -> Option<Self> {
-        // SAFETY: the client is alive, and is kept so by the reference that is taken below.
-        let queue = unsafe { native::rd_kafka_queue_new(client.client().native_ptr()) };
-        let queue = Owned::new(queue, native::rd_kafka_queue_destroy)?;
-        Some(Self { queue, silent: Vec::new(), client: Arc::clone(client) })
-    }
-
-    /// Has the messages of a partition come here; to be called each time before librdkafka is told to read it. Else they
-    /// go to the client's own queue. False: librdkafka does not do it.
-    ///
-    /// When librdkafka stops reading a partition it cuts its queue off, in its own thread and some time later; what comes
-    /// then waits in the partition's own queue. So it is joined again until something has come of it: the cut is behind by
-    /// then, since librdkafka does not read it before.
-    pub(super) fn listen(&mut self, partition: &TopicPartition) -> bool {
-        let Ok(topic) = CString::new(&*partition.topic) else { return false };
-        let client = self.client.client().native_ptr();
-        // SAFETY: the client is alive, and the name, which is copied, outlives the call.
-        let own = unsafe { native::rd_kafka_queue_get_partition(client, topic.as_ptr(), partition.partition) };
-        let Some(own) = Owned::new(own, native::rd_kafka_queue_destroy) else { return false };
-        // SAFETY: both queues are alive. The partition's takes a reference of its own to the other.
-        unsafe { native::rd_kafka_queue_forward(own.0, self.queue.0) };
-        self.forget(partition);
-        self.silent.push((partition.clone(), own));
-        true
-    }
-
-    /// Does no more for a partition that is read no longer.
-    pub(super) fn forget(&mut self, partition: &TopicPartition) {
-        self.silent.retain(|(silent, _)| silent != partition);
-    }
-
-    /// Hands over what there is, having waited at most `wait` for the first; answers how many. It ends after so many
-    /// messages, or after the one with which their keys and values are so many bytes.
-    pub(super) fn fetch(&mut self, wait: Duration, most: (usize, usize), on: &mut dyn FnMut(Delivery<'_>)) -> usize {
-        let Records { queue, silent, client } = self;
-        for (_, own) in &*silent {
-            // SAFETY: as in `listen`.
-            unsafe { native::rd_kafka_queue_forward(own.0, queue.0) };
-        }
-        let client = client.client().native_ptr();
-        let mut call = Call { silent, on, count: 0, bytes: 0, most, client, panic: None };
-        // SAFETY: the queue is alive. `deliver` is called by this thread, during this call only, and is given `call`, which
-        // nobody else touches meanwhile.
-        unsafe {
-            native::rd_kafka_consume_callback_queue(
-                queue.0,
-                milliseconds(wait),
-                Some(deliver),
-                (&raw mut call).cast::<c_void>(),
-            );
-        }
-        let Call { count, panic, .. } = call;
-        if let Some(panic) = panic {
-            resume_unwind(panic);
-        }
-        count
-    }
-}
-
-/// One fetch, as its callback sees it.
-struct Call<'a, 'b> {
-    silent: &'a mut Vec<(TopicPartition, Owned<native::rd_kafka_queue_t>)>,
-    on: &'a mut (dyn FnMut(Delivery<'_>) + 'b),
-    count: usize,
-    bytes: usize,
-    most: (usize, usize),
-    client: *mut native::rd_kafka_t,
-    panic: Option<Box<dyn Any + Send>>,
-}
-
-/// Hands one message over; librdkafka takes it back afterwards.
-///
-/// # Safety
-/// The message is librdkafka's and alive during the call, and `call` is a [`Call`] that nobody else uses meanwhile.
-unsafe extern "C" fn deliver(message: *mut native::rd_kafka_message_t, call: *mut c_void) {
-    // SAFETY: by the contract above; the lifetimes are those of the fetch that this is called from.
-    let (message, call) = unsafe { (&*message, &mut *call.cast::<Call<'_, '_>>()) };
-    call.count += 1;
-    call.bytes += message.len + message.key_len;
-    // A panic must not pass through librdkafka's frames: it goes on when these have returned.
-    let told = catch_unwind(AssertUnwindSafe(|| {
-        // SAFETY: by the contract above.
-        let (topic, delivery) = unsafe { (topic_name(message.rkt), delivery(message)) };
-        if !call.silent.is_empty() {
-            let is = |name: &TopicPartition| name.partition == message.partition && *name.topic == *topic;
-            call.silent.retain(|(name, _)| !is(name));
-        }
-        (call.on)(delivery);
-    }));
-    call.panic = told.err();
-    if call.panic.is_some() || call.count >= call.most.0 || call.bytes >= call.most.1 {
-        // SAFETY: the client is alive. What is left is put back to where it came from.
-        unsafe { native::rd_kafka_yield(call.client) };
-    }
-}
-
-/// The name of a message's topic; empty where it has none, or none of UTF-8, as all names of Kafka's are.
-///
-/// # Safety
-/// Null, or a topic that lives as long as the answer is used.
-unsafe fn topic_name<'a>(topic: *mut native::rd_kafka_topic_t) -> &'a str {
-    if topic.is_null() {
-        return "";
-    }
-    // SAFETY: by the contract above; the name belongs to the topic and ends in zero.
-    unsafe { CStr::from_ptr(native::rd_kafka_topic_name(topic)) }.to_str().unwrap_or("")
-}
-
-/// # Safety
-/// The message is librdkafka's, whole, and alive as long as the answer is used.
-unsafe fn delivery(message: &native::rd_kafka_message_t) -> Delivery<'_> {
-    let partition = message.partition;
-    // SAFETY: by the contract above key and payload are null or have as many bytes as the message says, and the topic
-    // lives as long as its message.
-    let (topic, key, payload) =
-        unsafe { (topic_name(message.rkt), bytes(message.key, message.key_len), bytes(message.payload, message.len)) };
-    match (message.err, u64::try_from(message.offset)) {
-        (Code::RD_KAFKA_RESP_ERR_NO_ERROR, Ok(offset)) => {
-            let mut kind = Timestamp::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
-            // SAFETY: as above.
-            let timestamp = unsafe { native::rd_kafka_message_timestamp(message, &mut kind) };
-            let is_dated = kind != Timestamp::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE && timestamp != -1;
-            let timestamp_ms = if is_dated { timestamp } else { 0 };
-            Delivery::Record(Record { topic, partition, offset, timestamp_ms, key, payload })
-        }
-        (Code::RD_KAFKA_RESP_ERR__PARTITION_EOF, Ok(offset)) => Delivery::End { topic, partition, offset },
-        (code, _) => {
-            // The text of an error stands where a message has its payload.
-            let reason = String::from_utf8_lossy(payload.unwrap_or_default()).into_owned();
-            Delivery::Trouble { code, reason }
-        }
-    }
-}
-
-/// # Safety
-/// Null, or the first of so many bytes that are not changed as long as the answer is used.
-unsafe fn bytes<'a>(first: *const c_void, length: usize) -> Option<&'a [u8]> {
-    // SAFETY: by the contract above.
-    (!first.is_null()).then(|| unsafe { std::slice::from_raw_parts(first.cast(), length) })
 }

@@ -117,27 +117,8 @@ impl Slots {
                 expected = next,
                 "the Kafka client went backwards; the partition is started again"
             );
-            self.restart(record.topic, record.partition, on);
-        }
-    }
-
-    /// Has a started partition started again by whoever knows where.
-    pub(super) fn restart(&mut self, topic: &str, partition: i32, on: &mut dyn FnMut(LogEvent<'_>)) {
-        if let Some(slot) = self.get(topic, partition)
-            && matches!(slot.stage, Stage::Started { .. })
-        {
             slot.stage = Stage::Stopped;
             on(LogEvent::OutOfRange(slot.partition.clone()));
-        }
-    }
-
-    /// Tells that a partition has been read to its end, if it is started: `offset` is past the last transaction's marker,
-    /// which is no record.
-    pub(super) fn end(&mut self, topic: &str, partition: i32, offset: u64, on: &mut dyn FnMut(LogEvent<'_>)) {
-        if let Some(slot) = self.get(topic, partition)
-            && let Stage::Started { next, .. } = slot.stage
-        {
-            on(LogEvent::End(slot.partition.clone(), offset.max(next)));
         }
     }
 }
@@ -178,26 +159,6 @@ mod tests {
         assert!(slots.get("other", 1).is_none());
         slots.remove(&partition(1));
         assert!(deliver(&mut slots, 1, 15).is_empty());
-    }
-
-    #[test]
-    fn only_started_partitions_end_and_never_before_what_was_delivered() {
-        let mut slots = Slots::default();
-        slots.add(partition(0));
-        let ends = |slots: &mut Slots, offset| {
-            let mut ends = Vec::new();
-            slots.end("events", 0, offset, &mut |event| match event {
-                LogEvent::End(name, offset) => ends.push((name.partition, offset)),
-                other => panic!("{other:?}"),
-            });
-            ends
-        };
-        assert_eq!(ends(&mut slots, 12), []);
-        slots.get("events", 0).unwrap().stage = Stage::Started { from: 3, next: 10 };
-        assert_eq!(ends(&mut slots, 12), [(0, 12)], "past a marker");
-        assert_eq!(ends(&mut slots, 9), [(0, 10)]);
-        slots.get("events", 0).unwrap().stage = Stage::Stopped;
-        assert_eq!(ends(&mut slots, 12), []);
     }
 
     #[test]

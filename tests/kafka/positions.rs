@@ -94,49 +94,6 @@ fn a_partition_started_again_forgets_what_was_on_its_way() {
     }
 }
 
-/// A client that counts the end of a partition as a record would go on one too far.
-#[test]
-fn a_partition_paused_at_its_end_goes_on_with_the_next_record() {
-    let brokers = broker();
-    topic(&brokers, "paused", 1);
-    let mut log = consumer(&brokers, "paused", "paused", GroupProtocol::Classic);
-    let names = join(&mut log, 1);
-    start(&mut log, &names[0], 0);
-    for round in 0..3_u64 {
-        fill(&brokers, "paused", 1, 50);
-        let end = 50 * (round + 1);
-        let told = poll_until(&mut log, |told| ended(told, 0) == Some(end));
-        assert_eq!(offsets(&told, 0), (50 * round..end).collect::<Vec<_>>());
-        log.pause(&names[0]);
-        poll_for(&mut log, Duration::from_millis(300));
-        log.resume(&names[0]);
-    }
-}
-
-/// What the receiver of records panics with reaches the thread's own frames, and the consumer can still be closed.
-#[test]
-fn a_panic_passes_through_the_client() {
-    let brokers = broker();
-    topic(&brokers, "panic", 1);
-    fill(&brokers, "panic", 1, 10);
-    let mut log = consumer(&brokers, "panic", "panic", GroupProtocol::Classic);
-    let names = join(&mut log, 1);
-    start(&mut log, &names[0], 0);
-    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        let begun = std::time::Instant::now();
-        while begun.elapsed() < PATIENCE {
-            log.poll(Duration::from_millis(20), &mut |event| {
-                if let LogEvent::Record(record) = event {
-                    panic!("record {}", record.offset);
-                }
-            });
-        }
-    }));
-    let said = panicked.unwrap_err();
-    assert_eq!(said.downcast_ref::<String>().map(String::as_str), Some("record 0"));
-    log.close();
-}
-
 #[test]
 fn aborted_transactions_are_skipped_and_the_end_counts_their_markers() {
     let brokers = broker();

@@ -99,7 +99,6 @@ impl KafkaLog {
         self.resume_all(&names);
         for name in &names {
             self.slots.remove(name);
-            self.records.forget(name);
         }
         if !names.is_empty() {
             on(LogEvent::Revoked(names.clone()));

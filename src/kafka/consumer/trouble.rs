@@ -1,5 +1,6 @@
-//! Errors: what librdkafka reports beside records, and what becomes of it.
+//! Ends and errors: what librdkafka reports beside records, and what becomes of it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,21 +11,24 @@ use super::super::access;
 use super::super::complaint::{explain, is_refusal};
 use super::super::identity::TopicIdentity;
 use super::super::slots::Stage;
-use super::{KafkaLog, SEEK, list, position};
+use super::{KafkaLog, SEEK, list, position, raw};
 use crate::ports::{LogError, LogEvent, TopicPartition};
 
 /// How long a probe of the brokers may hold up the thread that polls.
 pub(super) const PROBE: Duration = Duration::from_millis(300);
 /// How long brokers may take to say which rights are missing.
 const RIGHTS: Duration = Duration::from_secs(2);
+/// Between two questions for ends that were not answered.
+const REASK: Duration = Duration::from_secs(1);
 /// How often it is looked whether the topics are still those that were claimed.
 const RECOGNISE: Duration = Duration::from_secs(10);
 
 impl KafkaLog {
-    /// Sorts an error: a position that does not exist, brokers or topics away, or the end of this consumer.
-    pub(super) fn trouble(&mut self, error: &KafkaError) {
+    /// Sorts an error: an end, a position that does not exist, brokers or topics away, or the end of this consumer.
+    pub(super) fn trouble(&mut self, error: &KafkaError, on: &mut dyn FnMut(LogEvent<'_>)) {
         use RDKafkaErrorCode as Code;
         let (code, fatal) = match error {
+            KafkaError::PartitionEOF(partition) => return self.end(*partition, on),
             KafkaError::MessageConsumptionFatal(code) => (*code, true),
             other => (other.rdkafka_error_code().unwrap_or(Code::Unknown), false),
         };
@@ -77,6 +81,68 @@ impl KafkaLog {
         self.fatal.get_or_insert_with(|| {
             format!("Kafka refuses this consumer: {code} ({reason}); check its permissions, and that no other consumer uses its group.instance.id or another protocol in its group")
         });
+    }
+
+    /// librdkafka names only the number of the partition that has been read to its end, and does so once.
+    fn end(&mut self, number: i32, on: &mut dyn FnMut(LogEvent<'_>)) {
+        match self.standing(|name| name.partition == number) {
+            None => {}
+            Some(standing) if standing.len() == 1 => {
+                standing.into_iter().for_each(|(name, position)| on(LogEvent::End(name, position)));
+            }
+            // With two topics, the one whose end is known to be reached.
+            Some(standing) => self.find_ends(standing, on),
+        }
+    }
+
+    /// Where the partitions that deliver stand, of these.
+    fn standing(&self, of: impl Fn(&TopicPartition) -> bool) -> Option<Vec<(TopicPartition, u64)>> {
+        let positions = self.consumer.position().ok()?;
+        let standing = self.slots.iter().filter(|slot| of(&slot.partition)).filter_map(|slot| match slot.stage {
+            Stage::Started { next, .. } => {
+                let name = slot.partition.clone();
+                // The client's own position is past the last transaction's marker, which is no record.
+                let position = positions.find_partition(&name.topic, name.partition);
+                let position = position.and_then(|element| raw(element.offset()));
+                Some((name, position.map_or(next, |position| position.max(next))))
+            }
+            _ => None,
+        });
+        Some(standing.collect())
+    }
+
+    /// Tells those that have been read to their ends. Where one has no answer the rest is not asked either, as each
+    /// question holds up the poll: all these are asked again later.
+    fn find_ends(&mut self, standing: Vec<(TopicPartition, u64)>, on: &mut dyn FnMut(LogEvent<'_>)) {
+        let mut answers = true;
+        for (name, position) in standing {
+            let found = answers.then(|| self.consumer.fetch_watermarks(&name.topic, name.partition, PROBE));
+            match found {
+                Some(Ok((_, high))) => {
+                    self.unsure.remove(&name);
+                    if u64::try_from(high).is_ok_and(|high| position >= high) {
+                        on(LogEvent::End(name, position));
+                    }
+                }
+                Some(Err(_)) | None => {
+                    answers = false;
+                    self.unsure.insert(name);
+                }
+            }
+        }
+    }
+
+    /// Asks again for ends that were not answered.
+    fn find_unsure(&mut self, now: Instant, on: &mut dyn FnMut(LogEvent<'_>)) {
+        if self.unsure.is_empty() || self.brokers.is_away() || now.duration_since(self.reasked) < REASK {
+            return;
+        }
+        self.reasked = now;
+        if let Some(standing) = self.standing(|name| self.unsure.contains(name)) {
+            // What was taken away meanwhile, or begins anew, reaches its end anew.
+            self.unsure = BTreeSet::new();
+            self.find_ends(standing, on);
+        }
     }
 
     /// Finds the partitions that librdkafka stopped reading because their position does not exist: those that refuse
@@ -155,6 +221,7 @@ impl KafkaLog {
     pub(super) fn tend(&mut self, on: &mut dyn FnMut(LogEvent<'_>)) {
         let now = Instant::now();
         self.find_strangers(now, on);
+        self.find_unsure(now, on);
         let brokers = self.brokers.wants_probe(now);
         let mut answers = true;
         for (topic, reach) in self.topics.iter().zip(&mut self.missing) {
