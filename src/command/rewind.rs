@@ -133,7 +133,10 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<()> {
         let begin = match to {
             _ if !is_wanted => "max(`to`)".to_owned(),
             // The first row of the ledger whose events are all still there.
-            To::Start => format!("minIf(`from`, `from` >= {})", bounds.start),
+            To::Start => {
+                let start = bounds.start;
+                format!("if(countIf(`from` >= {start}) = 0, max(`to`), minIf(`from`, `from` >= {start}))")
+            }
             To::Offset(offset) => row_of(offset),
             To::Time(millis) => row_of(observer.offset_at(name, millis)?.unwrap_or(bounds.end)),
         };
@@ -377,13 +380,8 @@ impl Rewind<'_> {
         let closed = if self.log.is_closed() { self.log.last() } else { self.log.last() + 1 };
         let epoch = closed.max(begun) + 1;
         // A partition that nobody has begun begins by itself.
-        for &Target { partition, at, .. } in self.partitions() {
-            let source = self.log.source(epoch, partition);
-            let row = serde_json::json!({
-                "source": source, "kind": "start", "from": at, "to": at, "plan": self.plan.hash,
-            });
-            self.client.insert(LEDGER, &format!("{source}/ledger/new"), row.to_string()).await?;
-        }
+        let begins = self.partitions().map(|target| (target.partition, target.at));
+        self.log.begin(&self.client, epoch, &self.plan.hash, begins).await?;
         self.log.enter(&self.client, epoch, self.log.group()).await?;
         // No minute is complete until all is read again.
         let topic: Arc<str> = Arc::from(self.log.topic.as_str());

@@ -59,16 +59,39 @@ fn what_is_taken_back_is_counted_again_and_comes_out_the_same() {
     let (status, said) = process.terminate();
     assert!(status.success(), "{status}: {said}");
 
-    // One partition by an offset: what stays is exact on its own. An earlier attempt left the token of its first row and no row.
-    let row = "INSERT INTO highwater.sources (topic, epoch, `group`) SETTINGS async_insert = 0, insert_deduplication_token = \
-               'claim/llm-calls/2' VALUES ('llm-calls', 2, '')";
-    world.query(row);
-    world.query("ALTER TABLE highwater.sources DELETE WHERE epoch = 2 SETTINGS mutations_sync = 1");
-    world.query(row);
+    // One partition by an offset: what stays is exact on its own. An earlier attempt left tokens of first rows and no rows.
+    let spent = [
+        ("sources", "(topic, epoch, `group`)", "claim/llm-calls/2", "('llm-calls', 2, '')", "epoch = 2"),
+        (
+            "ledger",
+            "(source, kind)",
+            "3/llm-calls/0/ledger/new",
+            "('3/llm-calls/0', 'start')",
+            "source = '3/llm-calls/0'",
+        ),
+    ];
+    for (table, columns, token, values, condition) in spent {
+        let row = format!(
+            "INSERT INTO highwater.{table} {columns} SETTINGS async_insert = 0, insert_deduplication_token = '{token}' \
+             VALUES {values}"
+        );
+        world.query(&row);
+        world.query(&format!("ALTER TABLE highwater.{table} DELETE WHERE {condition} SETTINGS mutations_sync = 1"));
+        world.query(&row);
+        assert_eq!(
+            world.number(&format!("SELECT count() FROM highwater.{table} WHERE {condition}")),
+            0,
+            "{token} stands"
+        );
+    }
     let closed = "SELECT count() FROM highwater.sources WHERE epoch = 2 AND `group` = ''";
-    assert_eq!(world.number(closed), 0, "the token stands");
     world.done(&[&one[..], &["--yes"]].concat());
     assert_eq!(world.number(closed), 1, "the epoch in which nobody writes");
+    let begun = "SELECT uniqExact(source) FROM highwater.ledger WHERE startsWith(source, '3/') AND kind = 'start'";
+    assert_eq!(
+        world.number(begun),
+        world.number("SELECT uniqExact(source) FROM highwater.ledger WHERE startsWith(source, '1/')")
+    );
     let audit = world.done(&["audit", "--without-kafka"]);
     assert!(audit.contains("clean"), "{audit}");
     assert_eq!(

@@ -1,10 +1,12 @@
 //! Which of a topic's epochs are of the log that it has now: a rewind goes back in all of these.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 use crate::clickhouse::sql::{literal, literals};
-use crate::clickhouse::tables::SOURCES;
+use crate::clickhouse::tables::{LEDGER, SOURCES};
 use crate::clickhouse::{CLOSED, Client, InForce, in_force};
 
 /// Tokens that are tried for one row; the second is enough, but for servers that were killed again and again.
@@ -22,6 +24,11 @@ pub(super) struct Epoch {
     pub(super) cluster_id: String,
     pub(super) topic_id: String,
     group: String,
+}
+
+/// Varies the token of a row that did not come.
+fn suffix(attempt: u32) -> String {
+    if attempt == 0 { String::new() } else { format!("/{attempt}") }
 }
 
 impl Log {
@@ -50,13 +57,51 @@ impl Log {
             "topic": self.topic, "epoch": epoch, "cluster_id": last.cluster_id, "topic_id": last.topic_id, "group": group,
         });
         for attempt in 0..ATTEMPTS {
-            let suffix = if attempt == 0 { String::new() } else { format!("/{attempt}") };
-            client.insert(SOURCES, &format!("claim/{}/{epoch}{suffix}", self.topic), row.to_string()).await?;
+            let token = format!("claim/{}/{epoch}{}", self.topic, suffix(attempt));
+            client.insert(SOURCES, &token, row.to_string()).await?;
             if in_force(client).await?.get(&self.topic) == Some(&InForce { epoch, closed: group == CLOSED }) {
                 return Ok(());
             }
         }
         bail!("{SOURCES} does not take epoch {epoch} of {}: no row of it is there after {ATTEMPTS} inserts", self.topic)
+    }
+
+    /// Writes first rows of the ledger for partitions in an epoch, and sees that they are there, likewise: a partition that
+    /// has none would be read from the log's start.
+    pub(super) async fn begin(
+        &self,
+        client: &Client,
+        epoch: u32,
+        plan: &str,
+        begins: impl Iterator<Item = (i32, u64)>,
+    ) -> Result<()> {
+        #[derive(Deserialize)]
+        struct Begun {
+            source: String,
+        }
+        let mut missing: BTreeMap<String, u64> =
+            begins.map(|(partition, at)| (self.source(epoch, partition), at)).collect();
+        for attempt in 0..ATTEMPTS {
+            if missing.is_empty() {
+                return Ok(());
+            }
+            for (source, at) in &missing {
+                let row = serde_json::json!({"source": source, "kind": "start", "from": at, "to": at, "plan": plan});
+                let token = format!("{source}/ledger/new{}", suffix(attempt));
+                client.insert(LEDGER, &token, row.to_string()).await?;
+            }
+            let (ledger, sources) = (client.table(LEDGER), literals(missing.keys()));
+            let sql = format!("SELECT DISTINCT source FROM {ledger} WHERE source IN ({sources})");
+            for Begun { source } in client.rows::<Begun>(&sql).await? {
+                missing.remove(&source);
+            }
+        }
+        ensure!(
+            missing.is_empty(),
+            "{LEDGER} does not take the first row of {}: none is there after {ATTEMPTS} inserts",
+            missing.keys().cloned().collect::<Vec<_>>().join(", ")
+        );
+        Ok(())
     }
 
     /// The group that writes the topic.
