@@ -73,8 +73,7 @@ mod tests {
         let seen: Vec<bool> = [1, MUCH - 1, 0, MUCH, MUCH / 2, MUCH / 4, 0, 4 * MUCH, MUCH + 1, MUCH, MUCH / 4, 0]
             .map(|held| tide.ebbs(held))
             .into();
-        let expected = [5, 9, 10].map(|at| at);
         let found: Vec<usize> = seen.iter().enumerate().filter(|(_, ebbs)| **ebbs).map(|(at, _)| at).collect();
-        assert_eq!(found, expected);
+        assert_eq!(found, [5, 9, 10]);
     }
 }
