@@ -16,14 +16,13 @@ use crate::telemetry::{Scrape, free_port};
 
 /// What is written and what is lost, all together.
 const ACCOUNTED: &str = "SELECT sum(events) + sumIf(to - from, kind = 'lost') FROM highwater.ledger";
-/// What is written of the partitions that nothing happened to.
-const OTHERS: &str = "SELECT sum(events) FROM highwater.ledger WHERE source != '1/llm-calls/2'";
-
-/// A replica that could not write for so long that retention took, of partition 2, far more than it had read.
+/// A replica that could not write for so long that retention took, of one partition, far more than it had read.
 struct Overrun {
     world: World,
     process: Process,
     port: u16,
+    /// The partition: which one is read the farthest is the broker's choice.
+    number: usize,
     /// One past the last offset of each partition.
     ends: Vec<u64>,
     /// The offset that it wants to read next.
@@ -49,23 +48,28 @@ impl Overrun {
         world.wait_for(4_000, &mut process, MINUTE);
         world.stack.clickhouse.kill().unwrap();
         world.generate(&["--events", "40000", "--seed", "2"]);
-        let of = "partition=\"2\"";
-        until("never full", &mut process, || {
-            let scrape = Scrape::of(port);
-            scrape.sum("highwater_partition_paused", TOPIC) == 4.0
-                && scrape.sum("highwater_position_offset", of) > 1_000.0
-        });
+        until("never full", &mut process, || Scrape::of(port).sum("highwater_partition_paused", TOPIC) == 4.0);
         let ends = truth::ends(&world.stack.kafka.bootstrap(), TOPIC);
-        let position = Scrape::of(port).sum("highwater_position_offset", of) as u64;
-        let start = ends[2] - 500;
-        assert!(position + 1_000 < start, "it has read too much: {position} of {start}");
-        delete(&world, &[(2, start)]);
+        let scrape = Scrape::of(port);
+        let read = |number: &usize| scrape.sum("highwater_position_offset", &format!("partition=\"{number}\"")) as u64;
+        let number = (0..ends.len()).max_by_key(read).unwrap();
+        let (position, start) = (read(&number), ends[number] - 500);
+        assert!(
+            (1_001..start - 1_000).contains(&position),
+            "it has read too little or too much: {position} of {start}"
+        );
+        delete(&world, &[(number as i32, start)]);
         world.stack.clickhouse.restart().unwrap();
-        Overrun { world, process, port, ends, position, start }
+        Overrun { world, process, port, number, ends, position, start }
     }
 
     fn others(&self) -> u64 {
-        self.ends.iter().enumerate().filter(|(number, _)| *number != 2).map(|(_, end)| end).sum()
+        self.ends.iter().sum::<u64>() - self.ends[self.number]
+    }
+
+    /// The partition's name in the ledger.
+    fn source(&self) -> String {
+        format!("1/llm-calls/{}", self.number)
     }
 }
 
@@ -97,13 +101,15 @@ fn until(otherwise: &str, process: &mut Process, so: impl Fn() -> bool) {
 
 #[test]
 fn what_retention_takes_from_a_running_replica_is_recorded_told_and_gone_on_behind() {
-    let Overrun { world, mut process, port, ends, position, start } = Overrun::new("record");
+    let overrun = Overrun::new("record");
+    let source = overrun.source();
+    let Overrun { world, mut process, port, ends, position, start, .. } = overrun;
     let all: u64 = ends.iter().sum();
     until("never all", &mut process, || world.number(ACCOUNTED) == all);
     // What it had read is written, and nothing of the rest is said to be.
-    assert_eq!(lost_rows(&world), format!("1/llm-calls/2\t{position}\t{start}\t0"), "{}", process.said());
+    assert_eq!(lost_rows(&world), format!("{source}\t{position}\t{start}\t0"), "{}", process.said());
     let kept = format!(
-        "SELECT countIf(_offset < {position}), count() FROM highwater.llm_call WHERE _source = '1/llm-calls/2' FORMAT TSV"
+        "SELECT countIf(_offset < {position}), count() FROM highwater.llm_call WHERE _source = '{source}' FORMAT TSV"
     );
     assert_eq!(world.query(&kept).trim(), format!("{position}\t{}", position + 500));
     let lost = start - position;
@@ -125,19 +131,20 @@ fn what_retention_takes_from_a_running_replica_is_recorded_told_and_gone_on_behi
 #[test]
 fn told_to_stop_at_a_loss_a_running_replica_stops_that_partition_and_no_other() {
     let mut overrun = Overrun::new("stop");
-    let others = overrun.others();
+    let (source, others) = (overrun.source(), overrun.others());
+    let written = format!("SELECT sum(events) FROM highwater.ledger WHERE source != '{source}'");
     overrun.process.wait_for_words("kafka.on_loss=record");
     let port = overrun.port;
     let world = &overrun.world;
-    until("the others stopped", &mut overrun.process, || world.number(OTHERS) == others);
+    until("the others stopped", &mut overrun.process, || world.number(&written) == others);
     until("never told", &mut overrun.process, || {
         let scrape = Scrape::of(port);
         scrape.sum("highwater_partition_stopped", TOPIC) == 1.0
             && scrape.sum("highwater_partition_stopped", "reason=\"log_starts_later\"") == 1.0
     });
     assert_eq!(lost_rows(world), "");
-    let end = "SELECT max(to) FROM highwater.ledger WHERE source = '1/llm-calls/2'";
-    assert_eq!(world.number(end), overrun.position, "what it had read is written");
+    let end = format!("SELECT max(to) FROM highwater.ledger WHERE source = '{source}'");
+    assert_eq!(world.number(&end), overrun.position, "what it had read is written");
 
     let Overrun { mut world, process, ends, position, start, .. } = overrun;
     let (status, said) = process.terminate();
@@ -148,7 +155,7 @@ fn told_to_stop_at_a_loss_a_running_replica_stops_that_partition_and_no_other() 
     let mut process = world.run("recorded");
     let all: u64 = ends.iter().sum();
     until("never all", &mut process, || world.number(ACCOUNTED) == all);
-    assert_eq!(lost_rows(&world), format!("1/llm-calls/2\t{position}\t{start}\t0"));
+    assert_eq!(lost_rows(&world), format!("{source}\t{position}\t{start}\t0"));
     assert!(process.terminate().0.success());
     assert!(world.done(&["audit"]).contains("clean"));
 }
