@@ -8,6 +8,8 @@
 //! lists letters asks for the last number before, and lists none where it is a rewind's that has begun. So between the two no
 //! list stands: one that was begun before finds its number taken.
 
+mod rewinding;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -24,12 +26,11 @@ use super::tables::{LEDGER, REDRIVES, SOURCES};
 use crate::batch::Source;
 use crate::event::{EventType, Kind};
 
+use rewinding::{NO_PARTITION, REWIND_BEGUN};
+pub use rewinding::{Rewinding, begin_rewind, end_rewind};
+
 /// Between two looks for a list that was acknowledged and is not there.
 const PAUSE: Duration = Duration::from_millis(200);
-/// What a row has for a partition whose number a rewind took, and for an event.
-const NO_PARTITION: i32 = -1;
-const REWIND_BEGUN: &str = "rewind begun";
-const REWIND_ENDED: &str = "rewind ended";
 
 /// A letter of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,8 +65,8 @@ pub struct Run {
 pub struct Last {
     /// The number; 0: there is none.
     pub run: u32,
-    /// The topic whose rewind has begun and not ended, if there is one.
-    pub rewinding: Option<String>,
+    /// The rewind that has begun and not ended, if there is one.
+    pub rewinding: Option<Rewinding>,
 }
 
 /// Makes this list the run's, unless the number is taken already. To be read back by [`letters`].
@@ -74,43 +75,6 @@ pub struct Last {
 /// The server's error, or that it did not answer; the list may be there all the same.
 pub async fn fix(client: &Client, run: &Run, letters: &[Listed]) -> Result<(), QueryError> {
     take(client, run.run, lines(run, letters)).await
-}
-
-/// Shuts out lists of letters, of whichever topic, until [`end_rewind`] of this one; answers the other topic whose rewind has
-/// begun and not ended, if there is one, and changes nothing then. Does nothing where it is begun already.
-///
-/// # Errors
-/// The server's error, or that it did not answer; it may be begun all the same.
-pub async fn begin_rewind(client: &Client, topic: &str) -> Result<Option<String>, QueryError> {
-    loop {
-        let last = last(client).await?;
-        match last.rewinding {
-            Some(rewinding) => return Ok(Some(rewinding).filter(|rewinding| rewinding != topic)),
-            None => take(client, last.run.saturating_add(1), rewind_line(last.run + 1, topic, REWIND_BEGUN)).await?,
-        }
-    }
-}
-
-/// Has letters listed again, if the rewind that shut them out is this topic's.
-///
-/// # Errors
-/// The server's error, or that it did not answer; it may be ended all the same.
-pub async fn end_rewind(client: &Client, topic: &str) -> Result<(), QueryError> {
-    loop {
-        let last = last(client).await?;
-        if last.rewinding.is_none_or(|rewinding| rewinding != topic) {
-            return Ok(());
-        }
-        take(client, last.run.saturating_add(1), rewind_line(last.run + 1, topic, REWIND_ENDED)).await?;
-    }
-}
-
-/// The row under a number that a rewind takes: it lists no letter.
-fn rewind_line(run: u32, topic: &str, event: &str) -> Bytes {
-    let line = serde_json::json!({
-        "run": run, "topic": topic, "partition": NO_PARTITION, "event": event, "taken_back": true,
-    });
-    line.to_string().into()
 }
 
 /// Makes these the rows under a number, unless it has some.
@@ -170,18 +134,20 @@ pub async fn last(client: &Client) -> Result<Last, QueryError> {
     struct Row {
         run: u32,
         topic: String,
+        place: String,
+        nonce: u64,
         rewinding: bool,
     }
     let sql = format!(
-        "SELECT run, toString(topic) AS topic, toBool(partition = {NO_PARTITION} AND event = {}) AS rewinding FROM {} ORDER BY \
+        "SELECT run, toString(topic) AS topic, toString(plan) AS place, offset AS nonce, toBool(partition = {NO_PARTITION} AND event = {}) AS rewinding FROM {} ORDER BY \
          run DESC LIMIT 1",
         literal(REWIND_BEGUN),
         client.table(REDRIVES)
     );
     let last = client.rows::<Row>(&sql).await?.into_iter().next();
-    Ok(last.map_or_else(Last::default, |Row { run, topic, rewinding }| Last {
+    Ok(last.map_or_else(Last::default, |Row { run, topic, place, nonce, rewinding }| Last {
         run,
-        rewinding: rewinding.then_some(topic),
+        rewinding: rewinding.then_some(Rewinding { topic, place, nonce }),
     }))
 }
 

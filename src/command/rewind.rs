@@ -6,7 +6,7 @@
 //! batch, and stops; so does a redrive. What it had ready to be sent stays beyond the old epoch's ledger, or the run's, where the
 //! audit finds it: tokens do not keep it out, as those of a rollup's month go when that is replaced. Letters of what is read
 //! again that were redriven are taken back before anything else, so that none is counted beside its message. Before that lists
-//! of letters are shut out until the rewind has ended, and all runs have to be finished, so that nobody is writing one.
+//! of letters and other rewinds are shut out until it has ended, and all runs have to be finished, so that nobody is writing one.
 //! The order of the steps is such that the tables may be left between any two of them: the ledger ends earlier first, and
 //! whatever is still there of a table carries its mark, so that workers would write only what is missing.
 //!
@@ -15,28 +15,32 @@
 
 pub(in crate::command) mod cut;
 mod log;
+mod place;
 mod redriven;
+mod rights;
+mod turn;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use jiff::Timestamp;
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::Deserialize;
 
 use crate::batch::Source;
-use crate::clickhouse::sql::{literal, literals};
-use crate::clickhouse::tables::{AUDITS, LEDGER, REDRIVES, SOURCES, WATERMARKS};
-use crate::clickhouse::{CLOSED, Catalog, Client, Grants, grants, last_epoch, redrives, schema};
+use crate::clickhouse::tables::{AUDITS, LEDGER};
+use crate::clickhouse::{CLOSED, Catalog, Client, last_epoch, schema};
 use crate::command::{UsageError, load};
 use crate::config::Settings;
-use crate::kafka::Observer;
-use crate::plan::{Plan, TableKind};
+use crate::kafka::identity::IdentityError;
+use crate::kafka::{Observer, TopicIdentity};
+use crate::plan::Plan;
 use crate::ports::{Bounds, TopicPartition};
 
 use cut::{Cut, TakeBack};
 use log::Log;
+use place::{To, row_of};
 use redriven::Redriven;
+use turn::Turn;
 
 /// How long Kafka may take for an answer.
 const KAFKA_PATIENCE: Duration = Duration::from_secs(10);
@@ -57,40 +61,12 @@ pub struct Args {
     /// This partition only; repeat for more
     #[arg(long = "partition", value_name = "NUMBER")]
     pub partitions: Vec<i32>,
+    /// Go on with a rewind of these very words that was interrupted. Be sure that it is at work nowhere any more
+    #[arg(long)]
+    pub go_on: bool,
     /// Do it; without this it only says what it would do
     #[arg(long)]
     pub yes: bool,
-}
-
-/// Where to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum To {
-    Start,
-    Time(i64),
-    Offset(u64),
-}
-
-impl To {
-    fn parse(args: &Args) -> Result<To, UsageError> {
-        if args.to == "start" {
-            return Ok(To::Start);
-        }
-        if let Ok(offset) = args.to.parse() {
-            if args.partitions.len() == 1 {
-                return Ok(To::Offset(offset));
-            }
-            return Err(UsageError(
-                "--to an offset needs one --partition: offsets of partitions are not related".into(),
-            ));
-        }
-        let time = args.to.parse::<Timestamp>().map_err(|_| {
-            UsageError(format!(
-                "--to {:?} is neither `start`, nor an offset, nor a time such as 2026-11-20T08:00:00Z",
-                args.to
-            ))
-        })?;
-        Ok(To::Time(time.as_millisecond()))
-    }
 }
 
 /// One partition, and how much of it is to be read again.
@@ -116,9 +92,9 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<()> {
     let client = Client::new(settings.endpoint()?).with_timeout(STATEMENT);
     let catalog = Catalog::new(&plan, &settings.tables(), client.database());
     schema::check_tables(&client, &catalog).await?;
+    let turn = Turn::of(&client, args).await?;
     let observer = Observer::new(&settings.consumer("highwater-rewind"), KAFKA_PATIENCE)?;
-    let identity = observer.identity(&args.topic)?;
-    let log = Log::of(&client, &args.topic, &identity.cluster_id, &identity.topic_id).await?;
+    let Some((identity, log)) = recognise(&client, &observer, &turn, args).await? else { return Ok(()) };
     let bounds = observer.bounds(&args.topic, identity.partitions)?;
     let group = log.group();
     ensure!(
@@ -149,15 +125,15 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<()> {
         bail!(UsageError(format!("{} has no partition {absent}", args.topic)));
     }
     if targets.is_empty() && !log.is_closed() {
-        if args.yes {
+        if turn.again && args.yes {
             // One that was left before it closed the epoch has changed nothing, and one that has ended may not have said so.
-            redrives::end_rewind(&client, &args.topic).await.context("can't read redrives")?;
+            turn.end().await?;
         }
         println!("nothing is written beyond {}; nothing to take back", args.to);
         return Ok(());
     }
     let redriven = Redriven::find(&client, &log, &targets, plan.limits.horizon).await?;
-    let rewind = Rewind { client, plan: &plan, log: &log, targets, others, redriven };
+    let rewind = Rewind { client: &client, plan: &plan, log: &log, targets, others, redriven };
     rewind.explain().await?;
     if !args.yes {
         println!("nothing was changed. Stop all replicas, then do it with --yes");
@@ -168,7 +144,13 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<()> {
         |target: &Target| (TopicPartition { topic: Arc::clone(&topic), partition: target.partition }, target.at);
     let offsets: Vec<_> = rewind.partitions().map(commit).collect();
     observer.commit_alone(&offsets)?;
-    rewind.shut_out_redrives().await?;
+    turn.take().await?;
+    if let Err(changed) = rewind.ensure_as_explained(&identity).await {
+        if !log.is_closed() {
+            turn.end().await?;
+        }
+        return Err(changed);
+    }
     rewind.close_epoch().await?;
     println!("no replica is in the group; waiting {} s for one that has only just left it", LAST_WRITES.as_secs());
     tokio::time::sleep(LAST_WRITES).await;
@@ -176,16 +158,61 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<()> {
     let done = async {
         rewind.ensure_still().await?;
         observer.commit_alone(&offsets)?;
-        rewind.execute(&partitions).await
+        rewind.execute(&partitions).await?;
+        turn.end().await
     };
     done.await.with_context(|| {
-        format!("the rewind of {} has begun and not ended: until it is run again, no replica may start", args.topic)
-    })
+        let (topic, command) = (&args.topic, turn.command());
+        format!("the rewind of {topic} has begun and not ended, and no replica may start until then: go on with it by `{command}`")
+    })?;
+    println!("done; `highwater run` reads on from there");
+    Ok(())
 }
 
-/// The beginning of the ledger's row that has an offset, or of its first; the ledger's end for what lies beyond.
-fn row_of(offset: u64) -> String {
-    format!("if(max(`to`) <= {offset}, max(`to`), greatest(maxIf(`from`, `from` <= {offset}), min(`from`)))")
+/// The topic as Kafka knows it, and its log as the database does. `None`: it was being rewound and is gone, so that no rewind of
+/// it is in anybody's way any more.
+async fn recognise(
+    client: &Client,
+    observer: &Observer,
+    turn: &Turn<'_>,
+    args: &Args,
+) -> Result<Option<(TopicIdentity, Log)>> {
+    let topic = &args.topic;
+    let found = match observer.identity(topic) {
+        Ok(identity) => match Log::of(client, topic, &identity).await? {
+            Some(log) => Ok((identity, log)),
+            None => Err(anyhow!(
+                "this database knows no topic {topic} as it is now (topic id {} in cluster {}); `highwater run` claims it, or \
+                 says what it was before",
+                identity.topic_id,
+                identity.cluster_id
+            )),
+        },
+        Err(error @ IdentityError::NotFound(_)) => Err(error.into()),
+        Err(error) => return Err(error.into()),
+    };
+    let (identity, log) = match found {
+        Err(gone) if turn.again => {
+            println!("{gone}");
+            println!(
+                "what the interrupted rewind of {topic} has taken back is gone with it; redrives and other rewinds may begin"
+            );
+            if args.yes {
+                turn.end().await?;
+            }
+            return Ok(None);
+        }
+        found => found?,
+    };
+    ensure!(
+        args.go_on || !log.is_closed(),
+        "a rewind of {topic} was interrupted; nothing was changed: go on with it (--go-on)"
+    );
+    ensure!(
+        !args.go_on || turn.again || log.is_closed(),
+        "no rewind of {topic} was interrupted, so there is none to go on with; nothing was changed: leave out --go-on"
+    );
+    Ok(Some((identity, log)))
 }
 
 /// What is to be done with a partition, if it was ever written. `begin` selects, of the ledger's rows, where to begin again.
@@ -215,7 +242,7 @@ async fn target(client: &Client, log: &Log, partition: i32, begin: &str, bounds:
 }
 
 struct Rewind<'a> {
-    client: Client,
+    client: &'a Client,
     plan: &'a Plan,
     log: &'a Log,
     targets: Vec<Target>,
@@ -236,7 +263,7 @@ impl Rewind<'_> {
     }
 
     fn take_back(&self, cuts: Vec<Cut>) -> TakeBack<'_> {
-        TakeBack { client: &self.client, plan: self.plan, cuts }
+        TakeBack { client: self.client, plan: self.plan, cuts }
     }
 
     /// Says what will be done, and that it can be.
@@ -245,8 +272,8 @@ impl Rewind<'_> {
         for target in &self.targets {
             println!("{}/{}: from offset {} back to {}", self.log.topic, target.partition, target.end, target.at);
         }
-        self.redriven.ensure_finished(&self.client, self.log.is_closed()).await?;
-        self.redriven.explain(&self.client).await?;
+        self.redriven.ensure_finished(self.client, self.log.is_closed()).await?;
+        self.redriven.explain(self.client).await?;
         let beyond = |target: &Target| Cut { sources: self.log.sources(target.partition), at: target.end };
         let strays = self.take_back(self.partitions().map(beyond).collect()).strays().await?;
         ensure!(
@@ -261,29 +288,20 @@ impl Rewind<'_> {
         Ok(())
     }
 
-    /// From here on no letters are listed, and what was explained is all that was redriven; or nothing is changed.
-    async fn shut_out_redrives(&self) -> Result<()> {
-        let (client, topic) = (&self.client, &self.log.topic);
-        if let Some(other) = redrives::begin_rewind(client, topic).await.context("can't shut out redrives")? {
-            bail!(
-                "the topic {other} is being rewound, or a rewind of it was interrupted; nothing was changed: let that end, or run it \
-                 again with --yes, then rewind {topic}"
-            );
-        }
-        let ensure = async {
-            let redriven = Redriven::find(client, self.log, &self.targets, self.plan.limits.horizon).await?;
-            redriven.ensure_finished(client, self.log.is_closed()).await?;
-            ensure!(
-                redriven == self.redriven,
-                "letters of {topic} were redriven while it was looked for what to take back; nothing was changed: rewind again"
-            );
-            Ok(())
-        };
-        let ensured = ensure.await;
-        if ensured.is_err() && !self.log.is_closed() {
-            redrives::end_rewind(client, topic).await.context("can't let redrives go on")?;
-        }
-        ensured
+    /// What was explained is all that was written and redriven, by the time that no letters are listed any more.
+    async fn ensure_as_explained(&self, identity: &TopicIdentity) -> Result<()> {
+        let (client, topic) = (self.client, &self.log.topic);
+        ensure!(
+            Log::of(client, topic, identity).await?.as_ref() == Some(self.log),
+            "another rewind of {topic} began or ended while it was looked for what to take back; nothing was changed: rewind again"
+        );
+        let redriven = Redriven::find(client, self.log, &self.targets, self.plan.limits.horizon).await?;
+        redriven.ensure_finished(client, self.log.is_closed()).await?;
+        ensure!(
+            redriven == self.redriven,
+            "letters of {topic} were redriven while it was looked for what to take back; nothing was changed: rewind again"
+        );
+        Ok(())
     }
 
     /// Nobody has written since what was explained.
@@ -302,87 +320,37 @@ impl Rewind<'_> {
         Ok(())
     }
 
-    /// Says what our user may not do of it, before anything is done: a rewind that ends halfway has taken rows back.
-    async fn check_grants(&self) -> Result<()> {
-        let (mut deleted, mut parts, mut asides) = (vec![AUDITS, LEDGER], Vec::new(), Vec::new());
-        for table in &self.plan.tables {
-            match table.kind {
-                TableKind::Rollup(_) => {
-                    parts.push(table.name.as_str());
-                    asides.push(cut::aside(table));
-                }
-                TableKind::Raw(_) | TableKind::DeadLetters => deleted.push(&table.name),
-            }
-        }
-        let asides: Vec<&str> = asides.iter().map(String::as_str).collect();
-        let written = [&[LEDGER, REDRIVES, SOURCES, WATERMARKS], &parts[..], &asides[..]].concat();
-        let views: Vec<&str> = self.plan.rollups.iter().map(|rollup| rollup.name.as_str()).collect();
-        let read = [&deleted[..], &[SOURCES, REDRIVES], &parts[..], &asides[..], &views[..]].concat();
-        // To replace or drop a month of a table is to delete.
-        let deleted = [&deleted[..], &parts[..]].concat();
-        let mut needed = vec![
-            ("SELECT", read),
-            ("INSERT", written),
-            ("ALTER DELETE", deleted),
-            ("CREATE TABLE", asides.clone()),
-            ("DROP TABLE", asides),
-        ];
-        if !self.redriven.is_empty() {
-            needed.push(("ALTER UPDATE", vec![REDRIVES]));
-        }
-        // What a table aside is made with is what its rollup has.
-        let engines = format!(
-            "SELECT DISTINCT engine FROM system.tables WHERE database = {} AND name IN ({}) ORDER BY engine",
-            literal(self.client.database()),
-            literals(&parts)
-        );
-        let engines = if parts.is_empty() { Vec::new() } else { self.client.rows::<Engine>(&engines).await? };
-        let engines: Vec<String> = engines.into_iter().map(|row| row.engine).collect();
-        let found = [
-            grants::look_for(&self.client, &needed).await.context("can't ask for permissions")?,
-            grants::look_for_engines(&self.client, &engines).await.context("can't ask for permissions")?,
-        ];
-        for found in found {
-            if let Grants::Lacking(what) = found {
-                bail!("{what}; nothing was changed");
-            }
-        }
-        Ok(())
-    }
-
     /// Enters an epoch in which nobody may write, so that nobody begins and who is at work stops when it asks next.
     async fn close_epoch(&self) -> Result<()> {
         if self.log.is_closed() {
             return Ok(());
         }
-        self.log.enter(&self.client, self.log.last() + 1, CLOSED).await
+        self.log.enter(self.client, self.log.last() + 1, CLOSED).await
     }
 
     async fn execute(&self, partitions: &[i32]) -> Result<()> {
         // What audits have proved of the rows is proved no longer.
-        cut::delete(&self.client, AUDITS, "true").await?;
+        cut::delete(self.client, AUDITS, "true").await?;
         let redriven = self.redriven.cuts();
         if !redriven.is_empty() {
             self.take_back(redriven).execute().await?;
         }
-        self.redriven.forget(&self.client).await?;
+        self.redriven.forget(self.client).await?;
         self.take_back(self.of_log()).execute().await?;
         self.begin_epoch(partitions).await?;
-        redrives::end_rewind(&self.client, &self.log.topic).await.context("can't let redrives go on")?;
-        println!("done; `highwater run` reads on from there");
         Ok(())
     }
 
     /// First rows of the ledger for all partitions under the next epoch, then the epoch itself.
     async fn begin_epoch(&self, partitions: &[i32]) -> Result<()> {
         // Not one that a rewind which was interrupted has begun.
-        let begun = last_epoch(&self.client, &self.log.topic).await?.unwrap_or(0);
+        let begun = last_epoch(self.client, &self.log.topic).await?.unwrap_or(0);
         let closed = if self.log.is_closed() { self.log.last() } else { self.log.last() + 1 };
         let epoch = closed.max(begun) + 1;
         // A partition that nobody has begun begins by itself.
         let begins = self.partitions().map(|target| (target.partition, target.at));
-        self.log.begin(&self.client, epoch, &self.plan.hash, begins).await?;
-        self.log.enter(&self.client, epoch, self.log.group()).await?;
+        self.log.begin(self.client, epoch, &self.plan.hash, begins).await?;
+        self.log.enter(self.client, epoch, self.log.group()).await?;
         // No minute is complete until all is read again.
         let topic: Arc<str> = Arc::from(self.log.topic.as_str());
         let source = |&partition| Source { epoch, redrive: None, topic: Arc::clone(&topic), partition };
@@ -391,33 +359,6 @@ impl Rewind<'_> {
 }
 
 #[derive(Deserialize)]
-struct Engine {
-    engine: String,
-}
-
-#[derive(Deserialize)]
 struct At {
     n: u64,
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn places_are_read_or_refused_with_what_is_accepted() {
-        let args = |to: &str, partitions: &[i32]| Args {
-            topic: "t".into(),
-            to: to.into(),
-            partitions: partitions.into(),
-            yes: false,
-        };
-        assert_eq!(To::parse(&args("start", &[])), Ok(To::Start));
-        assert_eq!(To::parse(&args("500", &[3])), Ok(To::Offset(500)));
-        assert_eq!(To::parse(&args("2026-11-20T08:00:00Z", &[])), Ok(To::Time(1_795_161_600_000)));
-        for (to, partitions) in [("500", &[][..]), ("500", &[1, 2]), ("yesterday", &[]), ("-5", &[1]), ("", &[])] {
-            assert!(To::parse(&args(to, partitions)).is_err(), "{to}");
-        }
-    }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use highwater::batch::Source;
 use highwater::clickhouse::Client;
-use highwater::clickhouse::redrives::{self, Last, Listed, Run};
+use highwater::clickhouse::redrives::{self, Last, Listed, Rewinding, Run};
 use highwater::ports::{Answer, Store};
 
 use crate::fixture::{Db, START, batch, endpoint, probes, server, source, visit_message};
@@ -46,19 +46,25 @@ async fn a_list_that_was_begun_before_a_rewind_finds_its_number_taken() {
     let db = Db::new("shut").await;
     let (client, last) = (&db.client, async || redrives::last(&db.client).await.unwrap());
     redrives::fix(client, &run(1), &letters(0..5)).await.unwrap();
-    let begin = async |topic| redrives::begin_rewind(client, topic).await.unwrap();
-    assert_eq!(begin("events").await, None);
-    assert_eq!(last().await, Last { run: 2, rewinding: Some("events".into()) });
+    let begin = async |rewind| redrives::begin_rewind(client, rewind).await.unwrap();
+    let [events, other] = ["events", "other"].map(|topic| Rewinding::new(topic, "--to start"));
+    assert_eq!(begin(&events).await, None);
+    assert_eq!(last().await, Last { run: 2, rewinding: Some(events.clone()) });
     redrives::fix(client, &run(2), &letters(5..9)).await.unwrap();
     assert_eq!(redrives::letters(client, 2).await.unwrap(), []);
     assert_eq!(redrives::all_unfinished(client).await.unwrap(), [(run(1), vec![0])], "a rewind's number is no run");
 
-    // Run again it is begun already; another topic's is not begun, nor does it end this one's.
-    assert_eq!((begin("events").await, begin("other").await), (None, Some("events".into())));
-    redrives::end_rewind(client, "other").await.unwrap();
-    assert_eq!(last().await, Last { run: 2, rewinding: Some("events".into()) });
+    // Gone on with it is begun already. No other is begun, be it in the same words, nor does another end this one.
+    let same = Rewinding::new("events", "--to start");
+    let begun = last().await.rewinding.unwrap();
+    assert_eq!(begin(&begun).await, None);
+    for another in [&same, &other] {
+        assert_eq!(begin(another).await, Some(events.clone()));
+        redrives::end_rewind(client, another).await.unwrap();
+        assert_eq!(last().await, Last { run: 2, rewinding: Some(events.clone()) });
+    }
     for _ in 0..2 {
-        redrives::end_rewind(client, "events").await.unwrap();
+        redrives::end_rewind(client, &events).await.unwrap();
         assert_eq!(last().await, Last { run: 3, rewinding: None });
     }
     redrives::fix(client, &run(4), &letters(5..9)).await.unwrap();
@@ -68,9 +74,10 @@ async fn a_list_that_was_begun_before_a_rewind_finds_its_number_taken() {
     let lists: Vec<Run> = (5..9).map(run).collect();
     let (five, six) = (letters(50..55), letters(60..65));
     let fixes = lists.iter().map(|run| redrives::fix(client, run, if run.run % 2 == 0 { &six } else { &five }));
-    let (fixed, begun) = futures::join!(futures::future::try_join_all(fixes), redrives::begin_rewind(client, "events"));
-    assert_eq!((fixed.unwrap().len(), begun.unwrap()), (4, None));
-    assert_eq!(last().await.rewinding.as_deref(), Some("events"));
+    let (fixed, begun, too) = futures::join!(futures::future::try_join_all(fixes), begin(&events), begin(&same));
+    assert_eq!(fixed.unwrap().len(), 4);
+    let (first, second) = if begun.is_none() { (&events, too) } else { (&same, begun) };
+    assert_eq!((second.as_ref(), last().await.rewinding.as_ref()), (Some(first), Some(first)));
     assert_eq!(db.number("(SELECT count() - uniqExact(run, partition, offset) FROM shut.redrives)").await, 0);
 }
 

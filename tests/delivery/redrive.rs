@@ -466,30 +466,43 @@ fn lookup(id: u128, millis: i64) -> Vec<u8> {
     body
 }
 
-#[test]
-fn what_a_producer_sent_again_is_no_second_row_and_a_registry_is_waited_for() {
-    let mut scene = Scene::new();
+/// A registry that knows the schema of lookups, and its id there.
+fn registry_of_lookups() -> (Registry, u32) {
     let registry = Registry::start().unwrap();
     let endpoint = Endpoint::new(&registry.url(), "", "", Duration::from_secs(20)).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let id = runtime.block_on(Client::new(endpoint).register("lookups", LOOKUP)).unwrap();
+    (registry, id)
+}
+
+impl Scene {
+    /// Sends lookups of these ids of events to one partition, each framed as told.
+    fn send_lookups(&self, lookups: impl IntoIterator<Item = (Writer, u128)>) {
+        let mut producer = Producer::new(&self.world.stack.kafka.bootstrap(), "test", &Default::default()).unwrap();
+        let now = jiff::Timestamp::now().as_millisecond();
+        for (writer, event) in lookups {
+            let mut payload = Vec::new();
+            writer.frame(&mut payload);
+            payload.extend(lookup(event, now));
+            let payload = Some(payload.as_slice());
+            producer
+                .send(Outgoing { topic: TOPIC, partition: Some(1), key: Some(b"k"), payload, timestamp_ms: Some(now) })
+                .unwrap();
+        }
+        producer.flush(MINUTE).unwrap();
+    }
+}
+
+#[test]
+fn what_a_producer_sent_again_is_no_second_row_and_a_registry_is_waited_for() {
+    let mut scene = Scene::new();
+    let (registry, id) = registry_of_lookups();
     let fingerprint = EventType::parse("lookup.avsc", LOOKUP).unwrap().fingerprint;
     scene.generate(&["--events", "40"]);
-    let mut producer = Producer::new(&scene.world.stack.kafka.bootstrap(), "test", &Default::default()).unwrap();
-    let now = jiff::Timestamp::now().as_millisecond();
-    let mut send = |writer: Writer, event: u128| {
-        let mut payload = Vec::new();
-        writer.frame(&mut payload);
-        payload.extend(lookup(event, now));
-        let payload = Some(payload.as_slice());
-        producer
-            .send(Outgoing { topic: TOPIC, partition: Some(1), key: Some(b"k"), payload, timestamp_ms: Some(now) })
-            .unwrap();
-    };
     // No registry is configured: what is framed for one is a dead letter. 3 was sent before, 4 and 5 afterwards, as events
     // that could be read; 7 twice as a letter.
     let (letter, event) = (Writer::Id(id), Writer::Fingerprint(fingerprint));
-    for (writer, id) in [
+    scene.send_lookups([
         (event, 3),
         (letter, 1),
         (letter, 2),
@@ -501,10 +514,7 @@ fn what_a_producer_sent_again_is_no_second_row_and_a_registry_is_waited_for() {
         (letter, 7),
         (event, 5),
         (Writer::Id(777_777), 8),
-    ] {
-        send(writer, id);
-    }
-    producer.flush(MINUTE).unwrap();
+    ]);
     scene.world.done(&["migrate"]);
     scene.run("run", 51);
     assert_eq!(scene.world.number("SELECT count() FROM highwater.lookup"), 3);

@@ -259,9 +259,67 @@ fn who_slept_through_a_rewind_or_starts_during_one_writes_nothing() {
     let output = world.command(&["run"]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && said.contains("is being rewound"), "{said}");
-    world.done(&["rewind", TOPIC, "--partition", "1", "--to", "99999999", "--yes"]);
+    let again = ["rewind", TOPIC, "--partition", "1", "--to", "99999999", "--yes"];
+    let output = world.command(&again).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("was interrupted") && said.contains("--go-on"), "{said}");
+    world.done(&[&again[..], &["--go-on"]].concat());
     world.generate(&["--events", "1000", "--seed", "3"]);
     run_until(&world, "third", 11_000);
     assert_eq!(by_epoch(&world, "'4'"), 0);
     world.check();
+}
+
+#[test]
+fn one_rewinds_at_a_time_and_what_was_interrupted_is_gone_on_with_on_purpose() {
+    let world = World::new();
+    world.generate(&["--events", "4000", "--minutes", "3"]);
+    world.done(&["migrate"]);
+    run_until(&world, "first", 4_000);
+    let refused = |arguments: &[&str], expected: &str| {
+        let output = world.command(arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(expected), "{arguments:?}: {said}");
+    };
+    let begin = |name: &str| {
+        let mut begun = world.run_command(name, &["rewind", TOPIC, "--to", "start", "--yes"]);
+        begun.wait_for_words("no replica is in the group");
+        begun
+    };
+    let again = ["rewind", TOPIC, "--to", "start", "--yes", "--go-on"];
+    refused(&again, "no rewind of llm-calls was interrupted");
+
+    // While it is at work: in the same words, and with nothing to take back.
+    let mut at_work = begin("at work");
+    let command = "`highwater rewind llm-calls --to start --go-on --yes`";
+    for other in [&["--to", "start"][..], &["--partition", "1", "--to", "99999999"]] {
+        refused(&[&["rewind", TOPIC, "--yes"], other].concat(), command);
+    }
+    let begun = Instant::now();
+    while at_work.child.try_wait().unwrap().is_none() {
+        assert!(begun.elapsed() < MINUTE, "{}", at_work.said());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(at_work.said().contains("done; "), "{}", at_work.said());
+    run_until(&world, "second", 4_000);
+    world.check();
+
+    // Interrupted, it goes to where it was told, and nowhere else.
+    begin("killed").kill();
+    refused(&["rewind", TOPIC, "--to", "2026-01-01T00:00:00Z", "--yes", "--go-on"], command);
+    refused(&["rewind", "other", "--to", "start", "--yes", "--go-on"], command);
+    world.done(&again);
+    run_until(&world, "third", 4_000);
+    world.check();
+
+    // Its topic is gone: nobody waits for its end.
+    begin("gone").kill();
+    let mut settings = rdkafka::ClientConfig::new();
+    settings.set("bootstrap.servers", world.stack.kafka.bootstrap());
+    let admin: rdkafka::admin::AdminClient<_> = settings.create().unwrap();
+    futures::executor::block_on(admin.delete_topics(&[TOPIC], &rdkafka::admin::AdminOptions::new())).unwrap();
+    refused(&["dead-letters", "redrive", "--yes"], "is being rewound");
+    let said = world.done(&again);
+    assert!(said.contains("does not exist") && said.contains("redrives and other rewinds may begin"), "{said}");
+    world.done(&["dead-letters", "redrive", "--yes"]);
 }

@@ -103,13 +103,13 @@ async fn explain(client: &Client, mut lister: Lister<'_>, most: usize) -> Result
 /// Refuses while a topic is being rewound: its letters may be read again, and months of rollups, which have rows of all
 /// topics, are computed anew.
 fn may_list(last: &Last) -> Result<()> {
-    last.rewinding.as_deref().map_or(Ok(()), |topic| Err(rewinding(topic)))
+    last.rewinding.as_ref().map_or(Ok(()), |rewind| Err(rewinding(&rewind.topic)))
 }
 
 fn rewinding(topic: &str) -> anyhow::Error {
     anyhow!(
         "the topic {topic} is being rewound, or a rewind of it was interrupted, and nothing is redriven before it has ended: let \
-         `highwater rewind` end, or run it again with --yes; then redrive again"
+         `highwater rewind` end, or go on with it (--go-on); then redrive again"
     )
 }
 

@@ -8,21 +8,23 @@ use serde::Deserialize;
 use crate::clickhouse::sql::{literal, literals};
 use crate::clickhouse::tables::{LEDGER, SOURCES};
 use crate::clickhouse::{CLOSED, Client, InForce, in_force};
+use crate::kafka::TopicIdentity;
 
 /// Tokens that are tried for one row; the second is enough, but for servers that were killed again and again.
 const ATTEMPTS: u32 = 5;
 
 /// A topic in all its epochs that were of the same log.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Log {
     pub(super) topic: String,
-    pub(super) epochs: Vec<Epoch>,
+    epochs: Vec<Epoch>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Deserialize)]
 pub(super) struct Epoch {
     epoch: u32,
-    pub(super) cluster_id: String,
-    pub(super) topic_id: String,
+    cluster_id: String,
+    topic_id: String,
     group: String,
 }
 
@@ -32,21 +34,21 @@ fn suffix(attempt: u32) -> String {
 }
 
 impl Log {
-    pub(super) async fn of(client: &Client, topic: &str, cluster_id: &str, topic_id: &str) -> Result<Log> {
+    /// `None`: the database does not know the topic as it is now.
+    pub(super) async fn of(client: &Client, topic: &str, identity: &TopicIdentity) -> Result<Option<Log>> {
+        let TopicIdentity { cluster_id, topic_id, .. } = identity;
         let sql = format!(
             "SELECT epoch, cluster_id, topic_id, `group` FROM {} WHERE topic = {} ORDER BY epoch, claimed_at LIMIT 1 BY epoch",
             client.table(SOURCES),
             literal(topic)
         );
         let mut epochs: Vec<Epoch> = client.rows(&sql).await?;
-        let is_same = |epoch: &Epoch| (epoch.cluster_id.as_str(), epoch.topic_id.as_str()) == (cluster_id, topic_id);
-        ensure!(
-            epochs.last().is_some_and(is_same),
-            "this database knows no topic {topic} as it is now (topic id {topic_id} in cluster {cluster_id}); `highwater run` \
-             claims it, or says what it was before"
-        );
+        let is_same = |epoch: &Epoch| (&epoch.cluster_id, &epoch.topic_id) == (cluster_id, topic_id);
+        if !epochs.last().is_some_and(is_same) {
+            return Ok(None);
+        }
         epochs.retain(is_same);
-        Ok(Log { topic: topic.to_owned(), epochs })
+        Ok(Some(Log { topic: topic.to_owned(), epochs }))
     }
 
     /// Has the topic enter an epoch, and sees that it is there: a ClickHouse that was killed in an earlier attempt may know

@@ -93,14 +93,14 @@ fn neither_begins_before_the_other_has_ended() {
     scene.refused(&REDRIVE, BEING_REWOUND);
     scene.refused(&["dead-letters", "redrive"], BEING_REWOUND);
     scene.clean();
-    scene.rewind(&["--to", "start"]);
+    scene.rewind(&["--to", "start", "--go-on"]);
     assert_eq!(scene.written(), (0, 0));
     scene.world.query(
         "INSERT INTO highwater.redrives (run, topic, partition, event, taken_back) SELECT max(run) + 1, 'llm-calls', -1, 'rewind \
          begun', true FROM highwater.redrives",
     );
     scene.refused(&REDRIVE, BEING_REWOUND);
-    scene.rewind(&["--partition", "1", "--to", "99999999"]);
+    scene.rewind(&["--partition", "1", "--to", "99999999", "--go-on"]);
     scene.read_all("after");
     assert!(scene.world.done(&REDRIVE).contains("nothing to redrive"));
     assert_eq!(scene.written(), (sent, sent));
@@ -173,23 +173,9 @@ fn a_redrive_that_slept_through_a_rewind_writes_nothing() {
 #[test]
 fn a_list_that_was_begun_before_a_rewind_does_not_stand_after_it() {
     let mut scene = Scene::new();
-    let registry = Registry::start().unwrap();
-    let endpoint = Endpoint::new(&registry.url(), "", "", Duration::from_secs(20)).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let id = runtime.block_on(Client::new(endpoint).register("lookups", LOOKUP)).unwrap();
+    let (registry, id) = registry_of_lookups();
     scene.generate(&["--events", "40"]);
-    let mut producer = Producer::new(&scene.world.stack.kafka.bootstrap(), "test", &Default::default()).unwrap();
-    let now = jiff::Timestamp::now().as_millisecond();
-    for event in 1..=30 {
-        let mut payload = Vec::new();
-        Writer::Id(id).frame(&mut payload);
-        payload.extend(lookup(event, now));
-        let payload = Some(payload.as_slice());
-        producer
-            .send(Outgoing { topic: TOPIC, partition: Some(1), key: Some(b"k"), payload, timestamp_ms: Some(now) })
-            .unwrap();
-    }
-    producer.flush(MINUTE).unwrap();
+    scene.send_lookups((1..=30).map(|event| (Writer::Id(id), event)));
     scene.world.done(&["migrate"]);
     scene.read_all("before");
 
