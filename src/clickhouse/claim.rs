@@ -48,8 +48,8 @@ pub enum ClaimError {
     },
     /// It is being rewound.
     #[error(
-        "the topic {topic} is being rewound, or a rewind of it was interrupted: let `highwater rewind` end, or run it again with \
-         --yes. What it has taken back by then is read again only once it has ended"
+        "the topic {topic} is being rewound, or a rewind of it was interrupted: let `highwater rewind` end, or go on with it \
+         (--go-on). What it has taken back by then is read again only once it has ended"
     )]
     Rewound {
         /// The topic.

@@ -26,8 +26,8 @@ use super::tables::{LEDGER, REDRIVES, SOURCES};
 use crate::batch::Source;
 use crate::event::{EventType, Kind};
 
+pub use rewinding::{Begin, Rewinding, begin_rewind, end_rewind};
 use rewinding::{NO_PARTITION, REWIND_BEGUN};
-pub use rewinding::{Rewinding, begin_rewind, end_rewind};
 
 /// Between two looks for a list that was acknowledged and is not there.
 const PAUSE: Duration = Duration::from_millis(200);

@@ -18,17 +18,17 @@ mod log;
 mod place;
 mod redriven;
 mod rights;
-mod turn;
+pub(in crate::command) mod turn;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 use crate::batch::Source;
 use crate::clickhouse::tables::{AUDITS, LEDGER};
-use crate::clickhouse::{CLOSED, Catalog, Client, last_epoch, schema};
+use crate::clickhouse::{CLOSED, Catalog, Client, last_epoch, redrives, schema};
 use crate::command::{UsageError, load};
 use crate::config::Settings;
 use crate::kafka::identity::IdentityError;
@@ -39,7 +39,7 @@ use crate::ports::{Bounds, TopicPartition};
 use cut::{Cut, TakeBack};
 use log::Log;
 use place::{To, row_of};
-use redriven::Redriven;
+use redriven::{Interrupted, Redriven};
 use turn::Turn;
 
 /// How long Kafka may take for an answer.
@@ -125,15 +125,11 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<()> {
         bail!(UsageError(format!("{} has no partition {absent}", args.topic)));
     }
     if targets.is_empty() && !log.is_closed() {
-        if turn.again && args.yes {
-            // One that was left before it closed the epoch has changed nothing, and one that has ended may not have said so.
-            turn.end().await?;
-        }
         println!("nothing is written beyond {}; nothing to take back", args.to);
         return Ok(());
     }
     let redriven = Redriven::find(&client, &log, &targets, plan.limits.horizon).await?;
-    let rewind = Rewind { client: &client, plan: &plan, log: &log, targets, others, redriven };
+    let rewind = Rewind { client: &client, plan: &plan, turn: &turn, log: &log, targets, others, redriven };
     rewind.explain().await?;
     if !args.yes {
         println!("nothing was changed. Stop all replicas, then do it with --yes");
@@ -146,16 +142,18 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<()> {
     observer.commit_alone(&offsets)?;
     turn.take().await?;
     if let Err(changed) = rewind.ensure_as_explained(&identity).await {
-        if !log.is_closed() {
+        let log = Log::of(&client, &args.topic, &identity).await?;
+        if !log.is_some_and(|log| log.is_closed()) {
             turn.end().await?;
         }
         return Err(changed);
     }
-    rewind.close_epoch().await?;
-    println!("no replica is in the group; waiting {} s for one that has only just left it", LAST_WRITES.as_secs());
-    tokio::time::sleep(LAST_WRITES).await;
     let partitions: Vec<i32> = bounds.iter().map(|(name, _)| name.partition).collect();
     let done = async {
+        rewind.close_epoch().await?;
+        println!("no replica is in the group; waiting {} s for one that has only just left it", LAST_WRITES.as_secs());
+        tokio::time::sleep(LAST_WRITES).await;
+        turn.ensure_held().await?;
         rewind.ensure_still().await?;
         observer.commit_alone(&offsets)?;
         rewind.execute(&partitions).await?;
@@ -169,8 +167,8 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The topic as Kafka knows it, and its log as the database does. `None`: it was being rewound and is gone, so that no rewind of
-/// it is in anybody's way any more.
+/// The topic as Kafka knows it, and its log as the database does. `None`: it was to be gone on with a rewind for which nothing is
+/// left to do, and which is in nobody's way any more.
 async fn recognise(
     client: &Client,
     observer: &Observer,
@@ -179,40 +177,63 @@ async fn recognise(
 ) -> Result<Option<(TopicIdentity, Log)>> {
     let topic = &args.topic;
     let found = match observer.identity(topic) {
-        Ok(identity) => match Log::of(client, topic, &identity).await? {
-            Some(log) => Ok((identity, log)),
-            None => Err(anyhow!(
-                "this database knows no topic {topic} as it is now (topic id {} in cluster {}); `highwater run` claims it, or \
-                 says what it was before",
-                identity.topic_id,
-                identity.cluster_id
-            )),
-        },
-        Err(error @ IdentityError::NotFound(_)) => Err(error.into()),
+        Ok(identity) => Ok((Log::of(client, topic, &identity).await?, identity)),
+        Err(error @ IdentityError::NotFound(_)) => Err(error),
         Err(error) => return Err(error.into()),
     };
-    let (identity, log) = match found {
-        Err(gone) if turn.again => {
-            println!("{gone}");
+    let (log, identity) = match found {
+        Ok((Some(log), identity)) => (log, identity),
+        Ok((None, TopicIdentity { topic_id, cluster_id, .. })) if !turn.goes_on() => bail!(
+            "this database knows no topic {topic} as it is now (topic id {topic_id} in cluster {cluster_id}); `highwater run` \
+             claims it, or says what it was before"
+        ),
+        Err(error) if !turn.goes_on() => return Err(error.into()),
+        gone => {
+            let cluster = match gone {
+                Ok((_, identity)) => identity.cluster_id,
+                Err(_) => observer.cluster_id(topic)?,
+            };
+            log::ensure_of_cluster(client, topic, &cluster).await?;
             println!(
-                "what the interrupted rewind of {topic} has taken back is gone with it; redrives and other rewinds may begin"
+                "the topic {topic} is gone, or another one by now: what was taken back of it by then is gone with it"
             );
-            if args.yes {
-                turn.end().await?;
+            for (run, _) in redrives::all_unfinished(client).await.context("can't read redrives")? {
+                if run.topic == *topic {
+                    println!(
+                        "before letters are redriven: `highwater dead-letters redrive --give-up {} --yes`",
+                        run.run
+                    );
+                }
             }
-            return Ok(None);
+            return let_others_begin(turn, args).await;
         }
-        found => found?,
     };
+    if turn.goes_on() && !log.is_closed() {
+        // It was left before the epoch was closed, when nothing was taken back, or after the next one began, when all was.
+        println!("of the rewind of {topic} that was interrupted nothing is left to do");
+        return let_others_begin(turn, args).await;
+    }
     ensure!(
         args.go_on || !log.is_closed(),
-        "a rewind of {topic} was interrupted; nothing was changed: go on with it (--go-on)"
+        "the topic {topic} is being rewound, or a rewind of it was interrupted; nothing was changed. Let that end; if it was \
+         interrupted, go on with it (--go-on)"
     );
     ensure!(
-        !args.go_on || turn.again || log.is_closed(),
+        !args.go_on || log.is_closed(),
         "no rewind of {topic} was interrupted, so there is none to go on with; nothing was changed: leave out --go-on"
     );
     Ok(Some((identity, log)))
+}
+
+/// Ends the turn of the one that was interrupted.
+async fn let_others_begin<T>(turn: &Turn<'_>, args: &Args) -> Result<Option<T>> {
+    if args.yes {
+        turn.end_former().await?;
+        println!("redrives and rewinds may begin again");
+    } else {
+        println!("nothing was changed. With --yes redrives and rewinds may begin again");
+    }
+    Ok(None)
 }
 
 /// What is to be done with a partition, if it was ever written. `begin` selects, of the ledger's rows, where to begin again.
@@ -244,6 +265,7 @@ async fn target(client: &Client, log: &Log, partition: i32, begin: &str, bounds:
 struct Rewind<'a> {
     client: &'a Client,
     plan: &'a Plan,
+    turn: &'a Turn<'a>,
     log: &'a Log,
     targets: Vec<Target>,
     /// Partitions that go on where their ledger ends.
@@ -263,7 +285,16 @@ impl Rewind<'_> {
     }
 
     fn take_back(&self, cuts: Vec<Cut>) -> TakeBack<'_> {
-        TakeBack { client: self.client, plan: self.plan, cuts }
+        TakeBack { client: self.client, plan: self.plan, turn: Some(self.turn), cuts }
+    }
+
+    /// What a rewind that was interrupted may have begun to take back.
+    fn interrupted(&self) -> Interrupted {
+        match self.turn.elsewhere() {
+            _ if !self.log.is_closed() => Interrupted::Nothing,
+            None => Interrupted::TheSame,
+            Some(command) => Interrupted::Another { command },
+        }
     }
 
     /// Says what will be done, and that it can be.
@@ -272,7 +303,7 @@ impl Rewind<'_> {
         for target in &self.targets {
             println!("{}/{}: from offset {} back to {}", self.log.topic, target.partition, target.end, target.at);
         }
-        self.redriven.ensure_finished(self.client, self.log.is_closed()).await?;
+        self.redriven.ensure_finished(self.client, self.interrupted()).await?;
         self.redriven.explain(self.client).await?;
         let beyond = |target: &Target| Cut { sources: self.log.sources(target.partition), at: target.end };
         let strays = self.take_back(self.partitions().map(beyond).collect()).strays().await?;
@@ -296,7 +327,7 @@ impl Rewind<'_> {
             "another rewind of {topic} began or ended while it was looked for what to take back; nothing was changed: rewind again"
         );
         let redriven = Redriven::find(client, self.log, &self.targets, self.plan.limits.horizon).await?;
-        redriven.ensure_finished(client, self.log.is_closed()).await?;
+        redriven.ensure_finished(client, self.interrupted()).await?;
         ensure!(
             redriven == self.redriven,
             "letters of {topic} were redriven while it was looked for what to take back; nothing was changed: rewind again"
@@ -337,6 +368,7 @@ impl Rewind<'_> {
         }
         self.redriven.forget(self.client).await?;
         self.take_back(self.of_log()).execute().await?;
+        self.turn.ensure_held().await?;
         self.begin_epoch(partitions).await?;
         Ok(())
     }

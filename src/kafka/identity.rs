@@ -52,6 +52,22 @@ pub enum IdentityError {
     },
 }
 
+fn away(topic: &str, reason: &str) -> IdentityError {
+    IdentityError::Away { topic: topic.to_owned(), reason: reason.to_owned() }
+}
+
+/// The id of the cluster, asked for the sake of a topic.
+///
+/// # Errors
+/// It was not told in time.
+pub fn cluster_id<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+    patience: Duration,
+) -> Result<String, IdentityError> {
+    native::cluster_id(client, patience).ok_or_else(|| away(topic, "the cluster did not tell its id"))
+}
+
 /// Asks the cluster who `topic` is, waiting at most `patience` for each of two answers.
 ///
 /// # Errors
@@ -61,10 +77,9 @@ pub fn topic_identity<C: ClientContext>(
     topic: &str,
     patience: Duration,
 ) -> Result<TopicIdentity, IdentityError> {
-    let away = |reason: &str| IdentityError::Away { topic: topic.to_owned(), reason: reason.to_owned() };
-    let cluster_id = native::cluster_id(client, patience).ok_or_else(|| away("the cluster did not tell its id"))?;
+    let cluster_id = cluster_id(client, topic, patience)?;
     let (code, reason) = match native::describe_topic(client, topic, patience) {
-        None => return Err(away("no answer in time")),
+        None => return Err(away(topic, "no answer in time")),
         Some(Ok(native::Topic { id: topic_id, partitions, .. })) => {
             return Ok(TopicIdentity { cluster_id, topic_id, partitions });
         }

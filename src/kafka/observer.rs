@@ -12,7 +12,7 @@ use rdkafka::topic_partition_list::Offset;
 use super::access::{self, Access, Asker, Resource, Right};
 use super::bounds::{bounds, list, position, raw};
 use super::complaint::{Complaints, diagnose, explain, is_refusal};
-use super::identity::{IdentityError, TopicIdentity, topic_identity};
+use super::identity::{self, IdentityError, TopicIdentity, topic_identity};
 use super::settings::{ConsumerSettings, SettingsError};
 use crate::ports::{Bounds, LogError, TopicPartition};
 
@@ -71,6 +71,14 @@ impl Observer {
     /// As [`topic_identity`].
     pub fn identity(&self, topic: &str) -> Result<TopicIdentity, IdentityError> {
         topic_identity(self.consumer.client(), topic, self.patience).map_err(|error| self.because(error))
+    }
+
+    /// The cluster's id, asked for the sake of a topic.
+    ///
+    /// # Errors
+    /// It was not told in time.
+    pub fn cluster_id(&self, topic: &str) -> Result<String, IdentityError> {
+        identity::cluster_id(self.consumer.client(), topic, self.patience).map_err(|error| self.because(error))
     }
 
     /// An error with its cause, where librdkafka complained of one: the answer itself says only that none came.

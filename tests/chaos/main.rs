@@ -111,7 +111,9 @@ fn play(performance: &mut Performance, production: &Production, rng: &mut Rng, t
         performance.tick();
         if Instant::now() >= next {
             performance.perform(Action::draw(rng));
-            next = Instant::now() + Duration::from_millis(rng.u64(800..4_000));
+            // What lacks in the end are mostly replicas that came to their places: they come there sooner if they are left alone.
+            let pause = if begun.elapsed() < until { 800..4_000 } else { 8_000..20_000 };
+            next = Instant::now() + Duration::from_millis(rng.u64(pause));
         }
         if begun.elapsed() > time.mul_f64(0.4) {
             if performance.add_schema() {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use highwater::batch::Source;
 use highwater::clickhouse::Client;
-use highwater::clickhouse::redrives::{self, Last, Listed, Rewinding, Run};
+use highwater::clickhouse::redrives::{self, Begin, Last, Listed, Rewinding, Run};
 use highwater::ports::{Answer, Store};
 
 use crate::fixture::{Db, START, batch, endpoint, probes, server, source, visit_message};
@@ -46,38 +46,45 @@ async fn a_list_that_was_begun_before_a_rewind_finds_its_number_taken() {
     let db = Db::new("shut").await;
     let (client, last) = (&db.client, async || redrives::last(&db.client).await.unwrap());
     redrives::fix(client, &run(1), &letters(0..5)).await.unwrap();
-    let begin = async |rewind| redrives::begin_rewind(client, rewind).await.unwrap();
+    let begin = async |rewind, over| redrives::begin_rewind(client, rewind, over).await.unwrap();
     let [events, other] = ["events", "other"].map(|topic| Rewinding::new(topic, "--to start"));
-    assert_eq!(begin(&events).await, None);
+    assert_eq!(begin(&events, None).await, Begin::Begun);
     assert_eq!(last().await, Last { run: 2, rewinding: Some(events.clone()) });
     redrives::fix(client, &run(2), &letters(5..9)).await.unwrap();
     assert_eq!(redrives::letters(client, 2).await.unwrap(), []);
     assert_eq!(redrives::all_unfinished(client).await.unwrap(), [(run(1), vec![0])], "a rewind's number is no run");
 
-    // Gone on with it is begun already. No other is begun, be it in the same words, nor does another end this one.
+    // No other is begun, be it in the same words, nor does another end this one.
     let same = Rewinding::new("events", "--to start");
-    let begun = last().await.rewinding.unwrap();
-    assert_eq!(begin(&begun).await, None);
     for another in [&same, &other] {
-        assert_eq!(begin(another).await, Some(events.clone()));
+        assert_eq!(begin(another, None).await, Begin::InTheWay(events.clone()));
         redrives::end_rewind(client, another).await.unwrap();
         assert_eq!(last().await, Last { run: 2, rewinding: Some(events.clone()) });
     }
+    // One that goes on with it has the turn, and it no longer; of two that do so one has it.
+    let again = ["--to start", "--to start"].map(|place| Rewinding::new("events", place));
+    let begun = futures::join!(begin(&again[0], Some(&events)), begin(&again[1], Some(&events)));
+    let (first, second) = if begun.0 == Begin::Begun { (&again[0], begun.1) } else { (&again[1], begun.0) };
+    assert_eq!(second, Begin::InTheWay(first.clone()));
+    redrives::end_rewind(client, &events).await.unwrap();
+    assert_eq!(last().await, Last { run: 3, rewinding: Some(first.clone()) });
     for _ in 0..2 {
-        redrives::end_rewind(client, &events).await.unwrap();
-        assert_eq!(last().await, Last { run: 3, rewinding: None });
+        redrives::end_rewind(client, first).await.unwrap();
+        assert_eq!(last().await, Last { run: 4, rewinding: None });
     }
-    redrives::fix(client, &run(4), &letters(5..9)).await.unwrap();
-    assert_eq!(redrives::letters(client, 4).await.unwrap(), letters(5..9));
+    assert_eq!(begin(&same, Some(first)).await, Begin::Ended);
+    redrives::fix(client, &run(5), &letters(5..9)).await.unwrap();
+    assert_eq!(redrives::letters(client, 5).await.unwrap(), letters(5..9));
 
     // Lists and rewinds at once: each number is taken once, and the rewind's are the last.
-    let lists: Vec<Run> = (5..9).map(run).collect();
+    let lists: Vec<Run> = (6..10).map(run).collect();
     let (five, six) = (letters(50..55), letters(60..65));
     let fixes = lists.iter().map(|run| redrives::fix(client, run, if run.run % 2 == 0 { &six } else { &five }));
-    let (fixed, begun, too) = futures::join!(futures::future::try_join_all(fixes), begin(&events), begin(&same));
+    let (fixed, begun, too) =
+        futures::join!(futures::future::try_join_all(fixes), begin(&events, None), begin(&same, None));
     assert_eq!(fixed.unwrap().len(), 4);
-    let (first, second) = if begun.is_none() { (&events, too) } else { (&same, begun) };
-    assert_eq!((second.as_ref(), last().await.rewinding.as_ref()), (Some(first), Some(first)));
+    let (first, second) = if begun == Begin::Begun { (&events, too) } else { (&same, begun) };
+    assert_eq!((second, last().await.rewinding.as_ref()), (Begin::InTheWay(first.clone()), Some(first)));
     assert_eq!(db.number("(SELECT count() - uniqExact(run, partition, offset) FROM shut.redrives)").await, 0);
 }
 

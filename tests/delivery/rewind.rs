@@ -177,16 +177,16 @@ fn half_written(world: &World) -> Vec<String> {
 fn what_was_left_half_written_goes_too_in_all_partitions() {
     let mut world = World::new();
     world.set("BATCH__ROWS", "500");
-    world.generate(&["--events", "20000", "--minutes", "3"]);
+    // Of what has nothing in the ledger yet, nothing would be taken back.
+    world.generate(&["--events", "4000", "--minutes", "3"]);
     world.done(&["migrate"]);
+    run_until(&world, "first", 4_000);
+    world.generate(&["--events", "16000", "--minutes", "3", "--seed", "3"]);
     killed(&world, "between_blocks:11:end");
     let halves = half_written(&world);
-    // Of one that has nothing in the ledger yet, nothing would be taken back.
-    let written = world.query("SELECT splitByChar('/', source)[3] FROM highwater.ledger WHERE `to` > 0 LIMIT 1");
-    let partition = written.trim();
-    assert!(halves.len() > 1 && !partition.is_empty(), "{halves:?}");
+    assert!(halves.len() > 1, "{halves:?}");
     // The next epoch of all partitions begins at the ledger's end, so nothing may be there beyond it.
-    let (done, said) = rewind(&world, partition);
+    let (done, said) = rewind(&world, &halves[0]);
     assert!(done, "{said}");
     assert_eq!(half_written(&world), [""; 0]);
     run_until(&world, "second", 20_000);
@@ -295,31 +295,52 @@ fn one_rewinds_at_a_time_and_what_was_interrupted_is_gone_on_with_on_purpose() {
     for other in [&["--to", "start"][..], &["--partition", "1", "--to", "99999999"]] {
         refused(&[&["rewind", TOPIC, "--yes"], other].concat(), command);
     }
-    let begun = Instant::now();
-    while at_work.child.try_wait().unwrap().is_none() {
-        assert!(begun.elapsed() < MINUTE, "{}", at_work.said());
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    assert!(at_work.said().contains("done; "), "{}", at_work.said());
+    let ended = |process: &mut crate::support::Process| {
+        let begun = Instant::now();
+        loop {
+            match process.child.try_wait().unwrap() {
+                Some(status) => return (status.success(), process.said()),
+                None => assert!(begun.elapsed() < MINUTE, "{}", process.said()),
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    let (done, said) = ended(&mut at_work);
+    assert!(done && said.contains("done; "), "{said}");
     run_until(&world, "second", 4_000);
     world.check();
 
-    // Interrupted, it goes to where it was told, and nowhere else.
-    begin("killed").kill();
-    refused(&["rewind", TOPIC, "--to", "2026-01-01T00:00:00Z", "--yes", "--go-on"], command);
+    // Who was taken for dead, and is not, stops where another goes on; that may go to another place.
+    let mut asleep = begin("asleep");
+    devstack::sys::send(asleep.child.id(), devstack::sys::Signal::Pause).unwrap();
     refused(&["rewind", "other", "--to", "start", "--yes", "--go-on"], command);
-    world.done(&again);
+    world.done(&["rewind", TOPIC, "--partition", "1", "--to", "0", "--yes", "--go-on"]);
+    let before = numbers(&world);
+    devstack::sys::send(asleep.child.id(), devstack::sys::Signal::Resume).unwrap();
+    let (done, said) = ended(&mut asleep);
+    assert!(!done && said.contains("another command has taken the rewind of llm-calls over"), "{said}");
+    assert_eq!(numbers(&world), before);
     run_until(&world, "third", 4_000);
     world.check();
 
+    // All was taken back and the turn not ended, or only the turn was taken: nobody rewinds again because of that.
+    world.query(
+        "INSERT INTO highwater.redrives (run, topic, partition, event, taken_back, plan) SELECT max(run) + 1, 'llm-calls', -1, \
+         'rewind begun', true, '--to start' FROM highwater.redrives",
+    );
+    let said = world.done(&again);
+    assert!(said.contains("nothing is left to do"), "{said}");
+    assert_eq!(world.number("SELECT max(epoch) FROM highwater.sources"), 5);
+    refused(&again, "no rewind of llm-calls was interrupted");
+
     // Its topic is gone: nobody waits for its end.
     begin("gone").kill();
-    let mut settings = rdkafka::ClientConfig::new();
-    settings.set("bootstrap.servers", world.stack.kafka.bootstrap());
-    let admin: rdkafka::admin::AdminClient<_> = settings.create().unwrap();
-    futures::executor::block_on(admin.delete_topics(&[TOPIC], &rdkafka::admin::AdminOptions::new())).unwrap();
+    world.delete_topic();
     refused(&["dead-letters", "redrive", "--yes"], "is being rewound");
     let said = world.done(&again);
-    assert!(said.contains("does not exist") && said.contains("redrives and other rewinds may begin"), "{said}");
+    assert!(
+        said.contains("is gone, or another one") && said.contains("redrives and rewinds may begin again"),
+        "{said}"
+    );
     world.done(&["dead-letters", "redrive", "--yes"]);
 }

@@ -97,6 +97,18 @@ impl World {
         Process { child, log }
     }
 
+    /// Deletes the topic.
+    #[allow(dead_code, reason = "each test program uses its part")]
+    pub fn delete_topic(&self) {
+        let mut settings = rdkafka::ClientConfig::new();
+        settings.set("bootstrap.servers", self.stack.kafka.bootstrap());
+        let admin: rdkafka::admin::AdminClient<_> = settings.create().unwrap();
+        let deleted = admin.delete_topics(&[TOPIC], &rdkafka::admin::AdminOptions::new());
+        for outcome in futures::executor::block_on(deleted).unwrap() {
+            outcome.unwrap();
+        }
+    }
+
     pub fn query(&self, sql: &str) -> String {
         self.stack.clickhouse.query(sql).unwrap()
     }

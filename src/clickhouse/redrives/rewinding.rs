@@ -2,8 +2,6 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
-use bytes::Bytes;
-
 use super::{Client, Last, QueryError, last, take};
 
 /// What a row has for a partition whose number a rewind took, and for an event.
@@ -30,24 +28,35 @@ impl Rewinding {
     }
 }
 
-/// Shuts out lists of letters, of whichever topic, and other rewinds, until [`end_rewind`]; answers the rewind in whose way it
-/// is, if one has begun and not ended, and changes nothing then.
+/// How a rewind that wanted to begin stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Begin {
+    /// It has begun.
+    Begun,
+    /// Nothing was changed: this one has begun and not ended.
+    InTheWay(Rewinding),
+    /// Nothing was changed: the one that it was to go on with has ended.
+    Ended,
+}
+
+/// Shuts out lists of letters, of whichever topic, and other rewinds, until [`end_rewind`]. `over` is the one that it goes on
+/// with, which has its turn no longer then.
 ///
 /// # Errors
 /// The server's error, or that it did not answer; it may be begun all the same.
-pub async fn begin_rewind(client: &Client, rewind: &Rewinding) -> Result<Option<Rewinding>, QueryError> {
+pub async fn begin_rewind(client: &Client, rewind: &Rewinding, over: Option<&Rewinding>) -> Result<Begin, QueryError> {
     loop {
         let Last { run, rewinding } = last(client).await?;
         match rewinding {
-            Some(rewinding) => return Ok(Some(rewinding).filter(|rewinding| rewinding != rewind)),
-            None => {
-                take(client, run.saturating_add(1), rewind_line(run.saturating_add(1), rewind, REWIND_BEGUN)).await?
-            }
+            Some(last) if last == *rewind => return Ok(Begin::Begun),
+            Some(last) if Some(&last) != over => return Ok(Begin::InTheWay(last)),
+            None if over.is_some() => return Ok(Begin::Ended),
+            _ => take_next(client, run, rewind, REWIND_BEGUN).await?,
         }
     }
 }
 
-/// Has letters listed again, and rewinds begin. Of who began this rewind, or goes on with it.
+/// Has letters listed again, and rewinds begin, if this one has the turn. Of who has it, or knows that nobody works in it.
 ///
 /// # Errors
 /// The server's error, or that it did not answer; it may be ended all the same.
@@ -57,15 +66,16 @@ pub async fn end_rewind(client: &Client, rewind: &Rewinding) -> Result<(), Query
         if rewinding.as_ref() != Some(rewind) {
             return Ok(());
         }
-        take(client, run.saturating_add(1), rewind_line(run.saturating_add(1), rewind, REWIND_ENDED)).await?;
+        take_next(client, run, rewind, REWIND_ENDED).await?;
     }
 }
 
-/// The row under a number that a rewind takes: it lists no letter.
-fn rewind_line(run: u32, rewind: &Rewinding, event: &str) -> Bytes {
+/// Takes the number after the last one. Its row lists no letter.
+async fn take_next(client: &Client, last: u32, rewind: &Rewinding, event: &str) -> Result<(), QueryError> {
     let Rewinding { topic, place, nonce } = rewind;
+    let run = last.saturating_add(1);
     let line = serde_json::json!({
         "run": run, "topic": topic, "partition": NO_PARTITION, "event": event, "taken_back": true, "plan": place, "offset": nonce,
     });
-    line.to_string().into()
+    take(client, run, line.to_string().into()).await
 }

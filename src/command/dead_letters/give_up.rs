@@ -21,6 +21,7 @@ use crate::command::audit::thousands;
 use crate::command::rewind::cut::{self, Cut, TakeBack};
 use crate::config::Settings;
 use crate::kafka::Observer;
+use crate::kafka::identity::IdentityError;
 use crate::plan::{Plan, TableKind};
 
 /// How long Kafka may take for an answer.
@@ -54,7 +55,7 @@ pub(super) async fn run(settings: &Settings, plan: &Plan, client: &Client, numbe
     }
     let client = client.clone().with_timeout(STATEMENT);
     let cuts: Vec<Cut> = from.iter().map(|(&partition, &at)| Cut { sources: name(&run, partition), at }).collect();
-    let half_written = TakeBack { client: &client, plan, cuts };
+    let half_written = TakeBack { client: &client, plan, turn: None, cuts };
     let looking = "can't look for rows that are not in the ledger";
     let (rows, strays) = (rows(&half_written).await.context(looking)?, half_written.strays().await.context(looking)?);
     ensure!(
@@ -111,9 +112,17 @@ async fn number(client: &Client, sql: &str) -> Result<u64, QueryError> {
 /// group commits again what it has committed (or where it would begin), which Kafka refuses while there are members.
 fn nobody_writes(settings: &Settings, run: &Run) -> Result<()> {
     let observer = Observer::new(&settings.consumer("highwater-give-up"), KAFKA_PATIENCE)?;
-    let identity = observer.identity(&run.topic)?;
-    let bounds = observer.bounds(&run.topic, identity.partitions)?;
-    let commits: Vec<_> =
-        bounds.into_iter().map(|(name, bounds)| (name, bounds.committed.unwrap_or(bounds.start))).collect();
-    Ok(observer.commit_alone(&commits)?)
+    // The run's topic may be gone; any that the group may read will do.
+    for topic in std::iter::once(&run.topic).chain(&settings.kafka.topics) {
+        let identity = match observer.identity(topic) {
+            Err(IdentityError::NotFound(_)) => continue,
+            found => found?,
+        };
+        let bounds = observer.bounds(topic, identity.partitions)?;
+        let commits: Vec<_> =
+            bounds.into_iter().map(|(name, bounds)| (name, bounds.committed.unwrap_or(bounds.start))).collect();
+        return Ok(observer.commit_alone(&commits)?);
+    }
+    // Nobody reads what is not there.
+    Ok(())
 }

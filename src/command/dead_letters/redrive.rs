@@ -29,6 +29,7 @@ use crate::batch::Source;
 use crate::clickhouse::redrives::{self, Last, Run};
 use crate::clickhouse::{ClickHouseStore, Client, in_force};
 use crate::command::audit::thousands;
+use crate::command::rewind::turn;
 use crate::command::run::{Clock, tuning};
 use crate::config::Settings;
 use crate::partition::Partition;
@@ -103,14 +104,14 @@ async fn explain(client: &Client, mut lister: Lister<'_>, most: usize) -> Result
 /// Refuses while a topic is being rewound: its letters may be read again, and months of rollups, which have rows of all
 /// topics, are computed anew.
 fn may_list(last: &Last) -> Result<()> {
-    last.rewinding.as_ref().map_or(Ok(()), |rewind| Err(rewinding(&rewind.topic)))
-}
-
-fn rewinding(topic: &str) -> anyhow::Error {
-    anyhow!(
-        "the topic {topic} is being rewound, or a rewind of it was interrupted, and nothing is redriven before it has ended: let \
-         `highwater rewind` end, or go on with it (--go-on); then redrive again"
-    )
+    last.rewinding.as_ref().map_or(Ok(()), |rewind| {
+        Err(anyhow!(
+            "the topic {} is being rewound, or a rewind of it was interrupted, and nothing is redriven before it has ended: let \
+             it end, or go on with it, `{}`; then redrive again",
+            rewind.topic,
+            turn::command(rewind)
+        ))
+    })
 }
 
 /// Says what became of letters, or would.
@@ -181,7 +182,13 @@ impl Redrive<'_> {
         let epochs = in_force(&self.client).await.context("can't read which epochs are in force")?;
         let in_force = epochs.get(&run.topic);
         if in_force.is_some_and(|in_force| in_force.closed) {
-            return Err(rewinding(&run.topic));
+            bail!(
+                "the topic {topic} is being rewound, or a rewind of it was interrupted, and run {run} can't be finished before it has \
+                 ended: let `highwater rewind` end, or go on with it (--go-on); then redrive again. If the topic is gone for good, \
+                 give the run up: `highwater dead-letters redrive --give-up {run} --yes`",
+                topic = run.topic,
+                run = run.run
+            );
         }
         let in_force = in_force.map_or(run.epoch, |in_force| in_force.epoch);
         let listed = redrives::letters(&self.client, run.run).await.context("can't read redrives")?;

@@ -4,6 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
+use super::turn::Turn;
 use crate::batch::Month;
 use crate::clickhouse::sql::{ident, literal};
 use crate::clickhouse::tables::{LEDGER, time_column};
@@ -23,6 +24,8 @@ pub(in crate::command) struct Cut {
 pub(in crate::command) struct TakeBack<'a> {
     pub(in crate::command) client: &'a Client,
     pub(in crate::command) plan: &'a Plan,
+    /// The turn in which it is taken back, if it takes one.
+    pub(in crate::command) turn: Option<&'a Turn<'a>>,
     pub(in crate::command) cuts: Vec<Cut>,
 }
 
@@ -157,6 +160,9 @@ impl TakeBack<'_> {
         let aside = self.client.table(&aside(parts));
         let columns = rollup.part_columns().iter().map(|part| ident(&part.def.name)).collect::<Vec<_>>().join(", ");
         for Touched { month } in self.client.rows::<Touched>(&months).await? {
+            if let Some(turn) = self.turn {
+                turn.ensure_held().await?;
+            }
             println!("computing {} of {month} anew", rollup.name);
             let run = async |sql: String| self.client.execute(&sql).await;
             run(format!("DROP TABLE IF EXISTS {aside}")).await?;

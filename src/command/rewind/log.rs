@@ -21,7 +21,7 @@ pub(super) struct Log {
 }
 
 #[derive(Debug, PartialEq, Eq, Deserialize)]
-pub(super) struct Epoch {
+struct Epoch {
     epoch: u32,
     cluster_id: String,
     topic_id: String,
@@ -31,6 +31,22 @@ pub(super) struct Epoch {
 /// Varies the token of a row that did not come.
 fn suffix(attempt: u32) -> String {
     if attempt == 0 { String::new() } else { format!("/{attempt}") }
+}
+
+/// Makes sure that Kafka is the cluster from which a topic was read last, before the topic is taken for gone.
+pub(super) async fn ensure_of_cluster(client: &Client, topic: &str, cluster: &str) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Read {
+        cluster_id: String,
+    }
+    let (sources, name) = (client.table(SOURCES), literal(topic));
+    let sql = format!("SELECT cluster_id FROM {sources} WHERE topic = {name} ORDER BY epoch DESC LIMIT 1");
+    let read = client.rows::<Read>(&sql).await?.into_iter().next().map_or_else(String::new, |read| read.cluster_id);
+    ensure!(
+        read == cluster,
+        "the topic {topic} was read from the cluster {read}, and this one is {cluster}: correct kafka.brokers; nothing was changed"
+    );
+    Ok(())
 }
 
 impl Log {

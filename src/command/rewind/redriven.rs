@@ -11,7 +11,7 @@
 //! While it is taken back nobody redrives: no list of letters can be fixed, and all runs are finished. But for those that an
 //! interrupted rewind has begun to take back, of which the ledger has no more what they list: these are taken back to the end.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 use super::Target;
@@ -31,6 +31,17 @@ pub(super) struct Redriven {
     epochs: String,
     runs: Vec<Run>,
     duplicates: Vec<Duplicates>,
+}
+
+/// What a rewind of the topic that was interrupted may have begun to take back.
+#[derive(Debug, Clone)]
+pub(super) enum Interrupted {
+    /// There is none.
+    Nothing,
+    /// What this one takes back.
+    TheSame,
+    /// What the rewind by this command takes back.
+    Another { command: String },
 }
 
 /// Letters of one partition that were listed as duplicates, in runs that are not taken back whole.
@@ -102,17 +113,24 @@ impl Redriven {
     }
 
     /// Makes sure that all runs are finished, of whichever topic: what is written of one into a month of a rollup while that is
-    /// computed anew would be gone. `again`: an interrupted rewind may have begun to take these back.
-    pub(super) async fn ensure_finished(&self, client: &Client, again: bool) -> Result<()> {
+    /// computed anew would be gone.
+    pub(super) async fn ensure_finished(&self, client: &Client, interrupted: Interrupted) -> Result<()> {
         for (unfinished, partitions) in redrives::all_unfinished(client).await.context("can't read redrives")? {
             let redrives::Run { run, topic, .. } = unfinished;
             let goes = |partition: &i32| self.runs.iter().any(|of| (of.run, of.partition) == (run, *partition));
-            ensure!(
-                again && topic == self.topic && partitions.iter().all(goes),
-                "run {run} of letters of {topic} still has letters to write, and a rewind may take back only what is finished: \
-                 `highwater dead-letters redrive --yes` finishes it, `highwater dead-letters redrive --give-up {run} --yes` gives the \
-                 rest up; then rewind again"
-            );
+            match &interrupted {
+                Interrupted::TheSame if topic == self.topic && partitions.iter().all(goes) => {}
+                Interrupted::Another { command } if topic == self.topic => bail!(
+                    "run {run} of letters of {topic} still has letters to write, or the rewind that was interrupted has begun to take \
+                     it back: go on with that one, `{command}`, or give the run up, `highwater dead-letters redrive --give-up {run} \
+                     --yes`; then go to another place"
+                ),
+                _ => bail!(
+                    "run {run} of letters of {topic} still has letters to write, and a rewind may take back only what is finished: \
+                     `highwater dead-letters redrive --yes` finishes it, `highwater dead-letters redrive --give-up {run} --yes` gives \
+                     the rest up; then rewind again"
+                ),
+            }
         }
         Ok(())
     }

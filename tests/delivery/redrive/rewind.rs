@@ -115,6 +115,28 @@ fn neither_begins_before_the_other_has_ended() {
 }
 
 #[test]
+fn a_run_whose_topic_is_gone_is_given_up_with_the_rows_that_it_left() {
+    let mut scene = Scene::new();
+    scene.world.set("BATCH__ROWS", "150");
+    scene.letters(&["--events", "2000"]);
+    scene.mend();
+    let mut killed = scene.world.command(&REDRIVE);
+    assert!(!killed.env(VARIABLE, "blocks_sent:2:end").output().unwrap().status.success());
+    let ahead = "SELECT count() FROM highwater.llm_call WHERE (toString(_source), _offset) NOT IN (SELECT toString(source), \
+                 arrayJoin(range(`from`, `to`)) FROM highwater.ledger WHERE kind = 'redrive')";
+    let begun = Instant::now();
+    while scene.world.number(ahead) == 0 {
+        assert!(begun.elapsed() < MINUTE, "what it had sent never landed");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    scene.world.delete_topic();
+    scene.world.done(&["dead-letters", "redrive", "--give-up", "1", "--yes"]);
+    assert_eq!(scene.world.number(ahead), 0);
+    let audit = scene.output(&["audit", "--without-kafka"]);
+    assert!(audit.status.success(), "{}", String::from_utf8_lossy(&audit.stdout));
+}
+
+#[test]
 fn a_redrive_that_slept_through_a_rewind_writes_nothing() {
     let mut scene = Scene::new();
     scene.world.set("BATCH__ROWS", "150");
