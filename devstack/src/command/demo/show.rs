@@ -1,4 +1,6 @@
-//! What the demo shows of ClickHouse.
+//! What the demo shows of ClickHouse and of alerts.
+
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use devstack::{ClickHouse, Stack};
@@ -70,6 +72,12 @@ pub(super) fn lag(json: &str) -> Option<u64> {
     digits.parse().ok()
 }
 
+/// Some of the alerts that fire, from what `highwater alerts` says: two lines each. Answers the id of the first.
+pub(super) fn alerts(said: &str) -> Option<String> {
+    println!("{said}");
+    None
+}
+
 /// Where to look, and three queries worth trying.
 pub(super) fn what_next(stack: &Stack, environment: &[(String, String)]) {
     let url = stack.clickhouse.url();
@@ -99,6 +107,17 @@ pub(super) fn what_next(stack: &Stack, environment: &[(String, String)]) {
     for (name, value) in environment {
         println!("    export {name}={value}");
     }
+}
+
+/// What to ask of alerts, one of which has this id.
+pub(super) fn what_of_alerts(highwater: &Path, told: Option<&str>) {
+    let (highwater, told) = (highwater.display(), told.unwrap_or("ID"));
+    println!(
+        "  Then what fires, what is told from now on, and on what evidence an alert stands, computed anew from raw events:"
+    );
+    println!("    {highwater} alerts");
+    println!("    {highwater} alerts tail");
+    println!("    {highwater} alerts explain {told}");
 }
 
 fn query(url: &str, sql: &str) {
