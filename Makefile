@@ -15,7 +15,7 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
 
 .PHONY: demo
-demo: release ## real Kafka, real ClickHouse, traffic, numbers and their proof; ONCE=1 ends by itself, INPUT=file.csv replays a file
+demo: release ## real Kafka, real ClickHouse, traffic, numbers, alerts and their proof; ONCE=1 ends by itself, INPUT=file.csv replays a file
 	target/release/devstack demo $(if $(ONCE),--once) $(if $(INPUT),--input "$(INPUT)")
 
 .PHONY: test

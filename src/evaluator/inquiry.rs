@@ -1,27 +1,39 @@
 //! What rules ask of ClickHouse, question by question: which minutes are to be read again, and which questions fail.
 //!
+//! What came since is read by the round that judges it. What was never read, and what failed, is asked *on the side*, one
+//! question at a time, while rounds go on: for the first a round waits until the next heartbeat is due, for the second nobody
+//! does.
+//!
 //! A question that hits a limit is told with its rules and with what to do about it, and costs these rules only: they are not
 //! judged until it is answered, and then as far back as corrections reach. Where rows do not fit into memory, that is the
 //! question with the most of them.
 
+mod asking;
+mod refusal;
+
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Trouble;
+use tokio::runtime::Handle;
+
 use super::sight::News;
 use super::stale::Stale;
+use super::{TICK, Trouble};
 use crate::alert::{Evaluator, Minute, Question, Row, span};
 use crate::clickhouse::QueryError;
 use crate::plan::Plan;
 use crate::rollup::Rollup;
+use asking::{Asking, Piece};
+use refusal::{Refusal, named};
 
 /// Before a question that failed once is asked again.
 const SHORTEST: Duration = Duration::from_secs(10);
 /// The same of one that fails again and again.
 const LONGEST: Duration = Duration::from_secs(10 * 60);
-/// So many rules are named.
-const NAMED: usize = 5;
+/// Before another question that failed is asked: so many times as long as the last one took.
+const REST: u32 = 4;
 
 /// Whoever answers questions.
 pub(super) trait Answers {
@@ -32,39 +44,43 @@ pub(super) trait Answers {
         question: &Question,
         rollup: &Rollup,
         spans: &[Range<Minute>],
-        on: impl FnMut(Range<Minute>, &[Row]) -> Result<(), E>,
+        on: impl FnMut(Range<Minute>, Vec<Row>) -> Result<(), E>,
     ) -> Result<(), E>;
 }
 
 /// See the module.
-pub(super) struct Inquiry {
+pub(super) struct Inquiry<A> {
+    answers: A,
+    runtime: Handle,
+    plan: Arc<Plan>,
     stale: Vec<Stale>,
-    failures: Vec<Option<Failure>>,
+    /// What is known of questions that have no answer.
+    open: Vec<Option<Open>>,
     /// Positions of the questions, those of the fewest rows first: so that most are read before one does not fit.
     order: Vec<usize>,
     /// Bytes that all rows may take.
     memory: usize,
+    /// The question that is asked on the side.
+    aside: Option<Asking>,
+    /// Before that no question that failed is asked again.
+    rested: Instant,
 }
 
-/// That a question was not answered.
-struct Failure {
+/// That a question has no answer, so that its rules are not judged.
+struct Open {
+    /// When to ask.
     again: Instant,
+    /// How long it rests; nothing: it did not fail.
     pause: Duration,
     said: String,
     /// Where there was no room: bytes that its rows took when they were dropped. There may be more of them.
     dropped: Option<usize>,
 }
 
-/// Why a question was not answered.
-enum Refusal {
-    Query(QueryError),
-    /// Its rows have no room, of which there were so many bytes when they were dropped.
-    Memory(usize),
-}
-
-impl From<QueryError> for Refusal {
-    fn from(error: QueryError) -> Refusal {
-        Refusal::Query(error)
+impl Open {
+    /// It was not asked yet.
+    fn new(now: Instant) -> Open {
+        Open { again: now, pause: Duration::ZERO, said: String::new(), dropped: None }
     }
 }
 
@@ -77,140 +93,242 @@ pub(super) struct Reach {
     pub(super) is_bounded: bool,
 }
 
-impl Inquiry {
-    pub(super) fn new(questions: &[Question], memory: usize) -> Inquiry {
+impl<A: Answers + Clone + Send + 'static> Inquiry<A> {
+    pub(super) fn new(
+        answers: A,
+        runtime: Handle,
+        plan: Arc<Plan>,
+        questions: &[Question],
+        memory: usize,
+    ) -> Inquiry<A> {
         let mut order: Vec<usize> = (0..questions.len()).collect();
         order.sort_by_key(|position| {
             let question = &questions[*position];
             (question.distributions.len(), question.reach / question.step, question.dimensions.len())
         });
-        let stale = questions.iter().map(|_| Stale::all()).collect();
-        Inquiry { stale, failures: questions.iter().map(|_| None).collect(), order, memory }
+        let (stale, now) = (questions.iter().map(|_| Stale::all()).collect(), Instant::now());
+        let open = questions.iter().map(|_| Some(Open::new(now))).collect();
+        Inquiry { answers, runtime, plan, stale, open, order, memory, aside: None, rested: now }
     }
 
     /// Takes in what came.
-    pub(super) fn add(&mut self, news: &News, questions: &[Question], plan: &Plan) {
+    pub(super) fn add(&mut self, news: &News, questions: &[Question]) {
         for (stale, question) in self.stale.iter_mut().zip(questions) {
             if let Some(from) = news.from {
                 stale.add_from(from);
             }
-            let minutes = news.minutes.get(&plan.rollups[question.rollup].event);
+            let minutes = news.minutes.get(&self.plan.rollups[question.rollup].event);
             minutes.into_iter().flatten().for_each(|minute| stale.add(*minute));
         }
     }
 
     /// The questions that were not answered.
     pub(super) fn unanswered(&self) -> BTreeSet<usize> {
-        let failures = self.failures.iter().enumerate().filter(|(_, failure)| failure.is_some());
-        failures.map(|(position, _)| position).collect()
+        let open = self.open.iter().enumerate().filter(|(_, open)| open.is_some());
+        open.map(|(position, _)| position).collect()
     }
 
-    /// Reads what is to be read, but for questions that failed.
-    pub(super) async fn read(
+    /// Reads what is to be read, but for questions that failed. It waits for those that were never answered until a time, and
+    /// for none that has to be asked behind one that took too long.
+    pub(super) fn read(
         &mut self,
-        of: &impl Answers,
         evaluator: &mut Evaluator,
-        plan: &Plan,
         reach: Reach,
+        until: Instant,
+        leave: &dyn Fn() -> bool,
     ) -> Result<(), Trouble> {
-        for position in self.order.clone() {
-            if self.failures[position].is_none() && self.is_wanted(position, evaluator, reach) {
-                self.ask(position, of, evaluator, plan, reach).await?;
+        while self.unread().next().is_some() && self.attend(evaluator, reach, until, leave)? {}
+        for position in self.unread().collect::<Vec<_>>() {
+            if let Some(open) = self.open[position].as_mut().filter(|open| open.said.is_empty()) {
+                "unread".clone_into(&mut open.said);
+                tracing::info!("{} are judged once their rows were read", named(&evaluator.asking(position)));
             }
+        }
+        let mut is_slow = false;
+        for position in self.order.clone() {
+            if self.open[position].is_some() || !self.is_wanted(position, evaluator, reach) {
+                continue;
+            }
+            if is_slow {
+                self.open[position] = Some(Open::new(Instant::now()));
+                continue;
+            }
+            let Some(mut asking) = self.ask(position, evaluator, reach)? else { continue };
+            let Some(answer) = self.take_in(&mut asking, evaluator, None, leave)? else {
+                return Err(Trouble::Passing("it was interrupted".to_owned()));
+            };
+            is_slow = matches!(&answer, Err(refusal) if refusal.is_of_time());
+            self.end(asking, answer, evaluator)?;
         }
         Ok(())
     }
 
-    /// Asks the one that is due for longest of the questions that failed, if there is one: no more of them, for each may take as
-    /// long as its limit. Answers whether it asked.
-    pub(super) async fn retry(
+    /// Takes in what comes, until a time, of the question that is asked on the side; where there is none, the next is asked if
+    /// one is due. Answers whether one came to its end, in whatever way.
+    pub(super) fn attend(
         &mut self,
-        of: &impl Answers,
         evaluator: &mut Evaluator,
-        plan: &Plan,
         reach: Reach,
-        now: Instant,
+        until: Instant,
+        leave: &dyn Fn() -> bool,
     ) -> Result<bool, Trouble> {
-        let failures = self.failures.iter().enumerate();
-        let failures = failures.filter_map(|(position, failure)| Some((failure.as_ref()?.again, position)));
-        let Some((_, position)) = failures.filter(|(again, _)| *again <= now).min() else { return Ok(false) };
-        self.ask(position, of, evaluator, plan, reach).await?;
-        Ok(true)
+        let asking = match (self.aside.take(), self.next()) {
+            (Some(asking), _) => Some(asking),
+            (None, Some(position)) => match self.ask(position, evaluator, reach)? {
+                None => return Ok(true),
+                asking => asking,
+            },
+            (None, None) => None,
+        };
+        let Some(mut asking) = asking else { return Ok(false) };
+        match self.take_in(&mut asking, evaluator, Some(until), leave)? {
+            Some(answer) => self.end(asking, answer, evaluator).map(|()| true),
+            None => {
+                self.aside = Some(asking);
+                Ok(false)
+            }
+        }
     }
 
-    /// Reads what is to be read of a question, or takes down that it failed.
-    async fn ask(
-        &mut self,
-        position: usize,
-        of: &impl Answers,
-        evaluator: &mut Evaluator,
-        plan: &Plan,
-        reach: Reach,
-    ) -> Result<(), Trouble> {
-        let question = evaluator.questions()[position].clone();
-        let rollup = &plan.rollups[question.rollup];
+    /// Questions that did not fail and have no answer, but for those whose rows went for the one that is asked: they wait for
+    /// its end.
+    fn unread(&self) -> impl Iterator<Item = usize> {
+        let displaced = self.aside.iter().flat_map(|asking| &asking.displaced);
+        let displaced: BTreeSet<usize> = displaced.map(|(position, _)| *position).collect();
+        let is_unread = |position: &usize| self.open[*position].as_ref().is_some_and(|open| open.pause.is_zero());
+        self.order.iter().copied().filter(is_unread).filter(move |position| !displaced.contains(position))
+    }
+
+    /// The question to ask on the side: those that did not fail come first, then those that failed least often in a row.
+    fn next(&self) -> Option<usize> {
+        let now = Instant::now();
+        let open = self.order.iter().filter_map(|position| Some((*position, self.open[*position].as_ref()?)));
+        let due = open.filter(|(_, open)| open.again <= now && (open.pause.is_zero() || self.rested <= now));
+        due.min_by_key(|(_, open)| (open.pause, open.again)).map(|(position, _)| position)
+    }
+
+    /// Asks what is to be read of a question; `None`: there is nothing, so that it is answered.
+    fn ask(&mut self, position: usize, evaluator: &Evaluator, reach: Reach) -> Result<Option<Asking>, Trouble> {
+        let question = &evaluator.questions()[position];
         // Budgets look at all that was spent, complete or not.
         let ends = (reach.through + question.step - 1).div_euclid(question.step) * question.step;
-        let to = if reach.is_bounded && !has_budgets(evaluator, &question) { ends } else { Minute::MAX };
+        let to = if reach.is_bounded && !has_budgets(evaluator, question) { ends } else { Minute::MAX };
         let spans = self.stale[position].spans(question.step, evaluator.oldest(position), to);
-        let (begun, mut displaced) = (Instant::now(), Vec::new());
-        let mut take = |span: Range<Minute>, rows: &[_]| {
-            evaluator.take_span(position, span, rows);
-            self.make_room(position, evaluator, &mut displaced)
-        };
-        let read = match spans.is_empty() {
-            true => Ok(()),
-            false => of.rows(&question, rollup, &spans, &mut take).await,
-        };
-        for (other, bytes) in displaced {
-            self.failed(other, &Refusal::Memory(bytes), evaluator, plan);
+        if spans.is_empty() {
+            self.stale[position].read(to);
+            self.open[position] = None;
+            return Ok(None);
         }
-        match read {
-            Ok(()) => {
-                self.stale[position].read(to);
-                if self.failures[position].take().is_some() {
-                    tracing::info!("{} are judged again", named(&evaluator.asking(position)));
-                }
-                tracing::debug!(rollup = rollup.name, ?spans, took = ?begun.elapsed(), "read");
-            }
-            Err(Refusal::Query(error)) if !is_of_the_question(&error) => return Err(error.into()),
-            // Half of an answer is none: what was taken is read again with the rest, or is too much.
-            Err(refusal) => self.failed(position, &refusal, evaluator, plan),
-        }
-        Ok(())
+        let stale = self.stale[position].clone();
+        let asking = Asking::start(&self.answers, &self.runtime, &self.plan, (position, question), (stale, spans))
+            .map_err(|error| Trouble::Passing(format!("no thread can be started for a question: {error}")))?;
+        // What comes from now on is not in the answer, or is read twice.
+        self.stale[position].read(to);
+        Ok(Some(asking))
     }
 
-    /// Drops the rows of the largest questions until the others have room, and answers which, with their bytes.
+    /// Takes in the rows of a question, until a time. Answers how it ended, if it did.
+    fn take_in(
+        &mut self,
+        asking: &mut Asking,
+        evaluator: &mut Evaluator,
+        until: Option<Instant>,
+        leave: &dyn Fn() -> bool,
+    ) -> Result<Option<Result<(), Refusal>>, Trouble> {
+        while !leave() {
+            let left = until.map_or(TICK, |until| until.saturating_duration_since(Instant::now()));
+            match asking.next(left.min(TICK)).map_err(Trouble::Over)? {
+                Some(Piece::Rows(span, rows)) => {
+                    evaluator.take_span(asking.position, span, &rows);
+                    if let Err(refusal) = self.make_room(asking, evaluator) {
+                        return Ok(Some(Err(refusal)));
+                    }
+                }
+                Some(Piece::End(answer)) => return Ok(Some(answer.map_err(Refusal::Query))),
+                None => {}
+            }
+            if left.is_zero() {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes down how a question ended.
+    ///
+    /// # Errors
+    /// Nothing is wrong with the question: ClickHouse is away.
+    fn end(&mut self, asking: Asking, answer: Result<(), Refusal>, evaluator: &mut Evaluator) -> Result<(), Trouble> {
+        let Asking { position, stale, begun, displaced, .. } = asking;
+        if self.open[position].as_ref().is_some_and(|open| !open.pause.is_zero()) {
+            self.rested = Instant::now() + (begun.elapsed() * REST).min(LONGEST);
+        }
+        let Err(refusal) = answer else {
+            for (other, bytes) in displaced {
+                self.failed(other, &Refusal::Memory(bytes), None, evaluator);
+            }
+            if self.open[position].take().is_some_and(|open| !open.said.is_empty()) {
+                tracing::info!("{} are judged again", named(&evaluator.asking(position)));
+            }
+            tracing::debug!(question = position, took = ?begun.elapsed(), "read");
+            return Ok(());
+        };
+        // Half of an answer is none: what was taken is read again with the rest, or is too much.
+        self.stale[position].merge(stale);
+        // What went for its rows is read anew, without them; and does not go another time.
+        let dropped = (!displaced.is_empty()).then(|| self.drop_rows(position, evaluator));
+        match refusal {
+            Refusal::Query(error) if refusal::is_of_another(&error) => {
+                if let Some(open) = self.open[position].as_mut().filter(|open| !open.pause.is_zero()) {
+                    open.pause = (open.pause * 2).min(LONGEST);
+                    open.again = Instant::now() + open.pause;
+                }
+                Err(error.into())
+            }
+            refusal => {
+                self.failed(position, &refusal, dropped, evaluator);
+                Ok(())
+            }
+        }
+    }
+
+    /// Drops the rows of the largest questions until the others have room. They are unread until it is known whether they went
+    /// for something.
     ///
     /// # Errors
     /// The one that is being read is the largest; its rows are dropped.
-    fn make_room(
-        &self,
-        position: usize,
-        evaluator: &mut Evaluator,
-        displaced: &mut Vec<(usize, usize)>,
-    ) -> Result<(), Refusal> {
+    fn make_room(&mut self, asking: &mut Asking, evaluator: &mut Evaluator) -> Result<(), Refusal> {
+        let position = asking.position;
         while evaluator.bytes() > self.memory {
-            let dropped = |of: usize| self.failures[of].as_ref().and_then(|failure| failure.dropped);
+            let dropped = |of: usize| self.open[of].as_ref().and_then(|open| open.dropped);
             // One that had no room before has at least as many rows as then: two that don't fit beside each other do not
             // displace each other by turns.
             let own = evaluator.bytes_of(position).max(dropped(position).unwrap_or(0));
-            let others = (0..self.failures.len()).filter(|other| {
-                *other != position && dropped(*other).is_none() && displaced.iter().all(|(known, _)| known != other)
+            let others = (0..self.open.len()).filter(|other| {
+                *other != position
+                    && dropped(*other).is_none()
+                    && asking.displaced.iter().all(|(known, _)| known != other)
             });
             let largest = others.map(|other| (evaluator.bytes_of(other), other)).max();
-            match largest.filter(|(bytes, _)| *bytes > own) {
-                Some((bytes, other)) => {
-                    evaluator.drop_rows(other);
-                    displaced.push((other, bytes));
-                }
-                None => {
-                    evaluator.drop_rows(position);
-                    return Err(Refusal::Memory(own));
-                }
+            let Some((_, other)) = largest.filter(|(bytes, _)| *bytes > own) else {
+                self.drop_rows(position, evaluator);
+                return Err(Refusal::Memory(own));
+            };
+            if self.aside.as_ref().is_some_and(|aside| aside.position == other) {
+                self.aside = None;
             }
+            asking.displaced.push((other, self.drop_rows(other, evaluator)));
+            self.open[other].get_or_insert_with(|| Open::new(Instant::now()));
         }
         Ok(())
+    }
+
+    /// Forgets the rows of a question, so that all of them are to be read again. Answers how many bytes they took.
+    fn drop_rows(&mut self, position: usize, evaluator: &mut Evaluator) -> usize {
+        let bytes = evaluator.bytes_of(position);
+        evaluator.drop_rows(position);
+        self.stale[position] = Stale::all();
+        bytes
     }
 
     /// Whether there is something to read that matters now.
@@ -222,77 +340,31 @@ impl Inquiry {
         first < judged || ends || has_budgets(evaluator, question)
     }
 
-    /// Takes down that a question failed, and says so if that is new.
-    fn failed(&mut self, position: usize, refusal: &Refusal, evaluator: &Evaluator, plan: &Plan) {
+    /// Takes down that a question failed, and says so if that is new. `dropped`: so many bytes of its rows went, whatever it
+    /// failed for.
+    fn failed(&mut self, position: usize, refusal: &Refusal, dropped: Option<usize>, evaluator: &Evaluator) {
         let (question, names) = (&evaluator.questions()[position], named(&evaluator.asking(position)));
         let by = match question.dimensions.join(", ") {
             all if all.is_empty() => "all".to_owned(),
             by => format!("by {by}"),
         };
-        let rollup = &plan.rollups[question.rollup].name;
+        let rollup = &self.plan.rollups[question.rollup].name;
         let what = format!("{rollup} {by}, every {} of the last {}", span(question.step), span(question.reach));
-        let (error, setting, code, dropped) = match refusal {
-            Refusal::Memory(bytes) => {
-                self.stale[position] = Stale::all();
-                let error = format!(
-                    "their rows, of {what}, do not fit into the {} MiB that all rows may take, and no other question has more",
-                    self.memory >> 20
-                );
-                (error, "alerts.memory", "memory".to_owned(), Some(*bytes))
-            }
-            Refusal::Query(error) => {
-                let code = match error {
-                    QueryError::Server(error) => error.code.to_string(),
-                    _ => "answer".to_owned(),
-                };
-                (format!("the question to ClickHouse, for {what}, failed: {error}"), setting(error), code, None)
-            }
-        };
-        let remedy = match setting {
-            "" => String::new(),
-            setting => format!(
-                "; group by less, look less far back, lower max_series or alerts.correct_within, or raise {setting}"
-            ),
-        };
-        let before = self.failures[position].take();
-        let said = format!("{setting}/{code}");
+        let (before, said) = (self.open[position].take(), refusal.kind());
         if before.as_ref().is_none_or(|before| before.said != said) {
-            tracing::error!("{names} are not judged: {error}{remedy}. All others are judged");
+            tracing::error!("{names} are not judged: {}. All others are judged", refusal.text(&what, self.memory));
         }
-        let pause = before.map_or(SHORTEST, |failure| (failure.pause * 2).min(LONGEST));
-        self.failures[position] = Some(Failure { again: Instant::now() + pause, pause, said, dropped });
+        let dropped = match refusal {
+            Refusal::Memory(bytes) => Some(*bytes),
+            Refusal::Query(_) => dropped,
+        };
+        let pause = before.map_or(SHORTEST, |open| (open.pause * 2).clamp(SHORTEST, LONGEST));
+        self.open[position] = Some(Open { again: Instant::now() + pause, pause, said, dropped });
     }
 }
 
 fn has_budgets(evaluator: &Evaluator, question: &Question) -> bool {
     evaluator.rules().budgets.iter().any(|budget| question.signals.contains(&budget.signal))
-}
-
-/// Whether it is about what was asked, and not about whom.
-fn is_of_the_question(error: &QueryError) -> bool {
-    match error {
-        QueryError::Broken(_) => false,
-        QueryError::Server(error) => error.is_limit() || !error.is_passing(),
-        QueryError::Unexpected { .. } => true,
-    }
-}
-
-/// The setting that has to do with an error.
-fn setting(error: &QueryError) -> &'static str {
-    match error {
-        QueryError::Server(error) if error.is_limit() => match error.code {
-            241 => "alerts.query_memory",
-            396 => "alerts.query_rows",
-            _ => "alerts.query_time",
-        },
-        _ => "",
-    }
-}
-
-/// Some names, and how many more.
-fn named(names: &[&str]) -> String {
-    let (first, more) = (names[..names.len().min(NAMED)].join(", "), names.len().saturating_sub(NAMED));
-    if more == 0 { first } else { format!("{first} and {more} more rules") }
 }
 
 #[cfg(test)]

@@ -63,6 +63,11 @@ impl Sight {
         Sight { client, limits, kept_days, ends: BTreeMap::new(), late: VecDeque::new() }
     }
 
+    /// Whom questions about rollups are asked of.
+    pub(super) fn rollups(&self) -> Rollups {
+        Rollups { client: self.client.clone(), limits: self.limits }
+    }
+
     /// Before this time no event is expected any more, in milliseconds since 1970; 0 while a partition is unread.
     pub(super) async fn through(&self) -> Result<i64, QueryError> {
         #[derive(Deserialize)]
@@ -214,14 +219,20 @@ impl Sight {
     }
 }
 
-/// Within the limits.
-impl Answers for Sight {
+/// Rows of rollups, within limits.
+#[derive(Debug, Clone)]
+pub(super) struct Rollups {
+    client: Client,
+    limits: QueryLimits,
+}
+
+impl Answers for Rollups {
     async fn rows<E: From<QueryError>>(
         &self,
         question: &Question,
         rollup: &Rollup,
         spans: &[Range<Minute>],
-        on: impl FnMut(Range<Minute>, &[Row]) -> Result<(), E>,
+        on: impl FnMut(Range<Minute>, Vec<Row>) -> Result<(), E>,
     ) -> Result<(), E> {
         read(&self.client, self.limits, (question, rollup), spans, on).await
     }
@@ -237,7 +248,7 @@ pub async fn read<E: From<QueryError>>(
     limits: QueryLimits,
     (question, rollup): (&Question, &Rollup),
     spans: &[Range<Minute>],
-    on: impl FnMut(Range<Minute>, &[Row]) -> Result<(), E>,
+    on: impl FnMut(Range<Minute>, Vec<Row>) -> Result<(), E>,
 ) -> Result<(), E> {
     let sql = question.sql(rollup, client.database(), spans);
     let mut pieces = Pieces { spans, done: Minute::MIN, rows: Vec::new(), on };
@@ -259,7 +270,7 @@ struct Pieces<'a, F> {
     on: F,
 }
 
-impl<E: From<QueryError>, F: FnMut(Range<Minute>, &[Row]) -> Result<(), E>> Pieces<'_, F> {
+impl<E: From<QueryError>, F: FnMut(Range<Minute>, Vec<Row>) -> Result<(), E>> Pieces<'_, F> {
     fn take(&mut self, row: Row) -> Result<(), E> {
         if self.rows.len() >= CHUNK && self.rows.last().is_some_and(|last| last.at < row.at) {
             self.flush(row.at)?;
@@ -275,7 +286,7 @@ impl<E: From<QueryError>, F: FnMut(Range<Minute>, &[Row]) -> Result<(), E>> Piec
             if piece.start < piece.end {
                 let first = self.rows.partition_point(|row| row.at < piece.start);
                 let end = self.rows.partition_point(|row| row.at < piece.end);
-                (self.on)(piece, &self.rows[first..end])?;
+                (self.on)(piece, self.rows.drain(..end).skip(first).collect())?;
             }
         }
         self.done = to;

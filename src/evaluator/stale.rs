@@ -37,6 +37,14 @@ impl Stale {
         }
     }
 
+    /// Something came for all that something came for there.
+    pub(super) fn merge(&mut self, other: Stale) {
+        if let Some(from) = other.from {
+            self.add_from(from);
+        }
+        other.minutes.into_iter().for_each(|minute| self.add(minute));
+    }
+
     /// The first minute that something came for.
     pub(super) fn first(&self) -> Option<Minute> {
         self.minutes.first().copied().into_iter().chain(self.from).min()

@@ -8,7 +8,7 @@ use super::budgets::Budgets;
 use super::hindrance::Hindrance;
 use super::inquiry::{Inquiry, Reach};
 use super::publisher::Publisher;
-use super::sight::Sight;
+use super::sight::{Rollups, Sight};
 use super::{Evaluation, Trouble, now_ms, wait};
 use crate::alert::{Backlog, Completeness, Evaluator, Heartbeat, Message, Minute, Overflow, Record, Round, RuleSet};
 use crate::clickhouse::Client;
@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A round rests so many times as long as it took, so that judging costs ClickHouse at most a fifth of its time; but no
 /// longer than to the next heartbeat.
 const REST: u32 = 4;
+/// A round waits at least so long for rows that were never read, even if the heartbeat is due.
+const LEAST: Duration = Duration::from_secs(5);
 /// Before it is looked again whether a first minute is complete.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -33,7 +35,7 @@ pub(super) struct Term<'a> {
     hindrance: &'a mut Hindrance,
     publisher: Publisher,
     sight: Sight,
-    inquiry: Inquiry,
+    inquiry: Inquiry<Rollups>,
     archive: Archive,
     evaluator: Evaluator,
     /// The last one.
@@ -114,13 +116,20 @@ impl<'a> Term<'a> {
             shown(evaluator.judged()),
             settings.topic
         );
+        let inquiry = Inquiry::new(
+            sight.rollups(),
+            evaluation.runtime.clone(),
+            evaluation.plan.clone(),
+            evaluator.questions(),
+            settings.memory,
+        );
         Ok(Term {
             evaluation,
             leave,
             hindrance,
             publisher,
             sight,
-            inquiry: Inquiry::new(evaluator.questions(), settings.memory),
+            inquiry,
             archive,
             evaluator,
             round,
@@ -139,22 +148,22 @@ impl<'a> Term<'a> {
         let settings = &self.evaluation.settings;
         while !(self.leave)() {
             let begun = Instant::now();
-            let outcome = self.round().and_then(|is_judged| {
+            let outcome = self.round().map(|is_judged| {
                 self.evaluation.runtime.block_on(self.archive.write());
                 if is_judged {
                     failpoint::reach(Point::AlertsKept);
                 }
-                self.retry(begun)
             });
-            let took = begun.elapsed();
-            let rest = rest(took, settings.heartbeat.saturating_sub(self.published.elapsed()));
-            match outcome {
+            let rest = rest(begun.elapsed(), settings.heartbeat.saturating_sub(self.published.elapsed()));
+            let until = Instant::now() + rest.max(settings.interval.saturating_sub(begun.elapsed()));
+            let left = || until.saturating_duration_since(Instant::now());
+            match outcome.and_then(|()| self.attend(until)) {
                 Ok(()) => {
                     self.hindrance.passed();
-                    wait(rest.max(settings.interval.saturating_sub(begun.elapsed())), self.leave);
+                    wait(left(), self.leave);
                 }
-                // A question that failed may have cost as much as one that did not.
-                Err(Trouble::Passing(reason)) => wait(self.hindrance.failed(&reason).max(rest), self.leave),
+                // A round that failed may have cost as much as one that did not.
+                Err(Trouble::Passing(reason)) => wait(self.hindrance.failed(&reason).max(left()), self.leave),
                 Err(trouble) => return Err(trouble),
             }
         }
@@ -170,7 +179,7 @@ impl<'a> Term<'a> {
         let judged = self.evaluator.judged();
         let oldest = (0..self.evaluator.questions().len()).map(|question| self.evaluator.oldest(question)).min();
         if let Some(news) = runtime.block_on(self.sight.look(plan, judged, oldest.unwrap_or(judged)))? {
-            self.inquiry.add(&news, self.evaluator.questions(), plan);
+            self.inquiry.add(&news, self.evaluator.questions());
             self.is_stale = true;
         }
         let complete = through_ms.div_euclid(60_000).max(judged);
@@ -181,7 +190,8 @@ impl<'a> Term<'a> {
             self.show();
             return Ok(false);
         }
-        runtime.block_on(self.inquiry.read(&self.sight, &mut self.evaluator, plan, reach))?;
+        let until = (self.published + settings.heartbeat).max(Instant::now() + LEAST);
+        self.inquiry.read(&mut self.evaluator, reach, until, self.leave)?;
         let unanswered = self.inquiry.unanswered();
         let completeness = Completeness { through_ms, now_ms: now_ms(), late: self.sight.late() };
         let round = self.evaluator.advance_without(&unanswered, reach.through, completeness);
@@ -194,13 +204,12 @@ impl<'a> Term<'a> {
         Ok(true)
     }
 
-    /// Asks a question again that failed, if one is due: it may take long to fail again, so that it comes behind a heartbeat
-    /// and all else that the round, which began at a time, had to tell. What comes of it is the next round's.
-    fn retry(&mut self, begun: Instant) -> Result<(), Trouble> {
-        let Some(reach) = self.looked.filter(|_| self.published >= begun) else { return Ok(()) };
-        let Evaluation { runtime, plan, .. } = self.evaluation;
-        let now = Instant::now();
-        self.is_stale |= runtime.block_on(self.inquiry.retry(&self.sight, &mut self.evaluator, plan, reach, now))?;
+    /// Until a time, takes in what comes of questions that are asked on the side. It is the next round's.
+    fn attend(&mut self, until: Instant) -> Result<(), Trouble> {
+        let Some(reach) = self.looked else { return Ok(()) };
+        while self.inquiry.attend(&mut self.evaluator, reach, until, self.leave)? {
+            self.is_stale = true;
+        }
         Ok(())
     }
 

@@ -16,7 +16,7 @@
 //! | `courier` | one target: a message until it is taken, refused or given up |
 //! | `reader` | what records of the topic say, by the schemas that they name |
 //! | `news` | which of them are alerts, which heartbeats, and which stop us |
-//! | `silence`, `own`, `watch` | that nothing is heard of whoever judges, as an alert of our own |
+//! | `silence`, `growth`, `own`, `watch` | that nothing is heard of whoever judges, as an alert of our own |
 //! | `reading` | one target's place in the topic: what was handed on, and what waits |
 //! | `subscriber` | a member of the target's consumer group, and what it does at each step |
 //!
@@ -30,6 +30,7 @@ mod firing;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod fixture;
+mod growth;
 mod news;
 mod own;
 mod post;

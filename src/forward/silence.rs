@@ -106,6 +106,11 @@ impl Silence {
         self.goes_on = true;
     }
 
+    /// Whether it was told and is not over.
+    pub(super) fn has_told(&self) -> bool {
+        self.told.is_some()
+    }
+
     /// Somebody else watches from now on; answers what is to be told, at a time, if this process told of a silence.
     pub(super) fn hand_over(&mut self, now: i64) -> Option<Message> {
         self.looks = None;

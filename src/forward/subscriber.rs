@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::courier::Courier;
+use super::growth::Growth;
 use super::news::{Content, News, understood};
 use super::reader::{ReadError, Reader};
 use super::reading::{Begin, Reading};
@@ -54,8 +55,9 @@ pub struct Subscriber {
     /// The partition, once the group gave it to us.
     home: Option<Reading>,
     watch: Watch,
-    /// It was lost or never given, and nobody is known to have it.
+    /// It was lost or never given, and nobody is known to read it.
     is_cut_off: bool,
+    growth: Growth,
     /// Alertmanager is being told anew.
     reminder: Option<JoinHandle<()>>,
     reminded: Option<Instant>,
@@ -92,6 +94,7 @@ impl Subscriber {
             reader,
             home: None,
             is_cut_off: true,
+            growth: Growth::default(),
             reminder: None,
             reminded: None,
             said: None,
@@ -300,10 +303,7 @@ impl Subscriber {
             Some(home) if home.halt.is_some() || home.from.is_none() => true,
             Some(home) => home.is_caught_up && home.is_at_end && !home.is_paused,
             None if is_member => {
-                // Who took over meanwhile need not have missed a heartbeat, and then ends nothing.
-                if std::mem::take(&mut self.is_cut_off) {
-                    self.watch.hand_over(now);
-                }
+                self.stand_by(now);
                 false
             }
             None => self.is_cut_off,
@@ -312,6 +312,15 @@ impl Subscriber {
             self.watch.look(now);
         }
         self.send_own();
+    }
+
+    /// Another process has the partition, need not have missed a heartbeat, and then ends nothing. What was told here is over
+    /// once the topic grows: before that the other one may be about to tell the same, and was not heard behind an end.
+    fn stand_by(&mut self, now: i64) {
+        if self.is_cut_off && (!self.watch.has_told() || self.growth.is_seen(&mut self.log, &self.topic)) {
+            (self.is_cut_off, self.growth) = (false, Growth::default());
+            self.watch.hand_over(now);
+        }
     }
 
     /// Sends what this process tells of by itself.

@@ -40,6 +40,11 @@ impl Watch {
         self.silence.goes_on();
     }
 
+    /// As [`Silence::has_told`].
+    pub(super) fn has_told(&self) -> bool {
+        self.silence.has_told()
+    }
+
     /// As [`Silence::hand_over`].
     pub(super) fn hand_over(&mut self, now_ms: i64) {
         self.waiting.extend(self.silence.hand_over(now_ms));

@@ -70,9 +70,9 @@ async fn seconds_per_round() {
         let server_pid = server.pid().unwrap().to_string();
         let (own, theirs, begun) = (used("self"), used(&server_pid), Instant::now());
         let (mut rows, span) = (0, from..Minute::MAX);
-        let take = |span: Range<Minute>, piece: &[Row]| -> Result<(), QueryError> {
+        let take = |span: Range<Minute>, piece: Vec<Row>| -> Result<(), QueryError> {
             rows += piece.len();
-            evaluator.take_span(0, span, piece);
+            evaluator.take_span(0, span, &piece);
             Ok(())
         };
         read(&client, limits, (&question, rollup), std::slice::from_ref(&span), take).await.unwrap();

@@ -14,7 +14,7 @@ use devstack::{ClickHouse, Kafka, Stack, sys};
 
 /// Show highwater at work: real Kafka, real ClickHouse, usage events, numbers, and the proof that they add up.
 ///
-/// Runs `highwater` from the folder of this program: migrate, generate (or replay), run, audit. Stays up until Ctrl-C,
+/// Runs `highwater` from the folder of this program: migrate, generate (or replay), run, alerts, audit. Stays up until Ctrl-C,
 /// with traffic flowing.
 #[derive(Debug, Args)]
 pub struct Demo {
@@ -34,10 +34,13 @@ const TYPES: [&str; 6] = ["--type", "llm_call", "--type", "cache_access", "--typ
 /// Events a second while the demo stays up.
 const RATE: u32 = 200;
 const TOPIC: &str = "usage-events";
+const ALERTS: &str = "highwater-alerts";
 const PARTITIONS: &str = "4";
 /// What counts as a dead letter because it is malformed, or sent twice: shares of the traffic.
 const BAD: &str = "0.001";
 const DUPLICATES: &str = "0.01";
+/// How long nothing may fire before that is shown.
+const UNTOLD: Duration = Duration::from_secs(60);
 /// How long consuming may take before something must be wrong.
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -77,9 +80,14 @@ impl Demo {
         if input.is_none() {
             show::metrics(&demo.stack.clickhouse)?;
         }
+        let told = match input.is_some() {
+            true => None,
+            false => demo.alerts(&mut worker)?,
+        };
         step("audit", "holding the ledger against the tables and against Kafka");
         demo.command("audit").done()?;
         show::what_next(&demo.stack, &demo.environment());
+        show::what_of_alerts(&demo.highwater, told.as_deref());
         if self.once {
             return worker.stop();
         }
@@ -146,6 +154,7 @@ impl Running {
             ("HIGHWATER_KAFKA__TOPICS".to_owned(), TOPIC.to_owned()),
             ("HIGHWATER_CLICKHOUSE__URL".to_owned(), self.stack.clickhouse.url()),
             ("HIGHWATER_BATCH__INTERVAL".to_owned(), "2s".to_owned()),
+            ("HIGHWATER_ALERTS__TOPIC".to_owned(), ALERTS.to_owned()),
             ("HIGHWATER_TELEMETRY__LISTEN".to_owned(), "127.0.0.1:0".to_owned()),
         ];
         if self.forever {
@@ -221,6 +230,25 @@ impl Running {
                 said = Instant::now();
                 let rows = show::single(&self.stack.clickhouse, "SELECT count() FROM highwater.llm_call")?;
                 println!("            … {rows} rows so far");
+            }
+            std::thread::sleep(Duration::from_millis(300));
+        }
+    }
+
+    /// Shows what fires, and answers the id of one of these alerts. It is budgets, which are told at once: what was generated
+    /// costs more than some may spend in a day. Just after midnight (UTC) most of it was spent the day before, so that nothing
+    /// need fire.
+    fn alerts(&self, worker: &mut Worker) -> Result<Option<String>> {
+        step("alerts", &format!("rules and budgets of packs/, each change told once to the topic {ALERTS}"));
+        let begun = Instant::now();
+        loop {
+            worker.check()?;
+            let said = self.command("alerts").command.output().context("cannot run `highwater alerts`")?;
+            let said = String::from_utf8_lossy(&said.stdout).into_owned();
+            let first = show::first_alert(&said);
+            if first.is_some() || begun.elapsed() > UNTOLD {
+                show::alerts(&said);
+                return Ok(first);
             }
             std::thread::sleep(Duration::from_millis(300));
         }

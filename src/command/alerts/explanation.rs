@@ -155,7 +155,8 @@ fn raw(told: &Message, rollups: Option<&Found>, raw: Option<&Found>) -> String {
             format!("from raw rows: {}, as from the rollups", raw.short())
         }
         (Some(raw), rollups) => format!(
-            "from raw rows: {}, and {} from the rollups; where rows did not expire `highwater audit` says why",
+            "from raw rows: {}, and {} from the rollups, which were asked first: rows came in between, or expired, or `highwater audit` \
+             says why",
             raw.short(),
             rollups.map_or("nothing".to_owned(), Found::short)
         ),

@@ -1,7 +1,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use tokio::runtime::Runtime;
 
 use super::super::fixture;
 use super::*;
@@ -51,27 +53,42 @@ above = 100
 const NOW: Minute = 30_000_000;
 const REACH: Reach = Reach { through: NOW, is_bounded: false };
 
-/// Rows of so many minutes and apps, or an error's code.
-type Said = Result<(i64, usize), u32>;
+/// What is said to a question.
+#[derive(Debug, Clone, Copy)]
+enum Said {
+    /// Rows of so many minutes and apps.
+    Rows(i64, usize),
+    /// An error's code.
+    Error(u32),
+    /// The same after rows of so many minutes and apps.
+    Half(i64, usize, u32),
+    /// The connection breaks.
+    Broken,
+    /// Nothing, until something else is to be said.
+    Nothing,
+}
+use Said::{Error, Half, Nothing, Rows};
 
 /// What a ClickHouse says to each of the three.
+#[derive(Clone)]
 struct Server {
-    says: RefCell<BTreeMap<&'static str, Said>>,
-    asked: RefCell<Vec<&'static str>>,
+    says: Arc<Mutex<BTreeMap<&'static str, Said>>>,
+    asked: Arc<Mutex<Vec<&'static str>>>,
 }
 
 impl Server {
-    fn new(says: [(&'static str, Said); 3]) -> Server {
-        Server { says: RefCell::new(BTreeMap::from(says)), asked: RefCell::default() }
+    fn new(small: Said, deep: Said, large: Said) -> Server {
+        let says = BTreeMap::from([("small", small), ("deep", deep), ("large", large)]);
+        Server { says: Arc::new(Mutex::new(says)), asked: Arc::default() }
     }
 
     fn says(&self, rule: &'static str, what: Said) {
-        self.says.borrow_mut().insert(rule, what);
+        self.says.lock().unwrap().insert(rule, what);
     }
 
     /// What it was asked since.
     fn asked(&self) -> Vec<&'static str> {
-        self.asked.take()
+        std::mem::take(&mut *self.asked.lock().unwrap())
     }
 }
 
@@ -81,15 +98,27 @@ impl Answers for Server {
         question: &Question,
         _rollup: &Rollup,
         spans: &[Range<Minute>],
-        mut on: impl FnMut(Range<Minute>, &[Row]) -> Result<(), E>,
+        mut on: impl FnMut(Range<Minute>, Vec<Row>) -> Result<(), E>,
     ) -> Result<(), E> {
         let rule = match (question.distributions.is_empty(), question.reach > 24 * 60) {
             (false, _) => "large",
             (true, is_deep) => ["small", "deep"][usize::from(is_deep)],
         };
-        self.asked.borrow_mut().push(rule);
-        let (minutes, apps) =
-            self.says.borrow()[rule].map_err(|code| QueryError::Server(ServerError { code, text: String::new() }))?;
+        self.asked.lock().unwrap().push(rule);
+        let server = |code| QueryError::Server(ServerError { code, text: String::new() });
+        let (minutes, apps, error) = loop {
+            let says = self.says.lock().unwrap()[rule];
+            match says {
+                Rows(minutes, apps) => break (minutes, apps, None),
+                Half(minutes, apps, code) => break (minutes, apps, Some(code)),
+                Error(code) => return Err(server(code).into()),
+                Said::Broken => {
+                    let what = Broken { authority: "c:1".to_owned(), what: "gone".to_owned() };
+                    return Err(QueryError::Broken(what).into());
+                }
+                Nothing => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        };
         for span in spans {
             // A piece a minute.
             for step in (NOW - minutes * question.step..NOW).step_by(question.step as usize) {
@@ -101,139 +130,255 @@ impl Answers for Server {
                     distributions: question.distributions.iter().map(|_| vec![(1.0, 1)]).collect(),
                 };
                 if span.contains(&at) {
-                    on(at..at + question.step, &(0..apps).map(row).collect::<Vec<_>>())?;
+                    on(at..at + question.step, (0..apps).map(row).collect())?;
                 }
             }
         }
-        Ok(())
+        error.map_or(Ok(()), |code| Err(server(code).into()))
     }
 }
 
 /// Rules, and what was asked for them.
 struct Stage {
-    plan: Plan,
     evaluator: Evaluator,
-    inquiry: Inquiry,
+    inquiry: Inquiry<Server>,
+    _runtime: Runtime,
 }
 
 impl Stage {
-    fn new() -> Stage {
-        let plan = fixture::plan(PACK);
+    fn new(server: &Server) -> Stage {
+        let plan = Arc::new(fixture::plan(PACK));
         let evaluator = Evaluator::new(plan.alerts.clone(), &plan.rollups, 60, NOW - 1, None);
-        let inquiry = Inquiry::new(evaluator.questions(), usize::MAX);
-        Stage { plan, evaluator, inquiry }
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (questions, handle) = (evaluator.questions(), runtime.handle().clone());
+        let inquiry = Inquiry::new(server.clone(), handle, plan.clone(), questions, usize::MAX);
+        Stage { evaluator, inquiry, _runtime: runtime }
     }
 
     /// What came for a minute is to be read again by all.
     fn news(&mut self, from: Minute) {
         let news = News { from: Some(from), minutes: BTreeMap::new() };
-        self.inquiry.add(&news, self.evaluator.questions(), &self.plan);
+        self.inquiry.add(&news, self.evaluator.questions());
+    }
+
+    /// Reads, where the heartbeat is due in so many milliseconds.
+    fn try_read(&mut self, millis: u64) -> Result<(), Trouble> {
+        let until = Instant::now() + Duration::from_millis(millis);
+        self.inquiry.read(&mut self.evaluator, REACH, until, &|| false)
     }
 
     /// Reads; answers the rules that can't be judged.
-    async fn read(&mut self, server: &Server) -> Vec<&str> {
-        self.inquiry.read(server, &mut self.evaluator, &self.plan, REACH).await.unwrap();
+    fn read(&mut self) -> Vec<&str> {
+        self.try_read(60_000).unwrap();
         self.unjudged()
     }
 
-    /// Asks again in so many seconds.
-    async fn retry(&mut self, server: &Server, seconds: u64) -> Vec<&str> {
-        let now = Instant::now() + Duration::from_secs(seconds);
-        self.inquiry.retry(server, &mut self.evaluator, &self.plan, REACH, now).await.unwrap();
+    /// Attends for so many milliseconds to what is asked on the side, or to its end; answers the rules that can't be judged.
+    fn attend(&mut self, millis: u64) -> Vec<&str> {
+        let until = Instant::now() + Duration::from_millis(millis);
+        self.inquiry.attend(&mut self.evaluator, REACH, until, &|| false).unwrap();
+        self.unjudged()
+    }
+
+    /// The same in so many seconds.
+    fn retry(&mut self, seconds: u64) -> Vec<&str> {
+        self.inquiry.rested = Instant::now();
+        let passed = Duration::from_secs(seconds);
+        let due: Vec<Option<Instant>> = self.inquiry.open.iter().map(|open| Some(open.as_ref()?.again)).collect();
+        self.inquiry.open.iter_mut().flatten().for_each(|open| open.again -= passed);
+        self.attend(60_000);
+        for (open, due) in self.inquiry.open.iter_mut().zip(due) {
+            if let (Some(open), Some(due)) = (open, due)
+                && open.again == due - passed
+            {
+                open.again = due;
+            }
+        }
         self.unjudged()
     }
 
     fn unjudged(&self) -> Vec<&str> {
         self.inquiry.unanswered().into_iter().flat_map(|question| self.evaluator.asking(question)).collect()
     }
+
+    /// Bytes of each rule's rows.
+    fn sizes(&self) -> BTreeMap<&str, usize> {
+        (0..3).map(|question| (self.evaluator.asking(question)[0], self.evaluator.bytes_of(question))).collect()
+    }
 }
 
-#[tokio::test]
-async fn where_memory_is_short_the_largest_gives_way() {
-    let server = Server::new([("small", Ok((1, 1))), ("deep", Ok((1, 1))), ("large", Ok((5, 200)))]);
-    let mut stage = Stage::new();
-    assert_eq!(stage.read(&server).await, [""; 0]);
+/// No rule.
+const NONE: [&str; 0] = [];
+
+#[test]
+fn where_memory_is_short_the_largest_gives_way() {
+    let server = Server::new(Rows(1, 1), Rows(1, 1), Rows(5, 200));
+    let mut stage = Stage::new(&server);
+    assert_eq!(stage.read(), NONE);
     assert_eq!(server.asked(), ["small", "deep", "large"]);
     // No room for more, and more comes of a question with few rows.
     let full = stage.evaluator.bytes();
     stage.inquiry.memory = full + 100;
-    server.says("small", Ok((60, 1)));
+    server.says("small", Rows(60, 1));
     stage.news(NOW - 60);
-    assert_eq!(stage.read(&server).await, ["large"]);
+    assert_eq!(stage.read(), ["large"]);
     assert!(stage.evaluator.bytes() < full / 4, "its rows are dropped");
     server.asked();
     // There is no room for it later either, and it takes none from others.
     for (seconds, _) in (11..).step_by(700).zip(0..3) {
-        assert_eq!(stage.retry(&server, seconds).await, ["large"]);
+        assert_eq!(stage.retry(seconds), ["large"]);
         assert_eq!(server.asked(), ["large"]);
     }
     stage.news(NOW - 60);
-    assert_eq!(stage.read(&server).await, ["large"]);
+    assert_eq!(stage.read(), ["large"]);
     assert_eq!(server.asked(), ["small", "deep"], "others are read as ever");
     stage.inquiry.memory = 2 * full;
-    assert_eq!(stage.retry(&server, 10_000).await, [""; 0]);
+    assert_eq!(stage.retry(10_000), NONE);
     assert!(stage.evaluator.bytes() >= full);
 }
 
 /// Each would fit without the other: the larger stays out.
-#[tokio::test]
-async fn two_that_have_no_room_together_do_not_take_turns() {
-    let server = Server::new([("small", Ok((1, 1))), ("deep", Ok((1_200, 1))), ("large", Ok((5, 60)))]);
-    let mut stage = Stage::new();
-    assert_eq!(stage.read(&server).await, [""; 0]);
-    let sizes: BTreeMap<&str, usize> =
-        (0..3).map(|question| (stage.evaluator.asking(question)[0], stage.evaluator.bytes_of(question))).collect();
-    let (deep, large) = (sizes["deep"], sizes["large"]);
+#[test]
+fn two_that_have_no_room_together_do_not_take_turns() {
+    let server = Server::new(Rows(1, 1), Rows(1_200, 1), Rows(5, 60));
+    let mut stage = Stage::new(&server);
+    assert_eq!(stage.read(), NONE);
+    let sizes = stage.sizes();
+    let (small, deep, large) = (sizes["small"], sizes["deep"], sizes["large"]);
     assert!(large < deep && deep < large + large / 2, "{sizes:?}");
-    let mut stage = Stage::new();
-    stage.inquiry.memory = sizes["small"] + deep + large / 2;
-    assert_eq!(stage.read(&server).await, ["deep"]);
+    let mut stage = Stage::new(&server);
+    stage.inquiry.memory = small + deep + large / 2;
+    assert_eq!(stage.read(), ["deep"]);
     for (seconds, _) in (11..).step_by(700).zip(0..3) {
-        assert_eq!(stage.retry(&server, seconds).await, ["deep"]);
+        assert_eq!(stage.retry(seconds), ["deep"]);
     }
 }
 
-#[tokio::test]
-async fn of_the_questions_that_failed_one_is_asked_again_when_all_others_are_answered() {
-    let server = Server::new([("small", Ok((1, 1))), ("deep", Err(160)), ("large", Err(159))]);
-    let mut stage = Stage::new();
-    assert_eq!(stage.read(&server).await, ["deep", "large"]);
+/// What has no room itself takes none, however late in its answer that is found out, and whether it is for memory.
+#[test]
+fn who_had_to_go_for_rows_that_do_not_fit_either_comes_back() {
+    for says in [Rows(60, 30), Half(20, 30, 160)] {
+        let server = Server::new(Rows(1, 1), Rows(1_200, 1), Error(396));
+        let mut stage = Stage::new(&server);
+        assert_eq!(stage.read(), ["large"]);
+        stage.inquiry.memory = stage.evaluator.bytes() * 3 / 2;
+        server.says("large", says);
+        server.asked();
+        assert_eq!(stage.retry(11), ["deep", "large"], "it went, and is not read again yet: {says:?}");
+        let deep = (0..3).find(|question| stage.evaluator.asking(*question) == ["deep"]).unwrap();
+        let open = stage.inquiry.open[deep].as_ref().unwrap();
+        assert!(open.pause.is_zero() && open.dropped.is_none() && open.said.is_empty(), "it did not fail");
+        assert_eq!(stage.read(), ["large"]);
+        assert_eq!(server.asked(), ["large", "deep"]);
+        // The next time nobody goes for it.
+        assert_eq!(stage.retry(11 + 700), ["large"], "{says:?}");
+        assert_eq!(server.asked(), ["large"]);
+        assert!(stage.evaluator.bytes() <= stage.inquiry.memory);
+    }
+}
+
+#[test]
+fn of_the_questions_that_failed_one_is_asked_again_when_all_others_are_answered() {
+    let server = Server::new(Rows(1, 1), Error(241), Error(396));
+    let mut stage = Stage::new(&server);
+    assert_eq!(stage.read(), ["deep", "large"]);
     assert_eq!(server.asked(), ["small", "deep", "large"]);
-    stage.inquiry.failures.iter_mut().flatten().for_each(|failure| failure.again = Instant::now());
     stage.news(NOW - 5);
-    assert_eq!(stage.read(&server).await, ["deep", "large"]);
+    assert_eq!(stage.read(), ["deep", "large"]);
     assert_eq!(server.asked(), ["small"], "a round waits for none of them");
-    assert_eq!(stage.retry(&server, 0).await, ["deep", "large"]);
+    assert_eq!(stage.retry(11), ["deep", "large"]);
     assert_eq!(server.asked(), ["deep"], "one at a time");
-    server.says("large", Ok((1, 1)));
-    assert_eq!(stage.retry(&server, 0).await, ["deep"]);
+    server.says("large", Rows(1, 1));
+    assert_eq!(stage.retry(11), ["deep"]);
     assert_eq!(server.asked(), ["large"], "the other is not due yet");
-    assert_eq!(stage.retry(&server, 19).await, ["deep"]);
-    assert_eq!(server.asked(), [""; 0], "nor after twice the pause");
-    server.says("deep", Ok((1, 1)));
-    assert_eq!(stage.retry(&server, 21).await, [""; 0]);
+    assert_eq!(stage.retry(19), ["deep"]);
+    assert_eq!(server.asked(), NONE, "nor after twice the pause");
+    server.says("deep", Rows(1, 1));
+    assert_eq!(stage.retry(21), NONE);
+    assert_eq!(server.asked(), ["deep"]);
+}
+
+/// A question that ClickHouse takes minutes for holds up neither heartbeats nor those who wait for others' alerts.
+#[test]
+fn nobody_waits_for_a_question_that_is_asked_again() {
+    let server = Server::new(Rows(1, 1), Error(160), Rows(1, 1));
+    let mut stage = Stage::new(&server);
+    assert_eq!(stage.read(), ["deep"]);
+    server.asked();
+    server.says("deep", Nothing);
+    stage.inquiry.open.iter_mut().flatten().for_each(|open| open.again = Instant::now());
+    for round in 0..3 {
+        let begun = Instant::now();
+        stage.news(NOW - 5);
+        assert_eq!(stage.read(), ["deep"], "a round");
+        assert_eq!(stage.attend(20), ["deep"], "the rest after it");
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+        let expected: &[&str] = if round == 0 { &["small", "large", "deep"] } else { &["small", "large"] };
+        assert_eq!(server.asked(), expected, "it is still asked, once");
+    }
+    server.says("deep", Rows(1_200, 1));
+    assert_eq!(stage.attend(60_000), NONE);
+    // What came while it was asked is read once more.
+    assert_eq!(stage.read(), NONE);
     assert_eq!(server.asked(), ["deep"]);
 }
 
 #[test]
-fn a_limit_costs_its_rules_and_a_server_that_is_away_the_round() {
-    let server = |code| QueryError::Server(ServerError { code, text: String::new() });
-    let away = Broken { authority: "c:1".to_owned(), what: "gone".to_owned() };
-    for (error, of_the_question, remedy) in [
-        (server(159), true, "alerts.query_time"),
-        (server(160), true, "alerts.query_time"),
-        (server(241), true, "alerts.query_memory"),
-        (server(396), true, "alerts.query_rows"),
-        (server(60), true, ""),
-        (server(202), false, ""),
-        (QueryError::Broken(away), false, ""),
-    ] {
-        assert_eq!((is_of_the_question(&error), setting(&error)), (of_the_question, remedy), "{error}");
-    }
+fn a_start_with_slow_questions_waits_until_the_heartbeat_is_due() {
+    let server = Server::new(Rows(1, 1), Nothing, Nothing);
+    let mut stage = Stage::new(&server);
+    stage.try_read(50).unwrap();
+    assert_eq!(stage.unjudged(), ["deep", "large"], "those that it did not get to as well");
+    assert_eq!(server.asked(), ["small", "deep"]);
+    server.says("deep", Rows(1, 1));
+    server.says("large", Rows(1, 1));
+    assert_eq!(stage.read(), NONE, "the next round waits again");
+    assert_eq!(server.asked(), ["large"]);
 }
 
 #[test]
-fn a_few_rules_are_named() {
-    assert_eq!(named(&["a", "b"]), "a, b");
-    assert_eq!(named(&["a", "b", "c", "d", "e", "f", "g"]), "a, b, c, d, e and 2 more rules");
+fn behind_one_that_took_too_long_a_round_asks_no_other() {
+    let server = Server::new(Rows(1, 1), Rows(1, 1), Rows(1, 1));
+    let mut stage = Stage::new(&server);
+    assert_eq!(stage.read(), NONE);
+    server.asked();
+    ["small", "deep", "large"].into_iter().for_each(|rule| server.says(rule, Error(159)));
+    stage.news(NOW - 5);
+    assert_eq!(stage.read(), ["small", "deep", "large"]);
+    assert_eq!(server.asked(), ["small"]);
+    // The others did not fail: they are the first to be asked.
+    server.says("deep", Rows(1, 1));
+    assert_eq!(stage.attend(60_000), ["small", "large"]);
+    assert_eq!(stage.attend(60_000), ["small", "large"]);
+    assert_eq!(server.asked(), ["deep", "large"]);
+}
+
+#[test]
+fn a_connection_that_breaks_puts_off_what_failed_and_no_other() {
+    let server = Server::new(Rows(1, 1), Error(160), Said::Broken);
+    let mut stage = Stage::new(&server);
+    assert!(matches!(stage.try_read(60_000), Err(Trouble::Passing(reason)) if reason.contains("gone")));
+    assert_eq!(server.asked(), ["small", "deep", "large"]);
+    server.says("large", Rows(1, 1));
+    assert_eq!(stage.read(), ["deep"], "that it broke is not the question's fault");
+    assert_eq!(server.asked(), ["large"]);
+    server.says("deep", Said::Broken);
+    stage.inquiry.open.iter_mut().flatten().for_each(|open| open.again = Instant::now());
+    let mut attend = || stage.inquiry.attend(&mut stage.evaluator, REACH, Instant::now() + LONGEST, &|| false);
+    assert!(matches!(attend(), Err(Trouble::Passing(reason)) if reason.contains("gone")));
+    assert!(matches!(attend(), Ok(false)), "it rests");
+    assert_eq!(server.asked(), ["deep"]);
+}
+
+#[test]
+fn who_leaves_waits_for_no_answer() {
+    let server = Server::new(Rows(1, 1), Rows(1, 1), Rows(1, 1));
+    let mut stage = Stage::new(&server);
+    assert_eq!(stage.read(), NONE);
+    server.says("small", Nothing);
+    stage.news(NOW - 5);
+    let begun = Instant::now();
+    let leave = || begun.elapsed() > Duration::from_millis(50);
+    assert!(stage.inquiry.read(&mut stage.evaluator, REACH, Instant::now(), &leave).is_err());
+    assert!(begun.elapsed() < Duration::from_secs(20));
 }

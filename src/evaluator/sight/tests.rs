@@ -99,7 +99,7 @@ async fn late_events_are_counted_once() {
 fn rows_come_in_pieces_that_cover_what_was_asked() {
     let spans = [0..5, 100..40_000, 50_000..Minute::MAX];
     let (mut found, mut most) = (Vec::new(), 0);
-    let on = |span: Range<Minute>, rows: &[Row]| -> Result<(), QueryError> {
+    let on = |span: Range<Minute>, rows: Vec<Row>| -> Result<(), QueryError> {
         assert!(rows.iter().all(|row| span.contains(&row.at)));
         most = most.max(rows.len());
         found.push((span, rows.len()));

@@ -245,6 +245,10 @@ fn who_was_cut_off_and_stands_by_again_ends_what_it_told() {
     subscriber.watch.arrive();
     subscriber.remind();
     assert!(subscriber.reminder.take().is_some());
+    // Not before somebody is known to judge.
+    subscriber.look(true);
+    assert!(!subscriber.watch.owes_an_end() && subscriber.is_cut_off);
+    subscriber.growth = Growth::seen();
     subscriber.look(true);
     assert!(subscriber.watch.owes_an_end());
     subscriber.watch.arrive();

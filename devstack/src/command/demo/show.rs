@@ -1,4 +1,6 @@
-//! What the demo shows of ClickHouse.
+//! What the demo shows of ClickHouse and of alerts.
+
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use devstack::{ClickHouse, Stack};
@@ -70,6 +72,29 @@ pub(super) fn lag(json: &str) -> Option<u64> {
     digits.parse().ok()
 }
 
+/// Alerts that are shown.
+const ALERTS: usize = 4;
+
+/// The id of the first alert that `highwater alerts` lists: two lines each, and the second ends with id and sequence.
+pub(super) fn first_alert(said: &str) -> Option<String> {
+    said.lines().nth(1)?.trim_start().rsplit(' ').nth(1).filter(|_| said.contains("  firing ")).map(str::to_owned)
+}
+
+/// Some of the alerts that `highwater alerts` lists, and the line that sums them up.
+pub(super) fn alerts(said: &str) {
+    let (alerts, ending): (Vec<&str>, Vec<&str>) = said.lines().partition(|line| line.contains(" firing "));
+    for alert in alerts.iter().take(ALERTS) {
+        let (_time, alert) = alert.split_once("  ").unwrap_or(("", alert));
+        println!("  {alert}");
+    }
+    if alerts.len() > ALERTS {
+        println!("  … and {} more", alerts.len() - ALERTS);
+    }
+    for line in ending.iter().filter(|line| !line.starts_with(' ')) {
+        println!("  {line}");
+    }
+}
+
 /// Where to look, and three queries worth trying.
 pub(super) fn what_next(stack: &Stack, environment: &[(String, String)]) {
     let url = stack.clickhouse.url();
@@ -101,6 +126,33 @@ pub(super) fn what_next(stack: &Stack, environment: &[(String, String)]) {
     }
 }
 
+/// What to ask of alerts, one of which may have this id.
+pub(super) fn what_of_alerts(highwater: &Path, told: Option<&str>) {
+    let highwater = highwater.display();
+    println!(
+        "  Then, of alerts: what fires; what is told from now on; and what one rests on, computed anew from raw events:"
+    );
+    println!("    {highwater} alerts");
+    println!("    {highwater} alerts tail");
+    println!("    {highwater} alerts explain {}", told.unwrap_or("ID"));
+}
+
 fn query(url: &str, sql: &str) {
     println!("    curl '{url}' --data-binary \"\n      {sql}\"\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_alert_is_named_by_its_second_line() {
+        let said = "2026-11-22T00:15:00Z  stop     firing    spend app=zest: 153 % is spent\n    \
+                    153 against 100; period: 76 of 50, 8322 events; 05f614c1-0e2a-5108-b01f-a117cde34876 4\n\
+                    1 alert fires; 17 rules and budgets are judged up to 2026-11-22T00:15:00Z, last heartbeat 1 s ago\n";
+        assert_eq!(first_alert(said).as_deref(), Some("05f614c1-0e2a-5108-b01f-a117cde34876"));
+        let unjudged =
+            "nothing fires; 16 of 17 rules are judged, last heartbeat 1 s ago\nnot judged: llm_latency now\n";
+        assert_eq!((first_alert(unjudged), first_alert("")), (None, None));
+    }
 }
