@@ -4,6 +4,7 @@
 //! file is named, which then is the only one trusted.
 
 mod diagnosis;
+mod exchange;
 
 use std::error::Error;
 use std::fmt;

@@ -14,7 +14,7 @@
 //! nobody would find their marks, and they would be written a second time.
 
 pub(in crate::command) mod cut;
-mod log;
+pub(in crate::command) mod log;
 mod place;
 mod redriven;
 mod rights;
@@ -61,7 +61,8 @@ pub struct Args {
     /// This partition only; repeat for more
     #[arg(long = "partition", value_name = "NUMBER")]
     pub partitions: Vec<i32>,
-    /// Go on with a rewind of these very words that was interrupted. Be sure that it is at work nowhere any more
+    /// Go on with a rewind that was interrupted; the message that bars the way has its words. Be sure that it is at work
+    /// nowhere any more
     #[arg(long)]
     pub go_on: bool,
     /// Do it; without this it only says what it would do
@@ -150,6 +151,7 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<()> {
     }
     let partitions: Vec<i32> = bounds.iter().map(|(name, _)| name.partition).collect();
     let done = async {
+        turn.ensure_held().await?;
         rewind.close_epoch().await?;
         println!("no replica is in the group; waiting {} s for one that has only just left it", LAST_WRITES.as_secs());
         tokio::time::sleep(LAST_WRITES).await;
@@ -159,10 +161,15 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<()> {
         rewind.execute(&partitions).await?;
         turn.end().await
     };
-    done.await.with_context(|| {
+    if let Err(error) = done.await {
+        if let Ok(false) = turn.is_held().await {
+            return Err(error);
+        }
         let (topic, command) = (&args.topic, turn.command());
-        format!("the rewind of {topic} has begun and not ended, and no replica may start until then: go on with it by `{command}`")
-    })?;
+        return Err(error.context(format!(
+            "the rewind of {topic} has begun and not ended, and no replica may start until then: go on with it by `{command}`"
+        )));
+    }
     println!("done; `highwater run` reads on from there");
     Ok(())
 }
@@ -305,6 +312,12 @@ impl Rewind<'_> {
         }
         self.redriven.ensure_finished(self.client, self.interrupted()).await?;
         self.redriven.explain(self.client).await?;
+        if let Interrupted::Another { command } = self.interrupted() {
+            println!(
+                "this goes to another place than the rewind that was interrupted (`{command}`): letters that one has taken off \
+                 lists are not read again where this place is later; redrive afterwards"
+            );
+        }
         let beyond = |target: &Target| Cut { sources: self.log.sources(target.partition), at: target.end };
         let strays = self.take_back(self.partitions().map(beyond).collect()).strays().await?;
         ensure!(
@@ -342,6 +355,12 @@ impl Rewind<'_> {
             let sql = format!("SELECT max(`to`) AS n FROM {ledger} WHERE source IN ({sources})");
             let now = self.client.rows::<At>(&sql).await?.first().map_or(0, |row| row.n);
             ensure!(
+                now >= *end,
+                "{}/{partition}: the ledger's end came from {end} back to {now} meanwhile, as what was interrupted was still being \
+                 taken back: go on with it again",
+                self.log.topic
+            );
+            ensure!(
                 now == *end,
                 "{}/{partition}: the ledger went on from {end} to {now} meanwhile. A replica still wrote: see that all are \
                  stopped, and rewind then; nothing was taken back",
@@ -361,16 +380,16 @@ impl Rewind<'_> {
 
     async fn execute(&self, partitions: &[i32]) -> Result<()> {
         // What audits have proved of the rows is proved no longer.
+        self.turn.ensure_held().await?;
         cut::delete(self.client, AUDITS, "true").await?;
         let redriven = self.redriven.cuts();
         if !redriven.is_empty() {
             self.take_back(redriven).execute().await?;
         }
+        self.turn.ensure_held().await?;
         self.redriven.forget(self.client).await?;
         self.take_back(self.of_log()).execute().await?;
-        self.turn.ensure_held().await?;
-        self.begin_epoch(partitions).await?;
-        Ok(())
+        self.begin_epoch(partitions).await
     }
 
     /// First rows of the ledger for all partitions under the next epoch, then the epoch itself.
@@ -379,14 +398,16 @@ impl Rewind<'_> {
         let begun = last_epoch(self.client, &self.log.topic).await?.unwrap_or(0);
         let closed = if self.log.is_closed() { self.log.last() } else { self.log.last() + 1 };
         let epoch = closed.max(begun) + 1;
+        // The number is read before: of two that come to this only one enters it.
+        self.turn.ensure_held().await?;
         // A partition that nobody has begun begins by itself.
         let begins = self.partitions().map(|target| (target.partition, target.at));
         self.log.begin(self.client, epoch, &self.plan.hash, begins).await?;
-        self.log.enter(self.client, epoch, self.log.group()).await?;
         // No minute is complete until all is read again.
         let topic: Arc<str> = Arc::from(self.log.topic.as_str());
         let source = |&partition| Source { epoch, redrive: None, topic: Arc::clone(&topic), partition };
-        Ok(self.client.enter_partitions(partitions.iter().map(source)).await?)
+        self.client.enter_partitions(partitions.iter().map(source)).await?;
+        self.log.enter(self.client, epoch, self.log.group()).await
     }
 }
 

@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::client::conn::http1;
+use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, RETRY_AFTER, USER_AGENT};
-use hyper::{Method, Request, StatusCode, Uri};
+use hyper::{Method, Request, Response, StatusCode};
 use jiff::Timestamp;
-use tokio::time::{Instant, timeout_at};
 
 use super::address::Address;
 
@@ -75,8 +74,6 @@ pub(super) async fn post(address: &Address, parcel: &Parcel, timeout: Duration) 
 }
 
 async fn send(address: &Address, parcel: &Parcel, timeout: Duration) -> Result<(StatusCode, HeaderMap, Bytes), String> {
-    let until = Instant::now() + timeout;
-    let late = |_| format!("no answer within {} s", timeout.as_secs_f64());
     let mut request = Request::builder()
         .method(Method::POST)
         .uri(&address.path)
@@ -90,12 +87,7 @@ async fn send(address: &Address, parcel: &Parcel, timeout: Duration) -> Result<(
         request = request.header(AUTHORIZATION, authorization);
     }
     let request = request.body(Full::new(parcel.body.clone())).map_err(|_| "the URL can't be asked for".to_owned())?;
-    let uri: Uri = address.url().parse().map_err(|_| "the host is no host name".to_owned())?;
-    let stream = timeout_at(until, address.dialer.dial(uri)).await.map_err(late)??;
-    let said = |error: hyper::Error| address.dialer.explain(&error);
-    let (mut sender, connection) = http1::handshake(stream).await.map_err(said)?;
-    let exchange = async {
-        let response = timeout_at(until, sender.send_request(request)).await.map_err(late)?.map_err(said)?;
+    let read = async |response: Response<Incoming>| {
         let (parts, body) = response.into_parts();
         // What it did, its status says; an answer that is too long, breaks off or does not end changes nothing of that.
         if parts.status.is_success() {
@@ -105,16 +97,7 @@ async fn send(address: &Address, parcel: &Parcel, timeout: Duration) -> Result<(
         let body = body.ok().and_then(Result::ok).map(|body| body.to_bytes()).unwrap_or_default();
         Ok((parts.status, parts.headers, body))
     };
-    // The connection moves only while it is polled, and ends with this request.
-    tokio::pin!(exchange, connection);
-    tokio::select! {
-        answer = &mut exchange => answer,
-        ended = &mut connection => match ended {
-            Ok(()) => exchange.await,
-            // The status may have come before.
-            Err(error) => exchange.await.map_err(|_| said(error)),
-        },
-    }
+    address.dialer.exchange(&address.url(), request, timeout, read).await
 }
 
 /// Only what is wrong with the message itself is refused for good. Whoever moved, lost a token or stands behind a proxy that is

@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1;
+use hyper::body::Incoming;
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
-use hyper::{Method, Request, StatusCode, Uri};
+use hyper::{Method, Request, Response, StatusCode};
 use serde::Deserialize;
 
 use super::Endpoint;
@@ -198,7 +198,7 @@ impl Client {
     }
 
     async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<(StatusCode, Bytes), String> {
-        let Endpoint { path: base, authorization, dialer, .. } = &self.endpoint;
+        let Endpoint { path: base, authorization, dialer, timeout, .. } = &self.endpoint;
         let mut request = Request::builder()
             .method(method)
             .uri(format!("{base}{path}"))
@@ -209,28 +209,13 @@ impl Client {
             request = request.header(AUTHORIZATION, authorization);
         }
         let request = request.body(Full::new(body)).map_err(|error| error.to_string())?;
-        let uri: Uri = self.endpoint.url().parse().map_err(|_| "the host is no host name".to_owned())?;
-        let stream = dialer.dial(uri).await?;
-        // A registry that wants a certificate of ours says so only when it is asked.
-        let said = |error: hyper::Error| dialer.explain(&error);
-        let (mut sender, connection) = http1::handshake(stream).await.map_err(said)?;
-        let exchange = async {
-            let response = sender.send_request(request).await.map_err(said)?;
+        let read = async |response: Response<Incoming>| {
             let status = response.status();
             let body = Limited::new(response.into_body(), LONGEST).collect().await;
             let body = body.map_err(|error| dialer.explain(error.as_ref()))?;
             Ok((status, body.to_bytes()))
         };
-        // The connection moves only while it is polled, and ends with this question.
-        tokio::pin!(exchange, connection);
-        tokio::select! {
-            answer = &mut exchange => answer,
-            ended = &mut connection => match ended {
-                // It may end by itself once the answer is there.
-                Ok(()) => exchange.await,
-                Err(error) => Err(said(error)),
-            },
-        }
+        dialer.exchange(&self.endpoint.url(), request, *timeout, read).await
     }
 
     fn unexpected(&self, path: &str, status: StatusCode, body: &[u8], what: &str) -> RegistryError {

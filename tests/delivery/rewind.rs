@@ -319,6 +319,7 @@ fn one_rewinds_at_a_time_and_what_was_interrupted_is_gone_on_with_on_purpose() {
     devstack::sys::send(asleep.child.id(), devstack::sys::Signal::Resume).unwrap();
     let (done, said) = ended(&mut asleep);
     assert!(!done && said.contains("another command has taken the rewind of llm-calls over"), "{said}");
+    assert!(!said.contains("--go-on"), "{said}");
     assert_eq!(numbers(&world), before);
     run_until(&world, "third", 4_000);
     world.check();

@@ -19,6 +19,7 @@ use crate::clickhouse::{Client, QueryError};
 use crate::command::UsageError;
 use crate::command::audit::thousands;
 use crate::command::rewind::cut::{self, Cut, TakeBack};
+use crate::command::rewind::log;
 use crate::config::Settings;
 use crate::kafka::Observer;
 use crate::kafka::identity::IdentityError;
@@ -74,7 +75,7 @@ pub(super) async fn run(settings: &Settings, plan: &Plan, client: &Client, numbe
         return Ok(());
     }
     if rows > 0 {
-        nobody_writes(settings, &run)?;
+        nobody_writes(settings, &client, &run).await?;
         // What audits have proved of the minutes is proved no longer.
         cut::delete(&client, AUDITS, "true").await?;
         half_written.execute().await?;
@@ -110,12 +111,15 @@ async fn number(client: &Client, sql: &str) -> Result<u64, QueryError> {
 
 /// Makes sure that no replica is in the group: what it wrote into a month while that is computed anew would be gone. The
 /// group commits again what it has committed (or where it would begin), which Kafka refuses while there are members.
-fn nobody_writes(settings: &Settings, run: &Run) -> Result<()> {
+async fn nobody_writes(settings: &Settings, client: &Client, run: &Run) -> Result<()> {
     let observer = Observer::new(&settings.consumer("highwater-give-up"), KAFKA_PATIENCE)?;
     // The run's topic may be gone; any that the group may read will do.
     for topic in std::iter::once(&run.topic).chain(&settings.kafka.topics) {
         let identity = match observer.identity(topic) {
-            Err(IdentityError::NotFound(_)) => continue,
+            Err(IdentityError::NotFound(_)) => {
+                log::ensure_of_cluster(client, topic, &observer.cluster_id(topic)?).await?;
+                continue;
+            }
             found => found?,
         };
         let bounds = observer.bounds(topic, identity.partitions)?;

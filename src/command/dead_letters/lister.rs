@@ -10,7 +10,7 @@
 //! Goes through the letters once, partition by partition, and holds a page of them. What it remembers is right as long as
 //! nobody else lists letters meanwhile; then it has to begin anew.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -19,8 +19,8 @@ use super::filter::{Filters, lasting};
 use super::letters::{self, Head};
 use super::reader::{Event, Reader};
 use crate::batch::{Source, Window};
-use crate::clickhouse::Client;
 use crate::clickhouse::redrives::{self, Listed};
+use crate::clickhouse::{Client, in_force};
 use crate::plan::Plan;
 
 /// Goes through the letters that no run lists.
@@ -53,6 +53,8 @@ pub(super) struct Tally {
     pub(super) left: BTreeMap<(Arc<str>, &'static str), u64>,
     /// Those that the ledger does not cover yet, by topic.
     pub(super) unsettled: BTreeMap<Arc<str>, u64>,
+    /// Topics with letters in whose epoch nobody may write: a list of theirs could never be finished.
+    pub(super) closed: BTreeSet<Arc<str>>,
 }
 
 /// Letters of one topic in one of its lives.
@@ -93,8 +95,12 @@ impl<'a> Lister<'a> {
 
     /// Begins anew: somebody else has listed letters.
     pub(super) async fn restart(&mut self) -> Result<()> {
-        self.todo = letters::sources(self.client, self.filters).await.context("can't read dead_letters")?.into();
-        self.tally = Tally::default();
+        let epochs = in_force(self.client).await.context("can't read which epochs are in force")?;
+        let sources = letters::sources(self.client, self.filters).await.context("can't read dead_letters")?;
+        let is_closed = |source: &Source| epochs.get(&*source.topic).is_some_and(|in_force| in_force.closed);
+        let (closed, open): (Vec<Source>, Vec<Source>) = sources.into_iter().partition(is_closed);
+        self.todo = open.into();
+        self.tally = Tally { closed: closed.into_iter().map(|source| source.topic).collect(), ..Tally::default() };
         self.turn();
         Ok(())
     }

@@ -125,6 +125,11 @@ fn say(tally: &Tally, become_rows: &str, counted: &str) {
     for ((topic, reason), letters) in &tally.left {
         println!("{topic}: {} letters can't be read now and stay as they are: {reason}", thousands(*letters));
     }
+    for topic in &tally.closed {
+        println!(
+            "{topic}: its letters are left alone, as a rewind of it was interrupted: go on with that, if the topic is there still"
+        );
+    }
     for (topic, letters) in &tally.unsettled {
         println!(
             "{topic}: {} letters are not settled yet, as no worker has finished the batch that they are in: start `highwater \

@@ -136,14 +136,27 @@ impl TakeBack<'_> {
 
     /// Takes it back. May be left between any two steps, as the module above says.
     pub(in crate::command) async fn execute(&self) -> Result<()> {
-        delete(self.client, LEDGER, &self.ledger_rows()).await?;
+        self.delete(LEDGER, &self.ledger_rows()).await?;
         for (rollup, table) in self.rollups() {
             self.compute_anew(rollup, table).await.with_context(|| format!("computing {} anew", rollup.name))?;
         }
         for table in self.plan.tables.iter().filter(|table| !matches!(table.kind, TableKind::Rollup(_))) {
-            delete(self.client, &table.name, &self.condition()).await?;
+            self.delete(&table.name, &self.condition()).await?;
         }
         Ok(())
+    }
+
+    /// Before every statement: one that ran on beside those of another command would double what they compute.
+    async fn ensure_turn(&self) -> Result<()> {
+        match self.turn {
+            Some(turn) => turn.ensure_held().await,
+            None => Ok(()),
+        }
+    }
+
+    async fn delete(&self, table: &str, condition: &str) -> Result<()> {
+        self.ensure_turn().await?;
+        delete(self.client, table, condition).await
     }
 
     /// Month by month: the rows of other minutes, those of the touched minutes computed anew, and the marks that stay, in
@@ -160,11 +173,11 @@ impl TakeBack<'_> {
         let aside = self.client.table(&aside(parts));
         let columns = rollup.part_columns().iter().map(|part| ident(&part.def.name)).collect::<Vec<_>>().join(", ");
         for Touched { month } in self.client.rows::<Touched>(&months).await? {
-            if let Some(turn) = self.turn {
-                turn.ensure_held().await?;
-            }
             println!("computing {} of {month} anew", rollup.name);
-            let run = async |sql: String| self.client.execute(&sql).await;
+            let run = async |sql: String| {
+                self.ensure_turn().await?;
+                anyhow::Ok(self.client.execute(&sql).await?)
+            };
             run(format!("DROP TABLE IF EXISTS {aside}")).await?;
             run(format!("CREATE TABLE {aside} AS {table}")).await?;
             let sources = self.cuts.iter().map(|cut| cut.sources.as_str()).collect::<Vec<_>>().join(", ");

@@ -34,14 +34,16 @@ fn suffix(attempt: u32) -> String {
 }
 
 /// Makes sure that Kafka is the cluster from which a topic was read last, before the topic is taken for gone.
-pub(super) async fn ensure_of_cluster(client: &Client, topic: &str, cluster: &str) -> Result<()> {
+pub(in crate::command) async fn ensure_of_cluster(client: &Client, topic: &str, cluster: &str) -> Result<()> {
     #[derive(Deserialize)]
     struct Read {
         cluster_id: String,
     }
     let (sources, name) = (client.table(SOURCES), literal(topic));
     let sql = format!("SELECT cluster_id FROM {sources} WHERE topic = {name} ORDER BY epoch DESC LIMIT 1");
-    let read = client.rows::<Read>(&sql).await?.into_iter().next().map_or_else(String::new, |read| read.cluster_id);
+    let Some(Read { cluster_id: read }) = client.rows::<Read>(&sql).await?.into_iter().next() else {
+        return Ok(());
+    };
     ensure!(
         read == cluster,
         "the topic {topic} was read from the cluster {read}, and this one is {cluster}: correct kafka.brokers; nothing was changed"

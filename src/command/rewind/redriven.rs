@@ -34,7 +34,7 @@ pub(super) struct Redriven {
 }
 
 /// What a rewind of the topic that was interrupted may have begun to take back.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) enum Interrupted {
     /// There is none.
     Nothing,
@@ -124,6 +124,10 @@ impl Redriven {
                     "run {run} of letters of {topic} still has letters to write, or the rewind that was interrupted has begun to take \
                      it back: go on with that one, `{command}`, or give the run up, `highwater dead-letters redrive --give-up {run} \
                      --yes`; then go to another place"
+                ),
+                Interrupted::TheSame if topic == self.topic => bail!(
+                    "run {run} of letters of {topic} still has letters to write, which the rewind that was interrupted keeps from being \
+                     written: give the rest up, `highwater dead-letters redrive --give-up {run} --yes`, then go on again"
                 ),
                 _ => bail!(
                     "run {run} of letters of {topic} still has letters to write, and a rewind may take back only what is finished: \

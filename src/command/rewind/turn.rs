@@ -26,14 +26,17 @@ impl<'a> Turn<'a> {
         Ok(Turn { client, rewind: Rewinding::new(&args.topic, &place(args)), over })
     }
 
-    /// Whether it goes on with one that was interrupted, or with nothing that is known of it.
+    /// Whether it goes on with one whose turn has not ended.
     pub(super) fn goes_on(&self) -> bool {
         self.over.is_some()
     }
 
     /// The command that goes on with the one that was interrupted, if that went to another place.
     pub(super) fn elsewhere(&self) -> Option<String> {
-        let over = self.over.as_ref().filter(|over| over.place != self.rewind.place && !over.place.is_empty());
+        // There were no places at first, and no quotes.
+        let words = |place: &str| place.replace('\'', "");
+        let is_other = |over: &&Rewinding| !over.place.is_empty() && words(&over.place) != words(&self.rewind.place);
+        let over = self.over.as_ref().filter(is_other);
         over.map(command)
     }
 
@@ -49,13 +52,16 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// Makes sure that nobody has taken it over.
-    pub(super) async fn ensure_held(&self) -> Result<()> {
+    /// Whether nobody has taken it over.
+    pub(super) async fn is_held(&self) -> Result<bool> {
         let last = redrives::last(self.client).await.context("can't read redrives")?;
+        Ok(last.rewinding.as_ref() == Some(&self.rewind))
+    }
+
+    pub(super) async fn ensure_held(&self) -> Result<()> {
         ensure!(
-            last.rewinding.as_ref() == Some(&self.rewind),
-            "another command has taken the rewind of {} over (--go-on) while this one was at work: this one stops, and the other \
-             ends it",
+            self.is_held().await?,
+            "another command has taken the rewind of {} over while this one was at work: this one stops, and the other ends it",
             self.rewind.topic
         );
         Ok(())
@@ -67,8 +73,11 @@ impl<'a> Turn<'a> {
 
     /// Ends the turn of the one that was interrupted, for which nothing is left to do.
     pub(super) async fn end_former(&self) -> Result<()> {
-        match &self.over {
-            Some(over) => redrives::end_rewind(self.client, over).await.context("can't let redrives go on"),
+        if let Some(over) = &self.over {
+            redrives::end_rewind(self.client, over).await.context("can't let redrives go on")?;
+        }
+        match redrives::last(self.client).await.context("can't read redrives")?.rewinding {
+            Some(other) => bail!(in_the_way(&other)),
             None => Ok(()),
         }
     }

@@ -134,6 +134,15 @@ fn a_run_whose_topic_is_gone_is_given_up_with_the_rows_that_it_left() {
     assert_eq!(scene.world.number(ahead), 0);
     let audit = scene.output(&["audit", "--without-kafka"]);
     assert!(audit.status.success(), "{}", String::from_utf8_lossy(&audit.stdout));
+
+    // It was being rewound: a list of its letters could never be finished, and would be in everybody's way.
+    scene.world.query(
+        "INSERT INTO highwater.sources (topic, epoch, cluster_id, topic_id, `group`) SELECT topic, 2, cluster_id, topic_id, '' FROM \
+         highwater.sources WHERE epoch = 1",
+    );
+    let said = scene.world.done(&REDRIVE);
+    assert!(said.contains("its letters are left alone") && said.contains("nothing to redrive"), "{said}");
+    assert_eq!(scene.world.number("SELECT max(run) FROM highwater.redrives"), 1);
 }
 
 #[test]
