@@ -154,7 +154,7 @@ fn seal(plan: &Plan, batch: &Arc<Batch>) -> usize {
     for &key in keys.keys() {
         let mut native = Vec::new();
         Block::new(Arc::clone(batch), key, 0).encode(plan, &mut native, &mut |_| {});
-        sent += compress(&native).len();
+        sent += compress(&native).bytes();
     }
     black_box(batch.ledger_row(plan, 0, keys));
     sent

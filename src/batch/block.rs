@@ -81,12 +81,13 @@ impl Block {
         (columns, rows)
     }
 
-    /// Appends it to `out` as one Native block. `written` is called after each column, and may take away what there is.
+    /// Appends it to `out` as one Native block. `written` is called whenever [`native::PIECE`] bytes are
+    /// there, and may take them away.
     pub fn encode(&self, plan: &Plan, out: &mut Vec<u8>, written: &mut dyn FnMut(&mut Vec<u8>)) -> Encoded {
         let (columns, rows) = self.columns(plan);
         let borrowed: Vec<&Column> = columns.iter().map(AsRef::as_ref).collect();
         let rows_len = rows.len();
-        native::encode_by_column(&borrowed, rows, out, written);
+        native::encode_piecewise(&borrowed, rows, out, written);
         let (series, overflow) = match plan.table(self.key.table).kind {
             TableKind::Rollup(rollup) => {
                 let overflow = plan.rollups[rollup].overflow(&borrowed, plan.limits.max_series);

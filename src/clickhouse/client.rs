@@ -159,7 +159,7 @@ impl Client {
         let (pinned, known) = insert::known_settings(pinned).await?;
         let settings = insert::settings(token, false, &known?);
         let sql = format!("INSERT INTO {} FORMAT JSONEachRow", self.table(table));
-        let (_, answer) = pinned.insert(&sql, &settings, Bytes::from(json_lines)).await?;
+        let (_, answer) = pinned.insert(&sql, &settings, json_lines).await?;
         Ok(answer.map(drop)?)
     }
 

@@ -10,12 +10,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{CONTENT_LENGTH, HOST};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use tokio::task::JoinHandle;
 
+use super::body::Pieces;
 use super::endpoint::Endpoint;
 use super::error::{Broken, ServerError};
 use super::sql::percent;
@@ -31,7 +32,7 @@ const ERROR_TEXT: usize = 2_000;
 pub struct Pinned {
     id: Connection,
     endpoint: Endpoint,
-    sender: SendRequest<Full<Bytes>>,
+    sender: SendRequest<Pieces>,
     driver: Driver,
 }
 
@@ -81,7 +82,7 @@ impl Pinned {
     /// [`Broken`] where no whole answer came within the time-out; the connection is gone then.
     pub async fn query(self, sql: &str, settings: &[(&str, &str)]) -> Result<Answered, Broken> {
         let (path, timeout) = (self.path(None, settings), self.endpoint.query_timeout);
-        self.send(path, Bytes::from(sql.to_owned()), timeout).await
+        self.send(path, sql.to_owned().into(), timeout).await
     }
 
     /// Sends `sql`, which is an `INSERT … FORMAT …`, with `body` as its data.
@@ -89,9 +90,14 @@ impl Pinned {
     /// # Errors
     /// [`Broken`] where no whole answer came within the time-out: the connection is gone, and the insert may have
     /// happened, may yet happen, or may never happen.
-    pub async fn insert(self, sql: &str, settings: &[(&str, &str)], body: Bytes) -> Result<Answered, Broken> {
+    pub async fn insert(
+        self,
+        sql: &str,
+        settings: &[(&str, &str)],
+        body: impl Into<Pieces>,
+    ) -> Result<Answered, Broken> {
         let (path, timeout) = (self.path(Some(sql), settings), self.endpoint.insert_timeout);
-        self.send(path, body, timeout).await
+        self.send(path, body.into(), timeout).await
     }
 
     fn path(&self, sql: Option<&str>, settings: &[(&str, &str)]) -> String {
@@ -104,7 +110,7 @@ impl Pinned {
         path
     }
 
-    async fn send(mut self, path: String, body: Bytes, timeout: Duration) -> Result<Answered, Broken> {
+    async fn send(mut self, path: String, body: Pieces, timeout: Duration) -> Result<Answered, Broken> {
         let endpoint = self.endpoint.clone();
         let exchange = async {
             let request = Request::builder()
@@ -113,8 +119,8 @@ impl Pinned {
                 .header(HOST, endpoint.authority())
                 .header("X-ClickHouse-User", &endpoint.user)
                 .header("X-ClickHouse-Key", &endpoint.password)
-                .header(CONTENT_LENGTH, body.len())
-                .body(Full::new(body))
+                .header(CONTENT_LENGTH, body.bytes())
+                .body(body)
                 .map_err(|e| e.to_string())?;
             self.sender.ready().await.map_err(|e| describe(&endpoint, &e))?;
             let response = self.sender.send_request(request).await.map_err(|e| describe(&endpoint, &e))?;

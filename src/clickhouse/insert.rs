@@ -1,8 +1,8 @@
 //! How an insert is sent: its settings, its statement and its body.
 
-use bytes::Bytes;
 use serde_json::json;
 
+use super::body::Pieces;
 use super::compress::{Packer, compress};
 use super::connection::Pinned;
 use super::error::{Broken, ServerError};
@@ -61,7 +61,7 @@ pub(super) struct Request {
     /// `INSERT INTO … FORMAT …`
     pub(super) sql: String,
     /// Its rows, in compressed frames or as they are.
-    pub(super) body: Bytes,
+    pub(super) body: Pieces,
     /// Series of a rollup, and events of it beyond the limit of series.
     pub(super) series: (u64, u64),
 }
@@ -71,22 +71,19 @@ impl Request {
     pub(super) fn new(rows: &Rows, plan: &Plan, database: &str, compressed: bool) -> Request {
         match rows {
             Rows::Block(block) => {
-                let (mut native, mut packer) = (Vec::new(), Packer::default());
-                let encoded = match compressed {
-                    true => block.encode(plan, &mut native, &mut |written| packer.take(written)),
-                    false => block.encode(plan, &mut native, &mut |_| {}),
-                };
-                let body = if compressed { packer.finish(&native) } else { native };
+                let (mut native, mut packer) = (Vec::new(), Packer::new(compressed));
+                let encoded = block.encode(plan, &mut native, &mut |written| packer.take(written));
+                let body = packer.finish(&native);
                 let columns: Vec<String> = encoded.columns.iter().map(|name| ident(name)).collect();
                 let name = &plan.table(block.key().table).name;
                 let sql = format!("INSERT INTO {} ({}) FORMAT Native", table(database, name), columns.join(", "));
-                Request { sql, body: body.into(), series: (encoded.series, encoded.overflow) }
+                Request { sql, body, series: (encoded.series, encoded.overflow) }
             }
             Rows::Ledger(row) => {
                 let json = ledger_json(row, plan).into_bytes();
                 Request {
                     sql: format!("INSERT INTO {} FORMAT JSONEachRow", table(database, LEDGER)),
-                    body: if compressed { compress(&json) } else { json }.into(),
+                    body: if compressed { compress(&json) } else { json.into() },
                     series: (0, 0),
                 }
             }

@@ -7,6 +7,7 @@
 //! commands ──▶ Client ──JSONEachRow──▶ ClickHouse                            a connection a query
 //! ```
 
+mod body;
 mod claim;
 mod client;
 mod compress;
@@ -27,6 +28,7 @@ pub mod tables;
 mod views;
 mod watermarks;
 
+pub use body::Pieces;
 pub(crate) use claim::CLOSED;
 pub use claim::{ClaimError, InForce, claim, in_force, last_epoch, look};
 pub use client::{Client, QueryLimits};

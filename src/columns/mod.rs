@@ -7,13 +7,15 @@ mod error;
 mod low_cardinality;
 pub mod native;
 mod nested;
+mod strings;
 mod values;
 
 pub use decoder::{Decoder, Mismatch, ResolveError, Row};
 pub use error::{DecodeError, Fault};
 pub use low_cardinality::LowCardinality;
 pub use nested::Nested;
-pub use values::{Column, Distributions, Strings, Values};
+pub use strings::Strings;
+pub use values::{Column, Distributions, Values};
 
 /// A column of a table: what DDL and documentation need to know.
 #[derive(Debug, Clone, PartialEq, Eq)]

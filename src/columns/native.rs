@@ -15,6 +15,10 @@ use super::{Column, Distributions, LowCardinality, Nested, Strings, Values};
 const LOW_CARDINALITY_VERSION: u64 = 1;
 /// A block that brings its own keys (0x200), which replace those of the block before (0x400), and uses no other.
 const LOW_CARDINALITY_FLAGS: u64 = 0x600;
+/// After so many bytes whoever takes what is written may do so.
+pub const PIECE: usize = 256 << 10;
+/// Numbers written between two looks at how much there is.
+const NUMBERS: usize = 4_096;
 
 /// Appends one block: these rows of these columns.
 ///
@@ -24,19 +28,20 @@ const LOW_CARDINALITY_FLAGS: u64 = 0x600;
 /// # Panics
 /// Where a column ends before the range does: a block with a shorter column is no block.
 pub fn encode(columns: &[&Column], rows: Range<usize>, out: &mut Vec<u8>) {
-    encode_by_column(columns, rows, out, &mut |_| {});
+    encode_piecewise(columns, rows, out, &mut |_| {});
 }
 
-/// As [`encode`], with a call after each column, which may take away what has been written.
+/// As [`encode`], with a call whenever [`PIECE`] bytes are there, which may take away what has been written.
 ///
 /// # Panics
 /// As [`encode`].
-pub fn encode_by_column(
+pub fn encode_piecewise(
     columns: &[&Column],
     rows: Range<usize>,
     out: &mut Vec<u8>,
     written: &mut dyn FnMut(&mut Vec<u8>),
 ) {
+    let out = &mut Out { bytes: out, written };
     write_varuint(columns.len() as u64, out);
     write_varuint(rows.len() as u64, out);
     for column in columns {
@@ -48,29 +53,48 @@ pub fn encode_by_column(
         }
         write_prefix(&column.values, out);
         write_data(column, rows.clone(), out);
-        written(out);
+    }
+}
+
+/// What has been written, and who may take it away.
+struct Out<'a> {
+    bytes: &'a mut Vec<u8>,
+    written: &'a mut dyn FnMut(&mut Vec<u8>),
+}
+
+impl Out<'_> {
+    fn put(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// To be called after each of many pieces, none of them long.
+    fn piece(&mut self) {
+        if self.bytes.len() >= PIECE {
+            (self.written)(self.bytes);
+        }
     }
 }
 
 /// What stands before all data of a column, those of its items included.
-fn write_prefix(values: &Values, out: &mut Vec<u8>) {
+fn write_prefix(values: &Values, out: &mut Out<'_>) {
     match values {
-        Values::LowCardinality(_) => out.extend_from_slice(&LOW_CARDINALITY_VERSION.to_le_bytes()),
+        Values::LowCardinality(_) => out.put(&LOW_CARDINALITY_VERSION.to_le_bytes()),
         Values::Nested(nested) => nested.columns.iter().for_each(|column| write_prefix(&column.values, out)),
         _ => {}
     }
 }
 
-fn write_data(column: &Column, rows: Range<usize>, out: &mut Vec<u8>) {
+fn write_data(column: &Column, rows: Range<usize>, out: &mut Out<'_>) {
     if let Some(nulls) = &column.nulls {
-        out.extend_from_slice(&nulls[rows.clone()]);
+        out.put(&nulls[rows.clone()]);
+        out.piece();
     }
     write_values(&column.values, &column.clickhouse_type, rows, out);
 }
 
-fn write_values(values: &Values, clickhouse_type: &str, rows: Range<usize>, out: &mut Vec<u8>) {
+fn write_values(values: &Values, clickhouse_type: &str, rows: Range<usize>, out: &mut Out<'_>) {
     match values {
-        Values::UInt8(values) => out.extend_from_slice(&values[rows]),
+        Values::UInt8(values) => out.put(&values[rows]),
         Values::UInt32(values) => write_numbers(&values[rows], out, u32::to_le_bytes),
         Values::UInt64(values) => write_numbers(&values[rows], out, u64::to_le_bytes),
         Values::Int32(values) => write_numbers(&values[rows], out, i32::to_le_bytes),
@@ -98,43 +122,43 @@ fn decimal_precision(clickhouse_type: &str) -> Option<u8> {
     parameters.split_once(',')?.0.trim().parse().ok()
 }
 
-fn write_varuint(mut value: u64, out: &mut Vec<u8>) {
+fn write_varuint(mut value: u64, out: &mut Out<'_>) {
     while value >= 0x80 {
-        out.push(value as u8 | 0x80);
+        out.bytes.push(value as u8 | 0x80);
         value >>= 7;
     }
-    out.push(value as u8);
+    out.bytes.push(value as u8);
 }
 
-fn write_string(value: &[u8], out: &mut Vec<u8>) {
+fn write_string(value: &[u8], out: &mut Out<'_>) {
     write_varuint(value.len() as u64, out);
-    out.extend_from_slice(value);
+    out.put(value);
 }
 
-fn write_numbers<T: Copy, const N: usize>(values: &[T], out: &mut Vec<u8>, bytes: impl Fn(T) -> [u8; N]) {
-    out.reserve(values.len() * N);
-    out.extend(values.iter().flat_map(|&value| bytes(value)));
+fn write_numbers<T: Copy, const N: usize>(values: &[T], out: &mut Out<'_>, bytes: impl Fn(T) -> [u8; N]) {
+    for values in values.chunks(NUMBERS) {
+        out.bytes.reserve(values.len() * N);
+        out.bytes.extend(values.iter().flat_map(|&value| bytes(value)));
+        out.piece();
+    }
 }
 
-fn write_strings(values: &Strings, rows: Range<usize>, out: &mut Vec<u8>) {
-    let mut from = start(&values.ends, rows.start);
-    let ends = &values.ends[rows];
-    out.reserve(ends.last().map_or(0, |end| end - from) + 2 * ends.len());
-    for &end in ends {
-        write_string(&values.bytes[from..end], out);
-        from = end;
+fn write_strings(values: &Strings, rows: Range<usize>, out: &mut Out<'_>) {
+    for value in values.iter(rows) {
+        write_string(value, out);
+        out.piece();
     }
 }
 
 /// Where the arrays of these rows end, counted from the first of their elements; answers which elements they are.
-fn write_ends(ends: &[usize], rows: Range<usize>, out: &mut Vec<u8>) -> Range<usize> {
+fn write_ends(ends: &[usize], rows: Range<usize>, out: &mut Out<'_>) -> Range<usize> {
     let from = start(ends, rows.start);
     let ends = &ends[rows];
     write_numbers(ends, out, |end| ((end - from) as u64).to_le_bytes());
     from..ends.last().copied().unwrap_or(from)
 }
 
-fn write_distributions(values: &Distributions, rows: Range<usize>, out: &mut Vec<u8>) {
+fn write_distributions(values: &Distributions, rows: Range<usize>, out: &mut Out<'_>) {
     // A tuple's elements one after the other, each an array: where its rows end, then all elements.
     let buckets = write_ends(&values.ends, rows.clone(), out);
     write_numbers(&values.values[buckets], out, f64::to_le_bytes);
@@ -143,12 +167,12 @@ fn write_distributions(values: &Distributions, rows: Range<usize>, out: &mut Vec
 }
 
 /// An array: where its rows end, then all items. A map is an array of pairs, all keys before all values.
-fn write_nested(values: &Nested, rows: Range<usize>, out: &mut Vec<u8>) {
+fn write_nested(values: &Nested, rows: Range<usize>, out: &mut Out<'_>) {
     let items = write_ends(&values.ends, rows, out);
     values.columns.iter().for_each(|column| write_data(column, items.clone(), out));
 }
 
-fn write_low_cardinality(values: &LowCardinality, rows: Range<usize>, out: &mut Vec<u8>) {
+fn write_low_cardinality(values: &LowCardinality, rows: Range<usize>, out: &mut Out<'_>) {
     let index = &values.index[rows];
     // Without items ClickHouse expects no dictionary either.
     if index.is_empty() {
@@ -175,7 +199,7 @@ fn write_low_cardinality(values: &LowCardinality, rows: Range<usize>, out: &mut 
 fn write_dictionary<'a>(
     dictionary: impl ExactSizeIterator<Item = &'a str>,
     index: impl ExactSizeIterator<Item = u32>,
-    out: &mut Vec<u8>,
+    out: &mut Out<'_>,
 ) {
     let entries = dictionary.len();
     let width: u64 = match entries {
@@ -184,15 +208,19 @@ fn write_dictionary<'a>(
         _ => 2,
     };
     for number in [LOW_CARDINALITY_FLAGS | width, entries as u64] {
-        out.extend_from_slice(&number.to_le_bytes());
+        out.put(&number.to_le_bytes());
     }
-    dictionary.for_each(|entry| write_string(entry.as_bytes(), out));
-    out.extend_from_slice(&(index.len() as u64).to_le_bytes());
+    for entry in dictionary {
+        write_string(entry.as_bytes(), out);
+        out.piece();
+    }
+    out.put(&(index.len() as u64).to_le_bytes());
     match width {
-        0 => out.extend(index.map(|at| at as u8)),
-        1 => out.extend(index.flat_map(|at| (at as u16).to_le_bytes())),
-        _ => out.extend(index.flat_map(u32::to_le_bytes)),
+        0 => out.bytes.extend(index.map(|at| at as u8)),
+        1 => out.bytes.extend(index.flat_map(|at| (at as u16).to_le_bytes())),
+        _ => out.bytes.extend(index.flat_map(u32::to_le_bytes)),
     }
+    out.piece();
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Column buffers.
 
-use super::{LowCardinality, Nested};
+use super::{LowCardinality, Nested, Strings};
 
 /// One column: name, ClickHouse type, values, and which of them are null.
 #[derive(Debug, Clone)]
@@ -165,52 +165,6 @@ impl Values {
     }
 }
 
-/// Strings back to back, of any bytes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Strings {
-    /// End of each string in `bytes`.
-    pub ends: Vec<usize>,
-    /// All strings, concatenated.
-    pub bytes: Vec<u8>,
-}
-
-impl Strings {
-    /// Appends one.
-    pub fn push(&mut self, value: &[u8]) {
-        self.bytes.extend_from_slice(value);
-        self.ends.push(self.bytes.len());
-    }
-
-    /// The one in this row; empty where there is no such row.
-    pub fn get(&self, row: usize) -> &[u8] {
-        let start = start(&self.ends, row);
-        self.ends.get(row).and_then(|&end| self.bytes.get(start..end)).unwrap_or_default()
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
-    }
-
-    /// Keeps the first `rows`; does nothing where there are no more.
-    pub fn truncate(&mut self, rows: usize) {
-        if rows < self.ends.len() {
-            self.bytes.truncate(start(&self.ends, rows));
-            self.ends.truncate(rows);
-        }
-    }
-
-    /// Bytes in memory.
-    pub fn size(&self) -> usize {
-        self.bytes.len() + size_of_val(self.ends.as_slice())
-    }
-}
-
 /// Sparse histograms: representative values and their counts, a pair of arrays a row.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Distributions {
@@ -270,26 +224,6 @@ pub(super) fn start(ends: &[usize], at: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn strings_come_back_and_are_taken_back() {
-        let mut strings = Strings::default();
-        for value in [&b"one"[..], b"", b"\xff\x00", b"four"] {
-            strings.push(value);
-        }
-        let before = {
-            strings.truncate(2);
-            strings.clone()
-        };
-        strings.push(b"x");
-        strings.truncate(2);
-        assert_eq!(strings, before);
-        assert_eq!((strings.get(0), strings.get(1), strings.get(2)), (&b"one"[..], &b""[..], &b""[..]));
-        strings.truncate(9);
-        assert_eq!((strings.len(), strings.bytes.len()), (2, 3));
-        strings.truncate(0);
-        assert_eq!((strings.len(), strings.bytes.len()), (0, 0));
-    }
 
     #[test]
     fn distributions_come_back_and_are_taken_back() {

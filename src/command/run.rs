@@ -164,7 +164,7 @@ fn spawn<R: Registry + Send + 'static>(
         while !stop.is_asked() {
             let wait = if worker.is_waiting() { BUSY_WAIT } else { IDLE_WAIT };
             worker.step(clock.now(), wait);
-            tide.is(worker.held());
+            tide.is(worker.held(), clock.now());
             let member = worker.log_mut().is_member();
             reporter.step(clock.now(), || (member, worker.partitions()));
             if let Some(reason) = worker.log_mut().fatal() {

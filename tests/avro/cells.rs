@@ -51,7 +51,7 @@ pub fn lengths(columns: &Columns) -> Vec<usize> {
     fn of(column: &Column, out: &mut Vec<usize>) {
         out.extend([column.len(), column.nulls.as_ref().map_or(0, Vec::len)]);
         match &column.values {
-            Values::String(values) => out.push(values.bytes.len()),
+            Values::String(values) => out.push(values.size()),
             Values::Nested(nested) => nested.columns.iter().for_each(|column| of(column, out)),
             _ => {}
         }
@@ -72,7 +72,7 @@ pub fn room(columns: &Columns) -> usize {
             Values::Float64(values) => values.capacity() * 8,
             Values::Int128(values) => values.capacity() * 16,
             Values::Uuid(values) => values.capacity() * 16,
-            Values::String(values) => values.ends.capacity() * 8 + values.bytes.capacity(),
+            Values::String(values) => values.capacity(),
             Values::LowCardinality(values) => values.bytes() + values.index.capacity() * 4,
             Values::Nested(nested) => nested.ends.capacity() * 8 + nested.columns.iter().map(of).sum::<usize>(),
             other => panic!("{other:?} is not decoded into"),

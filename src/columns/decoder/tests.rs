@@ -34,7 +34,7 @@ fn cell(column: &Column, row: usize) -> Cell {
 fn snapshot(columns: &Columns) -> Vec<(Vec<Cell>, usize, usize)> {
     fn buffer(column: &Column) -> usize {
         match &column.values {
-            Values::String(values) => values.bytes.len(),
+            Values::String(values) => values.size(),
             other => other.len(),
         }
     }
