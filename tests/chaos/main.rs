@@ -101,12 +101,12 @@ impl Drop for Again {
     }
 }
 
-/// Does one thing after the other to the system, for so long; on a slow machine somewhat longer, where too little was done.
+/// Does one thing after the other to the system, for so long; on a slow machine up to twice as long, where too little was done.
 fn play(performance: &mut Performance, production: &Production, rng: &mut Rng, time: Duration) {
     let (begun, mut next, mut said) = (Instant::now(), Instant::now() + Duration::from_secs(3), Instant::now());
     let mut until = time;
     let minutes = time.as_secs_f64() / 60.0;
-    let most = time.mul_f64(1.3);
+    let most = time.mul_f64(2.0);
     while begun.elapsed() < until || (begun.elapsed() < most && !performance.report.lacks(minutes).is_empty()) {
         performance.tick();
         if Instant::now() >= next {
