@@ -4,7 +4,8 @@
 //! block for each answer of a broker. What is given back to the system at once has to be cleared by it when it is taken
 //! again: with columns of 1.5 kB events that was a third of all processor time. What is never given back stays, with the
 //! holes between what is in use: after an outage the process held more than `memory.limit` for good. So freed memory
-//! is kept, and given back when a worker has held much less than it did for a while ([`Tide`]). `tests/delivery/outage.rs` holds the process to it.
+//! is kept, and given back when a worker has held much less than it did for a while ([`Tide`]). `tests/delivery/outage.rs` bounds
+//! what the process takes at most.
 #![allow(unsafe_code)]
 
 use std::time::Duration;
@@ -36,7 +37,7 @@ pub fn keep_freed() {
     debug_assert!(accepted, "glibc knows these options");
 }
 
-/// Gives back all that is free, whole pages of it, wherever it lies.
+/// Gives back what is free, whole pages of it, wherever it lies but at the end of a thread's heap: there [`KEPT_AT_END`] stays.
 fn give_back() {
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim takes an integer, keeps no pointer and is thread-safe.
@@ -48,14 +49,17 @@ fn give_back() {
 /// What a worker holds, rising and falling.
 #[derive(Debug, Default)]
 pub struct Tide {
-    /// The most since memory was last given back, bytes.
+    /// The most of a window since memory was last given back, bytes.
     most: usize,
-    /// Since when a quarter of that has been held at most.
-    low_since: Option<Duration>,
+    /// The most in the window that is not over.
+    in_window: usize,
+    /// When that is over.
+    until: Option<Duration>,
 }
 
 impl Tide {
-    /// Takes note of what is held at `now`, bytes; gives memory back when that has been a quarter of what it was for long.
+    /// Takes note of what is held at `now`, bytes; gives memory back when all through a window no more than half was held of what
+    /// once was.
     pub fn is(&mut self, held: usize, now: Duration) {
         if self.has_ebbed(held, now) {
             give_back();
@@ -63,16 +67,14 @@ impl Tide {
     }
 
     fn has_ebbed(&mut self, held: usize, now: Duration) -> bool {
-        self.most = self.most.max(held);
-        if self.most < MUCH || held > self.most / 4 {
-            self.low_since = None;
+        self.in_window = self.in_window.max(held);
+        if now < *self.until.get_or_insert(now + LONG) {
             return false;
         }
-        let long = now.saturating_sub(*self.low_since.get_or_insert(now)) >= LONG;
-        if long {
-            *self = Tide { most: held, low_since: None };
-        }
-        long
+        let ebbed = self.most >= MUCH && self.in_window <= self.most / 2;
+        let most = if ebbed { self.in_window } else { self.most.max(self.in_window) };
+        *self = Tide { most, in_window: held, until: Some(now + LONG) };
+        ebbed
     }
 }
 
@@ -92,15 +94,25 @@ mod tests {
     #[test]
     fn memory_is_given_back_once_little_has_been_held_for_long() {
         let long = LONG.as_secs();
-        assert_eq!(given_back([(0, MUCH - 1), (1, 0), (1 + 9 * long, 0)]), [0; 0], "never much");
-        assert_eq!(given_back([(0, MUCH), (1, MUCH / 4 + 1), (1 + 9 * long, MUCH / 4 + 1)]), [0; 0], "never little");
-        let ebb = [(0, MUCH), (1, MUCH / 4), (long, 0), (long + 1, 0), (long + 2, 0), (9 * long, 0)];
-        assert_eq!(given_back(ebb), [long + 1], "once");
-        let again = [(0, MUCH), (1, 0), (2, MUCH), (3, 0), (long + 2, 0), (long + 3, 0)];
-        assert_eq!(given_back(again), [long + 3], "the next batch came meanwhile");
-        let twice = (0..2).flat_map(|tide| {
-            [(0, 4 * MUCH), (1, MUCH), (1 + long, MUCH)].map(|(at, held)| (at + 3 * tide * long, held))
-        });
-        assert_eq!(given_back(twice), [1 + long, 1 + 4 * long]);
+        let each_second = |from: u64, to: u64, held: usize| (from..to).map(move |second| (second, held));
+        assert_eq!(
+            given_back(each_second(0, 9 * long, MUCH - 1).chain([(9 * long, 0), (11 * long, 0)])),
+            [0; 0],
+            "never much"
+        );
+        assert_eq!(
+            given_back([(0, MUCH)].into_iter().chain(each_second(1, 9 * long, MUCH / 2 + 1))),
+            [0; 0],
+            "never little"
+        );
+        let ebb = [(0, MUCH)].into_iter().chain(each_second(1, 9 * long, 0));
+        assert_eq!(given_back(ebb), [2 * long], "once, when a window was without it");
+        // The next batches come all the time.
+        let backlog = (0..9 * long).map(|second| (second, if second % 20 == 0 { MUCH } else { 0 }));
+        assert_eq!(given_back(backlog), [0; 0]);
+        // What comes after an outage has its own rising and falling.
+        let after =
+            (0..9 * long).map(|second| (second, if second == 0 { 8 * MUCH } else { (second as usize % 3) * MUCH }));
+        assert_eq!(given_back(after), [2 * long]);
     }
 }

@@ -52,8 +52,9 @@ impl Packer {
             return self.out.push(chunk.to_vec());
         }
         self.room.resize(lz4_flex::block::get_maximum_output_size(chunk.len()).max(self.room.len()), 0);
-        // The room is the greatest that LZ4 can need, so this does not fail; if it did, the checksum would show it.
-        let packed = lz4_flex::block::compress_into(chunk, &mut self.room).unwrap_or(0);
+        #[allow(clippy::expect_used, reason = "a frame that said it was packed and is not would be taken")]
+        let packed =
+            lz4_flex::block::compress_into(chunk, &mut self.room).expect("the room is the greatest that LZ4 can need");
         let mut frame = Vec::with_capacity(HASH + HEADER + packed);
         frame.extend_from_slice(&[0; HASH]);
         frame.push(LZ4);

@@ -94,7 +94,10 @@ fn write_data(column: &Column, rows: Range<usize>, out: &mut Out<'_>) {
 
 fn write_values(values: &Values, clickhouse_type: &str, rows: Range<usize>, out: &mut Out<'_>) {
     match values {
-        Values::UInt8(values) => out.put(&values[rows]),
+        Values::UInt8(values) => {
+            out.put(&values[rows]);
+            out.piece();
+        }
         Values::UInt32(values) => write_numbers(&values[rows], out, u32::to_le_bytes),
         Values::UInt64(values) => write_numbers(&values[rows], out, u64::to_le_bytes),
         Values::Int32(values) => write_numbers(&values[rows], out, i32::to_le_bytes),
@@ -144,6 +147,7 @@ fn write_numbers<T: Copy, const N: usize>(values: &[T], out: &mut Out<'_>, bytes
 }
 
 fn write_strings(values: &Strings, rows: Range<usize>, out: &mut Out<'_>) {
+    assert!(rows.end <= values.len(), "a column that is shorter than its block");
     for value in values.iter(rows) {
         write_string(value, out);
         out.piece();

@@ -225,3 +225,45 @@ fn columns_follow_each_other() {
     encode(&[&second], 0..2, &mut other);
     assert_eq!(both, [&[2, 2], &one[2..], &other[2..]].concat());
 }
+
+/// Strings of uneven lengths, some of them null, and as many numbers.
+fn many(rows: usize) -> [Column; 3] {
+    let mut strings = Strings::default();
+    (0..rows).for_each(|row| strings.push("abcdefg".repeat(row % 40).as_bytes()));
+    let column = |name: &str, clickhouse_type: &str, values, nulls| Column {
+        name: name.to_owned(),
+        clickhouse_type: clickhouse_type.to_owned(),
+        values,
+        nulls,
+    };
+    let nulls = (0..rows).map(|row| u8::from(row % 40 == 0)).collect();
+    [
+        column("s", "Nullable(String)", Values::String(strings), Some(nulls)),
+        column("n", "UInt64", Values::UInt64((0..rows as u64).collect()), None),
+        column("b", "Bool", Values::UInt8((0..rows).map(|row| (row % 2) as u8).collect()), None),
+    ]
+}
+
+#[test]
+fn taken_away_piece_by_piece_it_is_the_same() {
+    let rows = 30_000;
+    let columns = many(rows);
+    let columns: Vec<&Column> = columns.iter().collect();
+    let (mut whole, mut taken, mut rest, mut pieces) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    encode(&columns, 7..rows, &mut whole);
+    encode_piecewise(&columns, 7..rows, &mut rest, &mut |written| {
+        pieces += 1;
+        assert!((PIECE..2 * PIECE).contains(&written.len()), "{}", written.len());
+        taken.append(written);
+    });
+    taken.append(&mut rest);
+    assert!(pieces > 10 && taken == whole, "{pieces} pieces");
+}
+
+#[test]
+#[should_panic(expected = "shorter than its block")]
+fn strings_that_end_before_the_block_are_no_block() {
+    let [mut strings, ..] = many(10);
+    strings.nulls = None;
+    encode(&[&strings], 0..11, &mut Vec::new());
+}
