@@ -155,6 +155,7 @@ impl<A: Answers + Clone + Send + 'static> Inquiry<A> {
             }
             let Some(mut asking) = self.ask(position, evaluator, reach)? else { continue };
             let Some(answer) = self.take_in(&mut asking, evaluator, None, leave)? else {
+                self.stale[position].merge(asking.stale);
                 return Err(Trouble::Passing("it was interrupted".to_owned()));
             };
             is_slow = matches!(&answer, Err(refusal) if refusal.is_of_time());

@@ -162,6 +162,8 @@ impl<'a> Term<'a> {
                     self.hindrance.passed();
                     wait(left(), self.leave);
                 }
+                // It was interrupted.
+                Err(Trouble::Passing(_)) if (self.leave)() => {}
                 // A round that failed may have cost as much as one that did not.
                 Err(Trouble::Passing(reason)) => wait(self.hindrance.failed(&reason).max(left()), self.leave),
                 Err(trouble) => return Err(trouble),

@@ -381,4 +381,9 @@ fn who_leaves_waits_for_no_answer() {
     let leave = || begun.elapsed() > Duration::from_millis(50);
     assert!(stage.inquiry.read(&mut stage.evaluator, REACH, Instant::now(), &leave).is_err());
     assert!(begun.elapsed() < Duration::from_secs(20));
+    // What it was asked for is still to be read.
+    server.asked();
+    server.says("small", Rows(1, 1));
+    assert_eq!(stage.read(), NONE);
+    assert_eq!(server.asked(), ["small", "deep", "large"]);
 }
