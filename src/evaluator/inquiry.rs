@@ -258,7 +258,7 @@ impl<A: Answers + Clone + Send + 'static> Inquiry<A> {
     /// Takes down how a question ended.
     ///
     /// # Errors
-    /// Nothing is wrong with the question: ClickHouse is away.
+    /// Nothing seems wrong with the question, which a round waited for: ClickHouse is away.
     fn end(&mut self, asking: Asking, answer: Result<(), Refusal>, evaluator: &mut Evaluator) -> Result<(), Trouble> {
         let Asking { position, stale, begun, displaced, .. } = asking;
         if self.open[position].as_ref().is_some_and(|open| !open.pause.is_zero()) {
@@ -279,11 +279,9 @@ impl<A: Answers + Clone + Send + 'static> Inquiry<A> {
         // What went for its rows is read anew, without them; and does not go another time.
         let dropped = (!displaced.is_empty()).then(|| self.drop_rows(position, evaluator));
         match refusal {
-            Refusal::Query(error) if refusal::is_of_another(&error) => {
-                if let Some(open) = self.open[position].as_mut().filter(|open| !open.pause.is_zero()) {
-                    open.pause = (open.pause * 2).min(LONGEST);
-                    open.again = Instant::now() + open.pause;
-                }
+            Refusal::Query(error) if self.open[position].is_none() && refusal::is_of_another(&error) => {
+                // From now on it is asked on the side: if it is the question all the same, it holds up no other.
+                self.open[position] = Some(Open { dropped, ..Open::new(Instant::now()) });
                 Err(error.into())
             }
             refusal => {
