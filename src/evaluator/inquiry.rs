@@ -1,8 +1,8 @@
 //! What rules ask of ClickHouse, question by question: which minutes are to be read again, and which questions fail.
 //!
 //! What came since is read by the round that judges it. What was never read, and what failed, is asked *on the side*, one
-//! question at a time, while rounds go on: for the first a round waits until the next heartbeat is due, for the second nobody
-//! does.
+//! question at a time, while rounds go on: for the first the first round waits until the next heartbeat is due, for the second
+//! nobody does.
 //!
 //! A question that hits a limit is told with its rules and with what to do about it, and costs these rules only: they are not
 //! judged until it is answered, and then as far back as corrections reach. Where rows do not fit into memory, that is the
