@@ -60,6 +60,8 @@ pub(super) struct Inquiry<A> {
     order: Vec<usize>,
     /// Bytes that all rows may take.
     memory: usize,
+    /// What a round asks begins within this time.
+    heartbeat: Duration,
     /// The question that is asked on the side.
     aside: Option<Asking>,
     /// Before that no question that failed is asked again.
@@ -100,6 +102,7 @@ impl<A: Answers + Clone + Send + 'static> Inquiry<A> {
         plan: Arc<Plan>,
         questions: &[Question],
         memory: usize,
+        heartbeat: Duration,
     ) -> Inquiry<A> {
         let mut order: Vec<usize> = (0..questions.len()).collect();
         order.sort_by_key(|position| {
@@ -108,7 +111,7 @@ impl<A: Answers + Clone + Send + 'static> Inquiry<A> {
         });
         let (stale, now) = (questions.iter().map(|_| Stale::all()).collect(), Instant::now());
         let open = questions.iter().map(|_| Some(Open::new(now))).collect();
-        Inquiry { answers, runtime, plan, stale, open, order, memory, aside: None, rested: now }
+        Inquiry { answers, runtime, plan, stale, open, order, memory, heartbeat, aside: None, rested: now }
     }
 
     /// Takes in what came.
@@ -129,7 +132,7 @@ impl<A: Answers + Clone + Send + 'static> Inquiry<A> {
     }
 
     /// Reads what is to be read, but for questions that failed. It waits for those that were never answered until a time, and
-    /// for none that has to be asked behind one that took too long.
+    /// for none that has to be asked behind one that took too long, or once a heartbeat's time has passed.
     pub(super) fn read(
         &mut self,
         evaluator: &mut Evaluator,
@@ -144,7 +147,7 @@ impl<A: Answers + Clone + Send + 'static> Inquiry<A> {
                 tracing::info!("{} are judged once their rows were read", named(&evaluator.asking(position)));
             }
         }
-        let mut is_slow = false;
+        let (begun, mut is_slow) = (Instant::now(), false);
         for position in self.order.clone() {
             if self.open[position].is_some() || !self.is_wanted(position, evaluator, reach) {
                 continue;
@@ -158,7 +161,7 @@ impl<A: Answers + Clone + Send + 'static> Inquiry<A> {
                 self.stale[position].merge(asking.stale);
                 return Err(Trouble::Passing("it was interrupted".to_owned()));
             };
-            is_slow = matches!(&answer, Err(refusal) if refusal.is_of_time());
+            is_slow = begun.elapsed() > self.heartbeat || matches!(&answer, Err(refusal) if refusal.is_of_time());
             self.end(asking, answer, evaluator)?;
         }
         Ok(())

@@ -124,6 +124,7 @@ impl<'a> Term<'a> {
             evaluation.plan.clone(),
             evaluator.questions(),
             settings.memory,
+            settings.heartbeat,
         );
         Ok(Term {
             evaluation,

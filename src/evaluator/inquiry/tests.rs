@@ -151,7 +151,7 @@ impl Stage {
         let evaluator = Evaluator::new(plan.alerts.clone(), &plan.rollups, 60, NOW - 1, None);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (questions, handle) = (evaluator.questions(), runtime.handle().clone());
-        let inquiry = Inquiry::new(server.clone(), handle, plan.clone(), questions, usize::MAX);
+        let inquiry = Inquiry::new(server.clone(), handle, plan.clone(), questions, usize::MAX, LONGEST);
         Stage { evaluator, inquiry, _runtime: runtime }
     }
 
@@ -351,6 +351,20 @@ fn behind_one_that_took_too_long_a_round_asks_no_other() {
     assert_eq!(stage.attend(60_000), ["small", "large"]);
     assert_eq!(stage.attend(60_000), ["small", "large"]);
     assert_eq!(server.asked(), ["deep", "large"]);
+}
+
+/// Each in its time, and together so slow that the heartbeat would come late.
+#[test]
+fn a_round_asks_no_other_once_a_heartbeats_time_has_passed() {
+    let server = Server::new(Rows(1, 1), Rows(1, 1), Rows(1, 1));
+    let mut stage = Stage::new(&server);
+    assert_eq!(stage.read(), NONE);
+    server.asked();
+    stage.inquiry.heartbeat = Duration::ZERO;
+    stage.news(NOW - 5);
+    assert_eq!(stage.read(), ["deep", "large"]);
+    assert_eq!(server.asked(), ["small"]);
+    assert_eq!(stage.read(), NONE, "they are asked on the side");
 }
 
 #[test]
