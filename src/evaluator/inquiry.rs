@@ -358,7 +358,8 @@ impl<A: Answers + Clone + Send + 'static> Inquiry<A> {
         }
         let dropped = match refusal {
             Refusal::Memory(bytes) => Some(*bytes),
-            Refusal::Query(_) => dropped,
+            // That it had no room before is not forgotten, whatever it fails for now.
+            Refusal::Query(_) => dropped.or(before.as_ref().and_then(|before| before.dropped)),
         };
         let pause = before.map_or(SHORTEST, |open| (open.pause * 2).clamp(SHORTEST, LONGEST));
         self.open[position] = Some(Open { again: Instant::now() + pause, pause, said, dropped });

@@ -254,6 +254,25 @@ fn two_that_have_no_room_together_do_not_take_turns() {
     }
 }
 
+#[test]
+fn who_had_no_room_is_known_for_that_whatever_it_fails_for_next() {
+    let server = Server::new(Rows(1, 1), Rows(1, 1), Rows(5, 200));
+    let mut stage = Stage::new(&server);
+    assert_eq!(stage.read(), NONE);
+    stage.inquiry.memory = stage.evaluator.bytes() / 2;
+    stage.news(NOW - 5);
+    assert_eq!(stage.read(), ["large"]);
+    let large = (0..3).find(|question| stage.evaluator.asking(*question) == ["large"]).unwrap();
+    let dropped = |stage: &Stage| stage.inquiry.open[large].as_ref().unwrap().dropped;
+    let bytes = dropped(&stage);
+    assert!(bytes.is_some());
+    for (seconds, says) in [(11, Error(160)), (21, Said::Broken(false))] {
+        server.says("large", says);
+        assert_eq!(stage.retry(seconds), ["large"]);
+        assert_eq!(dropped(&stage), bytes, "{says:?}");
+    }
+}
+
 /// What has no room itself takes none, however late in its answer that is found out, and whether it is for memory.
 #[test]
 fn who_had_to_go_for_rows_that_do_not_fit_either_comes_back() {
