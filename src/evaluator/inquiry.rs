@@ -32,6 +32,8 @@ use refusal::{Refusal, named};
 const SHORTEST: Duration = Duration::from_secs(10);
 /// The same of one that fails again and again.
 const LONGEST: Duration = Duration::from_secs(10 * 60);
+/// What is said of a question that was not read yet.
+const UNREAD: &str = "unread";
 /// Before another question that failed is asked: so many times as long as the last one took.
 const REST: u32 = 4;
 
@@ -143,7 +145,7 @@ impl<A: Answers + Clone + Send + 'static> Inquiry<A> {
         while self.unread().next().is_some() && self.attend(evaluator, reach, until, leave)? {}
         for position in self.unread().collect::<Vec<_>>() {
             if let Some(open) = self.open[position].as_mut().filter(|open| open.said.is_empty()) {
-                "unread".clone_into(&mut open.said);
+                UNREAD.clone_into(&mut open.said);
                 tracing::info!("{} are judged once their rows were read", named(&evaluator.asking(position)));
             }
         }
@@ -271,8 +273,9 @@ impl<A: Answers + Clone + Send + 'static> Inquiry<A> {
             for (other, bytes) in displaced {
                 self.failed(other, &Refusal::Memory(bytes), None, evaluator);
             }
-            if self.open[position].take().is_some_and(|open| !open.said.is_empty()) {
-                tracing::info!("{} are judged again", named(&evaluator.asking(position)));
+            if let Some(open) = self.open[position].take().filter(|open| !open.said.is_empty()) {
+                let since = if open.said == UNREAD { "from now on" } else { "again" };
+                tracing::info!("{} are judged {since}", named(&evaluator.asking(position)));
             }
             tracing::debug!(question = position, took = ?begun.elapsed(), "read");
             return Ok(());
