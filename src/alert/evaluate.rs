@@ -259,7 +259,9 @@ impl Evaluator {
             self.is_new = false;
         } else if self.is_new && self.is_read {
             // Nothing was judged, so what is news now is to be looked at in the next round.
-            let news = self.books.iter().flat_map(|book| book.news.iter().flatten()).min();
+            // What has no answer keeps its news until it is judged itself.
+            let known = self.books.iter().zip(&unknown).filter(|(_, unknown)| !**unknown);
+            let news = known.flat_map(|(book, _)| book.news.iter().flatten()).min();
             self.unsure = self.unsure.min(news.copied().unwrap_or(self.unsure));
         }
         self.is_read = true;

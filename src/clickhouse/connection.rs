@@ -177,7 +177,7 @@ fn describe(endpoint: &Endpoint, error: &hyper::Error) -> String {
 }
 
 fn broken(endpoint: &Endpoint, what: String) -> Broken {
-    Broken { authority: endpoint.authority(), what }
+    Broken { authority: endpoint.authority(), what, is_late: false }
 }
 
 #[cfg(test)]

@@ -12,13 +12,15 @@ pub struct Broken {
     pub authority: String,
     /// What happened.
     pub what: String,
+    /// No answer came in the time that it was waited for.
+    pub is_late: bool,
 }
 
 impl Broken {
     /// The connection was gone before the request: it was not sent.
     pub(super) fn before_sending(endpoint: &Endpoint) -> Broken {
         let what = "the connection that was asked is gone, so nothing was sent; ask again on a new one".to_owned();
-        Broken { authority: endpoint.authority(), what }
+        Broken { authority: endpoint.authority(), what, is_late: false }
     }
 }
 
@@ -148,6 +150,7 @@ impl ServerError {
 impl QueryError {
     /// What the `clickhouse` crate says.
     pub(super) fn of(endpoint: &Endpoint, error: clickhouse::error::Error) -> QueryError {
+        let is_late = matches!(error, clickhouse::error::Error::TimedOut);
         let what = match error {
             clickhouse::error::Error::BadResponse(text) => match ServerError::read(&text) {
                 Some(error) => return error.into(),
@@ -155,7 +158,7 @@ impl QueryError {
             },
             error => endpoint.dialer.explain(&error),
         };
-        Broken { authority: endpoint.authority(), what }.into()
+        Broken { authority: endpoint.authority(), what, is_late }.into()
     }
 }
 

@@ -1,8 +1,8 @@
 //! What rules ask of ClickHouse, question by question: which minutes are to be read again, and which questions fail.
 //!
 //! What came since is read by the round that judges it. What was never read, and what failed, is asked *on the side*, one
-//! question at a time, while rounds go on: for the first a round waits until the next heartbeat is due, for the second nobody
-//! does.
+//! question at a time, while rounds go on: for the first the first round waits until the next heartbeat is due, for the second
+//! nobody does.
 //!
 //! A question that hits a limit is told with its rules and with what to do about it, and costs these rules only: they are not
 //! judged until it is answered, and then as far back as corrections reach. Where rows do not fit into memory, that is the
@@ -32,6 +32,8 @@ use refusal::{Refusal, named};
 const SHORTEST: Duration = Duration::from_secs(10);
 /// The same of one that fails again and again.
 const LONGEST: Duration = Duration::from_secs(10 * 60);
+/// What is said of a question that was not read yet.
+const UNREAD: &str = "unread";
 /// Before another question that failed is asked: so many times as long as the last one took.
 const REST: u32 = 4;
 
@@ -60,6 +62,8 @@ pub(super) struct Inquiry<A> {
     order: Vec<usize>,
     /// Bytes that all rows may take.
     memory: usize,
+    /// What a round asks begins within this time.
+    heartbeat: Duration,
     /// The question that is asked on the side.
     aside: Option<Asking>,
     /// Before that no question that failed is asked again.
@@ -100,6 +104,7 @@ impl<A: Answers + Clone + Send + 'static> Inquiry<A> {
         plan: Arc<Plan>,
         questions: &[Question],
         memory: usize,
+        heartbeat: Duration,
     ) -> Inquiry<A> {
         let mut order: Vec<usize> = (0..questions.len()).collect();
         order.sort_by_key(|position| {
@@ -108,7 +113,7 @@ impl<A: Answers + Clone + Send + 'static> Inquiry<A> {
         });
         let (stale, now) = (questions.iter().map(|_| Stale::all()).collect(), Instant::now());
         let open = questions.iter().map(|_| Some(Open::new(now))).collect();
-        Inquiry { answers, runtime, plan, stale, open, order, memory, aside: None, rested: now }
+        Inquiry { answers, runtime, plan, stale, open, order, memory, heartbeat, aside: None, rested: now }
     }
 
     /// Takes in what came.
@@ -129,7 +134,7 @@ impl<A: Answers + Clone + Send + 'static> Inquiry<A> {
     }
 
     /// Reads what is to be read, but for questions that failed. It waits for those that were never answered until a time, and
-    /// for none that has to be asked behind one that took too long.
+    /// for none that has to be asked behind one that took too long, or once a heartbeat's time has passed.
     pub(super) fn read(
         &mut self,
         evaluator: &mut Evaluator,
@@ -140,11 +145,11 @@ impl<A: Answers + Clone + Send + 'static> Inquiry<A> {
         while self.unread().next().is_some() && self.attend(evaluator, reach, until, leave)? {}
         for position in self.unread().collect::<Vec<_>>() {
             if let Some(open) = self.open[position].as_mut().filter(|open| open.said.is_empty()) {
-                "unread".clone_into(&mut open.said);
+                UNREAD.clone_into(&mut open.said);
                 tracing::info!("{} are judged once their rows were read", named(&evaluator.asking(position)));
             }
         }
-        let mut is_slow = false;
+        let (begun, mut is_slow) = (Instant::now(), false);
         for position in self.order.clone() {
             if self.open[position].is_some() || !self.is_wanted(position, evaluator, reach) {
                 continue;
@@ -155,9 +160,10 @@ impl<A: Answers + Clone + Send + 'static> Inquiry<A> {
             }
             let Some(mut asking) = self.ask(position, evaluator, reach)? else { continue };
             let Some(answer) = self.take_in(&mut asking, evaluator, None, leave)? else {
+                self.stale[position].merge(asking.stale);
                 return Err(Trouble::Passing("it was interrupted".to_owned()));
             };
-            is_slow = matches!(&answer, Err(refusal) if refusal.is_of_time());
+            is_slow = begun.elapsed() > self.heartbeat || matches!(&answer, Err(refusal) if refusal.is_of_time());
             self.end(asking, answer, evaluator)?;
         }
         Ok(())
@@ -257,7 +263,7 @@ impl<A: Answers + Clone + Send + 'static> Inquiry<A> {
     /// Takes down how a question ended.
     ///
     /// # Errors
-    /// Nothing is wrong with the question: ClickHouse is away.
+    /// Nothing seems wrong with the question, which a round waited for: ClickHouse is away.
     fn end(&mut self, asking: Asking, answer: Result<(), Refusal>, evaluator: &mut Evaluator) -> Result<(), Trouble> {
         let Asking { position, stale, begun, displaced, .. } = asking;
         if self.open[position].as_ref().is_some_and(|open| !open.pause.is_zero()) {
@@ -267,8 +273,9 @@ impl<A: Answers + Clone + Send + 'static> Inquiry<A> {
             for (other, bytes) in displaced {
                 self.failed(other, &Refusal::Memory(bytes), None, evaluator);
             }
-            if self.open[position].take().is_some_and(|open| !open.said.is_empty()) {
-                tracing::info!("{} are judged again", named(&evaluator.asking(position)));
+            if let Some(open) = self.open[position].take().filter(|open| !open.said.is_empty()) {
+                let since = if open.said == UNREAD { "from now on" } else { "again" };
+                tracing::info!("{} are judged {since}", named(&evaluator.asking(position)));
             }
             tracing::debug!(question = position, took = ?begun.elapsed(), "read");
             return Ok(());
@@ -278,11 +285,9 @@ impl<A: Answers + Clone + Send + 'static> Inquiry<A> {
         // What went for its rows is read anew, without them; and does not go another time.
         let dropped = (!displaced.is_empty()).then(|| self.drop_rows(position, evaluator));
         match refusal {
-            Refusal::Query(error) if refusal::is_of_another(&error) => {
-                if let Some(open) = self.open[position].as_mut().filter(|open| !open.pause.is_zero()) {
-                    open.pause = (open.pause * 2).min(LONGEST);
-                    open.again = Instant::now() + open.pause;
-                }
+            Refusal::Query(error) if self.open[position].is_none() && refusal::is_of_another(&error) => {
+                // From now on it is asked on the side: if it is the question all the same, it holds up no other.
+                self.open[position] = Some(Open { dropped, ..Open::new(Instant::now()) });
                 Err(error.into())
             }
             refusal => {
@@ -356,7 +361,8 @@ impl<A: Answers + Clone + Send + 'static> Inquiry<A> {
         }
         let dropped = match refusal {
             Refusal::Memory(bytes) => Some(*bytes),
-            Refusal::Query(_) => dropped,
+            // That it had no room before is not forgotten, whatever it fails for now.
+            Refusal::Query(_) => dropped.or(before.as_ref().and_then(|before| before.dropped)),
         };
         let pause = before.map_or(SHORTEST, |open| (open.pause * 2).clamp(SHORTEST, LONGEST));
         self.open[position] = Some(Open { again: Instant::now() + pause, pause, said, dropped });

@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A round rests so many times as long as it took, so that judging costs ClickHouse at most a fifth of its time; but no
 /// longer than to the next heartbeat.
 const REST: u32 = 4;
-/// A round waits at least so long for rows that were never read, even if the heartbeat is due.
+/// Where a round waits for rows that were never read, it waits at least so long, even if the heartbeat is due.
 const LEAST: Duration = Duration::from_secs(5);
 /// Before it is looked again whether a first minute is complete.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -50,6 +50,8 @@ pub(super) struct Term<'a> {
     looked: Option<Reach>,
     /// Something came since.
     is_stale: bool,
+    /// A round waited for what was never read, and came to its end: what is still unread holds up no other.
+    has_waited: bool,
     /// Rules of which it was said that they don't watch all.
     overflowing: BTreeSet<String>,
 }
@@ -122,6 +124,7 @@ impl<'a> Term<'a> {
             evaluation.plan.clone(),
             evaluator.questions(),
             settings.memory,
+            settings.heartbeat,
         );
         Ok(Term {
             evaluation,
@@ -139,6 +142,7 @@ impl<'a> Term<'a> {
             budgets: Budgets::new(budgets, settings.heartbeat),
             looked: None,
             is_stale: true,
+            has_waited: false,
             overflowing: BTreeSet::new(),
         })
     }
@@ -162,8 +166,13 @@ impl<'a> Term<'a> {
                     self.hindrance.passed();
                     wait(left(), self.leave);
                 }
+                // It was interrupted.
+                Err(Trouble::Passing(_)) if (self.leave)() => {}
                 // A round that failed may have cost as much as one that did not.
-                Err(Trouble::Passing(reason)) => wait(self.hindrance.failed(&reason).max(left()), self.leave),
+                Err(Trouble::Passing(reason)) => {
+                    self.has_waited = false;
+                    wait(self.hindrance.failed(&reason).max(left()), self.leave);
+                }
                 Err(trouble) => return Err(trouble),
             }
         }
@@ -190,7 +199,8 @@ impl<'a> Term<'a> {
             self.show();
             return Ok(false);
         }
-        let until = (self.published + settings.heartbeat).max(Instant::now() + LEAST);
+        let patience = patience(self.has_waited, settings.heartbeat.saturating_sub(self.published.elapsed()));
+        let until = Instant::now() + patience;
         self.inquiry.read(&mut self.evaluator, reach, until, self.leave)?;
         let unanswered = self.inquiry.unanswered();
         let completeness = Completeness { through_ms, now_ms: now_ms(), late: self.sight.late() };
@@ -198,7 +208,7 @@ impl<'a> Term<'a> {
         self.tell_overflows(&round.overflows);
         failpoint::reach(Point::AlertsJudged);
         self.publish(round, &unanswered, completeness, judged)?;
-        (self.looked, self.is_stale) = (Some(reach), false);
+        (self.looked, self.is_stale, self.has_waited) = (Some(reach), false, true);
         counters.judged(begun.elapsed());
         self.show();
         Ok(true)
@@ -298,6 +308,11 @@ fn rest(took: Duration, heartbeat_in: Duration) -> Duration {
     (took * REST).min(heartbeat_in)
 }
 
+/// How long a round waits for what was never read, where the next heartbeat is due in so long.
+fn patience(has_waited: bool, heartbeat_in: Duration) -> Duration {
+    if has_waited { Duration::ZERO } else { heartbeat_in.max(LEAST) }
+}
+
 fn shown(minute: Minute) -> String {
     jiff::Timestamp::from_second(minute * 60).map_or_else(|_| minute.to_string(), |time| time.to_string())
 }
@@ -312,5 +327,13 @@ mod tests {
         assert_eq!(rest(seconds(2), seconds(28)), seconds(8));
         assert_eq!(rest(seconds(100), seconds(28)), seconds(28));
         assert_eq!(rest(seconds(100), Duration::ZERO), Duration::ZERO, "it is due");
+    }
+
+    #[test]
+    fn only_the_first_round_waits_for_what_was_never_read() {
+        let seconds = Duration::from_secs;
+        assert_eq!(patience(false, seconds(28)), seconds(28));
+        assert_eq!(patience(false, Duration::ZERO), LEAST, "the heartbeat is due");
+        assert_eq!(patience(true, seconds(28)), Duration::ZERO);
     }
 }

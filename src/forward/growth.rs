@@ -33,7 +33,10 @@ impl Growth {
     }
 
     fn ends(&mut self, end: u64) {
-        self.is_grown = *self.first.get_or_insert(end) < end;
+        let first = self.first.get_or_insert(end);
+        // A topic that was made anew may end before that.
+        *first = (*first).min(end);
+        self.is_grown = *first < end;
     }
 }
 
@@ -53,6 +56,15 @@ mod tests {
     fn it_grows_from_where_it_was_first_seen() {
         let mut growth = Growth::default();
         for (end, is_grown) in [(7, false), (7, false), (8, true)] {
+            growth.ends(end);
+            assert_eq!(growth.is_grown, is_grown, "{end}");
+        }
+    }
+
+    #[test]
+    fn a_topic_that_was_made_anew_grows_from_its_begin() {
+        let mut growth = Growth::default();
+        for (end, is_grown) in [(700, false), (0, false), (0, false), (2, true)] {
             growth.ends(end);
             assert_eq!(growth.is_grown, is_grown, "{end}");
         }

@@ -11,7 +11,6 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::courier::Courier;
-use super::growth::Growth;
 use super::news::{Content, News, understood};
 use super::reader::{ReadError, Reader};
 use super::reading::{Begin, Reading};
@@ -57,7 +56,6 @@ pub struct Subscriber {
     watch: Watch,
     /// It was lost or never given, and nobody is known to read it.
     is_cut_off: bool,
-    growth: Growth,
     /// Alertmanager is being told anew.
     reminder: Option<JoinHandle<()>>,
     reminded: Option<Instant>,
@@ -94,7 +92,6 @@ impl Subscriber {
             reader,
             home: None,
             is_cut_off: true,
-            growth: Growth::default(),
             reminder: None,
             reminded: None,
             said: None,
@@ -209,6 +206,7 @@ impl Subscriber {
     fn leave(&mut self, is_lost: bool) {
         let was_ours = self.home.take().is_some();
         self.is_cut_off = is_lost && (was_ours || self.is_cut_off);
+        self.watch.changes_hands();
         if let Some(reminder) = self.reminder.take() {
             reminder.abort();
         }
@@ -303,7 +301,7 @@ impl Subscriber {
             Some(home) if home.halt.is_some() || home.from.is_none() => true,
             Some(home) => home.is_caught_up && home.is_at_end && !home.is_paused,
             None if is_member => {
-                self.stand_by(now);
+                self.is_cut_off = self.is_cut_off && !self.watch.hand_over(&mut self.log, &self.topic, now);
                 false
             }
             None => self.is_cut_off,
@@ -312,15 +310,6 @@ impl Subscriber {
             self.watch.look(now);
         }
         self.send_own();
-    }
-
-    /// Another process has the partition, need not have missed a heartbeat, and then ends nothing. What was told here is over
-    /// once the topic grows: before that the other one may be about to tell the same, and was not heard behind an end.
-    fn stand_by(&mut self, now: i64) {
-        if self.is_cut_off && (!self.watch.has_told() || self.growth.is_seen(&mut self.log, &self.topic)) {
-            (self.is_cut_off, self.growth) = (false, Growth::default());
-            self.watch.hand_over(now);
-        }
     }
 
     /// Sends what this process tells of by itself.

@@ -8,12 +8,16 @@ use tokio::task::JoinHandle;
 
 use super::courier::{Attempts, Courier};
 use super::firing::{Alert, Firing};
+use super::growth::Growth;
 use super::silence::{Beat, Silence};
 use crate::alert::{Message, State};
+use crate::kafka::KafkaLog;
 
 /// See the module.
 pub(super) struct Watch {
     silence: Silence,
+    /// Of the topic since somebody else is known to read it.
+    growth: Growth,
     firing: Firing,
     waiting: VecDeque<Message>,
     /// What is on its way, and whether it says that it is over.
@@ -22,7 +26,8 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn new(silence: Silence) -> Watch {
-        Watch { silence, firing: Firing::default(), waiting: VecDeque::new(), under_way: None }
+        let (growth, firing) = (Growth::default(), Firing::default());
+        Watch { silence, growth, firing, waiting: VecDeque::new(), under_way: None }
     }
 
     /// As [`Silence::heard`].
@@ -40,14 +45,21 @@ impl Watch {
         self.silence.goes_on();
     }
 
-    /// As [`Silence::has_told`].
-    pub(super) fn has_told(&self) -> bool {
-        self.silence.has_told()
+    /// Another process has the partition of a topic, need not have missed a heartbeat, and then ends nothing. What was told here
+    /// is over once the topic grows: before that the other one may be about to tell the same, and was not heard behind an end.
+    /// Answers whether the other one watches from now on.
+    pub(super) fn hand_over(&mut self, log: &mut KafkaLog, topic: &str, now_ms: i64) -> bool {
+        let is_over = !self.silence.has_told() || self.growth.is_seen(log, topic);
+        if is_over {
+            self.growth = Growth::default();
+            self.waiting.extend(self.silence.hand_over(now_ms));
+        }
+        is_over
     }
 
-    /// As [`Silence::hand_over`].
-    pub(super) fn hand_over(&mut self, now_ms: i64) {
-        self.waiting.extend(self.silence.hand_over(now_ms));
+    /// Takes note that the partition changes hands: how far the topic grew until then says nothing of what is told after it.
+    pub(super) fn changes_hands(&mut self) {
+        self.growth = Growth::default();
     }
 
     /// Whether there was a heartbeat within a time.
@@ -99,6 +111,11 @@ impl Watch {
     /// As if all on its way had arrived.
     pub(super) fn arrive(&mut self) {
         self.under_way = None;
+    }
+
+    /// As if the topic had grown.
+    pub(super) fn grow(&mut self) {
+        self.growth = Growth::seen();
     }
 }
 

@@ -244,6 +244,13 @@ impl Running {
         loop {
             worker.check()?;
             let said = self.command("alerts").command.output().context("cannot run `highwater alerts`")?;
+            if !said.status.success() {
+                let reason = String::from_utf8_lossy(&said.stderr).into_owned();
+                if begun.elapsed() > UNTOLD {
+                    bail!("`highwater alerts` failed ({}):\n{reason}", said.status);
+                }
+                println!("            … {}", reason.trim_end());
+            }
             let said = String::from_utf8_lossy(&said.stdout).into_owned();
             let first = show::first_alert(&said);
             if first.is_some() || begun.elapsed() > UNTOLD {

@@ -16,8 +16,9 @@ use crate::alert::{Minute, Question, Row};
 use crate::clickhouse::QueryError;
 use crate::plan::Plan;
 
-/// Pieces that wait to be taken in. The question waits for them, so that they are all that is held of its answer.
-const AHEAD: usize = 2;
+/// Pieces that wait to be taken in: none but the one that is handed over, so that of the answer this one and what is put together
+/// behind it are all that is held.
+const AHEAD: usize = 0;
 
 /// What comes of a question.
 pub(super) enum Piece {

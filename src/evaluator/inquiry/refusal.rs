@@ -27,6 +27,7 @@ impl Refusal {
                 396 => "alerts.query_rows",
                 _ => "alerts.query_time",
             },
+            Refusal::Query(QueryError::Broken(broken)) if broken.is_late => "alerts.query_time",
             Refusal::Query(_) => "",
         }
     }
@@ -36,7 +37,8 @@ impl Refusal {
         match self {
             Refusal::Memory(_) => "memory".to_owned(),
             Refusal::Query(QueryError::Server(error)) => error.code.to_string(),
-            Refusal::Query(_) => "answer".to_owned(),
+            Refusal::Query(QueryError::Broken(broken)) => ["broken", "late"][usize::from(broken.is_late)].to_owned(),
+            Refusal::Query(QueryError::Unexpected { .. }) => "answer".to_owned(),
         }
     }
 
@@ -58,10 +60,10 @@ impl Refusal {
     }
 }
 
-/// Whether an error is about who was asked, and not about what.
+/// Whether an error seems to be about who was asked, and not about what.
 pub(super) fn is_of_another(error: &QueryError) -> bool {
     match error {
-        QueryError::Broken(_) => true,
+        QueryError::Broken(broken) => !broken.is_late,
         QueryError::Server(error) => !error.is_limit() && error.is_passing(),
         QueryError::Unexpected { .. } => false,
     }
@@ -81,7 +83,8 @@ mod tests {
     #[test]
     fn a_limit_costs_its_rules_and_a_server_that_is_away_the_round() {
         let server = |code| QueryError::Server(ServerError { code, text: String::new() });
-        let away = Broken { authority: "c:1".to_owned(), what: "gone".to_owned() };
+        let broken =
+            |is_late| QueryError::Broken(Broken { authority: "c:1".to_owned(), what: "gone".to_owned(), is_late });
         for (error, of_another, remedy) in [
             (server(159), false, "alerts.query_time"),
             (server(160), false, "alerts.query_time"),
@@ -89,7 +92,8 @@ mod tests {
             (server(396), false, "alerts.query_rows"),
             (server(60), false, ""),
             (server(202), true, ""),
-            (QueryError::Broken(away), true, ""),
+            (broken(true), false, "alerts.query_time"),
+            (broken(false), true, ""),
         ] {
             assert_eq!(is_of_another(&error), of_another, "{error}");
             let text = Refusal::Query(error).text("calls", 0);

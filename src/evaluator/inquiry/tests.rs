@@ -62,8 +62,8 @@ enum Said {
     Error(u32),
     /// The same after rows of so many minutes and apps.
     Half(i64, usize, u32),
-    /// The connection breaks.
-    Broken,
+    /// The connection breaks, or nothing comes in time.
+    Broken(bool),
     /// Nothing, until something else is to be said.
     Nothing,
 }
@@ -112,8 +112,8 @@ impl Answers for Server {
                 Rows(minutes, apps) => break (minutes, apps, None),
                 Half(minutes, apps, code) => break (minutes, apps, Some(code)),
                 Error(code) => return Err(server(code).into()),
-                Said::Broken => {
-                    let what = Broken { authority: "c:1".to_owned(), what: "gone".to_owned() };
+                Said::Broken(is_late) => {
+                    let what = Broken { authority: "c:1".to_owned(), what: "gone".to_owned(), is_late };
                     return Err(QueryError::Broken(what).into());
                 }
                 Nothing => tokio::time::sleep(Duration::from_millis(5)).await,
@@ -151,7 +151,7 @@ impl Stage {
         let evaluator = Evaluator::new(plan.alerts.clone(), &plan.rollups, 60, NOW - 1, None);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (questions, handle) = (evaluator.questions(), runtime.handle().clone());
-        let inquiry = Inquiry::new(server.clone(), handle, plan.clone(), questions, usize::MAX);
+        let inquiry = Inquiry::new(server.clone(), handle, plan.clone(), questions, usize::MAX, LONGEST);
         Stage { evaluator, inquiry, _runtime: runtime }
     }
 
@@ -254,6 +254,25 @@ fn two_that_have_no_room_together_do_not_take_turns() {
     }
 }
 
+#[test]
+fn who_had_no_room_is_known_for_that_whatever_it_fails_for_next() {
+    let server = Server::new(Rows(1, 1), Rows(1, 1), Rows(5, 200));
+    let mut stage = Stage::new(&server);
+    assert_eq!(stage.read(), NONE);
+    stage.inquiry.memory = stage.evaluator.bytes() / 2;
+    stage.news(NOW - 5);
+    assert_eq!(stage.read(), ["large"]);
+    let large = (0..3).find(|question| stage.evaluator.asking(*question) == ["large"]).unwrap();
+    let dropped = |stage: &Stage| stage.inquiry.open[large].as_ref().unwrap().dropped;
+    let bytes = dropped(&stage);
+    assert!(bytes.is_some());
+    for (seconds, says) in [(11, Error(160)), (21, Said::Broken(false))] {
+        server.says("large", says);
+        assert_eq!(stage.retry(seconds), ["large"]);
+        assert_eq!(dropped(&stage), bytes, "{says:?}");
+    }
+}
+
 /// What has no room itself takes none, however late in its answer that is found out, and whether it is for memory.
 #[test]
 fn who_had_to_go_for_rows_that_do_not_fit_either_comes_back() {
@@ -353,21 +372,56 @@ fn behind_one_that_took_too_long_a_round_asks_no_other() {
     assert_eq!(server.asked(), ["deep", "large"]);
 }
 
+/// Each in its time, and together so slow that the heartbeat would come late.
 #[test]
-fn a_connection_that_breaks_puts_off_what_failed_and_no_other() {
-    let server = Server::new(Rows(1, 1), Error(160), Said::Broken);
+fn a_round_asks_no_other_once_a_heartbeats_time_has_passed() {
+    let server = Server::new(Rows(1, 1), Rows(1, 1), Rows(1, 1));
     let mut stage = Stage::new(&server);
+    assert_eq!(stage.read(), NONE);
+    server.asked();
+    stage.inquiry.heartbeat = Duration::ZERO;
+    stage.news(NOW - 5);
+    assert_eq!(stage.read(), ["deep", "large"]);
+    assert_eq!(server.asked(), ["small"]);
+    assert_eq!(stage.read(), NONE, "they are asked on the side");
+}
+
+#[test]
+fn a_connection_that_breaks_on_the_side_puts_off_its_question_and_no_other() {
+    for (is_late, said) in [(false, "broken"), (true, "late")] {
+        let server = Server::new(Rows(1, 1), Said::Broken(is_late), Rows(1, 1));
+        let mut stage = Stage::new(&server);
+        assert_eq!(stage.read(), ["deep"]);
+        assert_eq!(server.asked(), ["small", "deep", "large"]);
+        let deep = (0..3).find(|question| stage.evaluator.asking(*question) == ["deep"]).unwrap();
+        let open = stage.inquiry.open[deep].as_ref().unwrap();
+        assert_eq!((open.pause, open.said.as_str()), (SHORTEST, said));
+        stage.news(NOW - 5);
+        assert_eq!(stage.retry(0), ["deep"]);
+        assert_eq!(stage.read(), ["deep"], "a round goes on without it");
+        assert_eq!(server.asked(), ["small", "large"]);
+        assert_eq!(stage.retry(11), ["deep"]);
+        assert_eq!(server.asked(), ["deep"]);
+        assert_eq!(stage.inquiry.open[deep].as_ref().unwrap().pause, 2 * SHORTEST);
+    }
+}
+
+/// ClickHouse may be away then; if not, only the question breaks it.
+#[test]
+fn a_connection_that_breaks_in_a_round_ends_one_round_at_most() {
+    let server = Server::new(Rows(1, 1), Rows(1, 1), Rows(1, 1));
+    let mut stage = Stage::new(&server);
+    assert_eq!(stage.read(), NONE);
+    server.says("deep", Said::Broken(false));
+    stage.news(NOW - 5);
     assert!(matches!(stage.try_read(60_000), Err(Trouble::Passing(reason)) if reason.contains("gone")));
-    assert_eq!(server.asked(), ["small", "deep", "large"]);
-    server.says("large", Rows(1, 1));
-    assert_eq!(stage.read(), ["deep"], "that it broke is not the question's fault");
-    assert_eq!(server.asked(), ["large"]);
-    server.says("deep", Said::Broken);
-    stage.inquiry.open.iter_mut().flatten().for_each(|open| open.again = Instant::now());
-    let mut attend = || stage.inquiry.attend(&mut stage.evaluator, REACH, Instant::now() + LONGEST, &|| false);
-    assert!(matches!(attend(), Err(Trouble::Passing(reason)) if reason.contains("gone")));
-    assert!(matches!(attend(), Ok(false)), "it rests");
-    assert_eq!(server.asked(), ["deep"]);
+    assert_eq!(stage.read(), ["deep"]);
+    server.asked();
+    // What takes longer than anybody waits for it is of time at once.
+    server.says("small", Said::Broken(true));
+    stage.news(NOW - 5);
+    assert_eq!(stage.read(), ["small", "deep", "large"]);
+    assert_eq!(server.asked(), ["small"]);
 }
 
 #[test]
@@ -381,4 +435,9 @@ fn who_leaves_waits_for_no_answer() {
     let leave = || begun.elapsed() > Duration::from_millis(50);
     assert!(stage.inquiry.read(&mut stage.evaluator, REACH, Instant::now(), &leave).is_err());
     assert!(begun.elapsed() < Duration::from_secs(20));
+    // What it was asked for is still to be read.
+    server.asked();
+    server.says("small", Rows(1, 1));
+    assert_eq!(stage.read(), NONE);
+    assert_eq!(server.asked(), ["small", "deep", "large"]);
 }

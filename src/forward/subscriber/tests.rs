@@ -248,7 +248,7 @@ fn who_was_cut_off_and_stands_by_again_ends_what_it_told() {
     // Not before somebody is known to judge.
     subscriber.look(true);
     assert!(!subscriber.watch.owes_an_end() && subscriber.is_cut_off);
-    subscriber.growth = Growth::seen();
+    subscriber.watch.grow();
     subscriber.look(true);
     assert!(subscriber.watch.owes_an_end());
     subscriber.watch.arrive();
@@ -258,6 +258,25 @@ fn who_was_cut_off_and_stands_by_again_ends_what_it_told() {
     subscriber.reminded = None;
     subscriber.remind();
     assert!(subscriber.reminder.is_none() && !subscriber.is_cut_off);
+}
+
+/// How far the topic grew while another one had it says nothing of what is told after it was ours.
+#[test]
+fn who_had_the_partition_in_between_waits_anew_for_the_topic_to_grow() {
+    let runtime = Runtime::new().unwrap();
+    let mut subscriber = subscriber(&runtime, Kind::Webhook);
+    subscriber.watch = watch_of_no_patience();
+    subscriber.take(News::Revoked);
+    looks_for_long(&mut subscriber);
+    subscriber.watch.grow();
+    subscriber.take(assigned());
+    subscriber.take(News::Revoked);
+    subscriber.watch.arrive();
+    subscriber.look(true);
+    assert!(!subscriber.watch.owes_an_end() && subscriber.is_cut_off);
+    subscriber.watch.grow();
+    subscriber.look(true);
+    assert!(subscriber.watch.owes_an_end() && !subscriber.is_cut_off);
 }
 
 /// Heartbeats do stop, and then another one is given the partition, who tells the same.
