@@ -151,7 +151,8 @@ impl Script {
             for number in 0..count {
                 let millis = self.begin + minute * MS + number as i64 * 1_000;
                 let payload = self.call("zest", millis, status, tokens);
-                let (partition, timestamp_ms) = (Some((number % 2) as i32), Some(millis));
+                // Those of a minute together: of late ones half would be told of first if a round fell between two partitions.
+                let (partition, timestamp_ms) = (Some((minute % 2) as i32), Some(millis));
                 let (key, payload) = (None, Some(&payload[..]));
                 producer.send(Outgoing { topic: TOPIC, partition, timestamp_ms, key, payload }).unwrap();
             }
