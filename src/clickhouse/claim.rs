@@ -145,7 +145,9 @@ pub async fn look(
     let failed = |error| ClaimError::Query { topic: topic.to_owned(), error };
     let asked = Row { epoch: 1, cluster_id: cluster_id.into(), topic_id: topic_id.into(), group: group.into() };
     if let Some(found) = current(client, topic).await.map_err(failed)? {
-        return judge(client, topic, &found, &asked).map(Some);
+        // The first rows of an epoch that a rewind began and did not enter are in the ledger.
+        let last = if is_other(&found, &asked) { last_epoch(client, topic).await.map_err(failed)? } else { None };
+        return judge(client, topic, &found, last.unwrap_or(0), &asked).map(Some);
     }
     match last_epoch(client, topic).await.map_err(failed)? {
         Some(epoch) => Err(ClaimError::RowDeleted {
@@ -218,9 +220,13 @@ pub async fn last_epoch(client: &Client, topic: &str) -> Result<Option<u32>, Que
     Ok(client.rows::<Epoch>(&sql).await?.first().map(|row| row.epoch))
 }
 
-fn judge(client: &Client, topic: &str, found: &Row, asked: &Row) -> Result<u32, ClaimError> {
-    if (&found.cluster_id, &found.topic_id) != (&asked.cluster_id, &asked.topic_id) {
-        let next = found.epoch + 1;
+fn is_other(found: &Row, asked: &Row) -> bool {
+    (&found.cluster_id, &found.topic_id) != (&asked.cluster_id, &asked.topic_id)
+}
+
+fn judge(client: &Client, topic: &str, found: &Row, last: u32, asked: &Row) -> Result<u32, ClaimError> {
+    if is_other(found, asked) {
+        let next = found.epoch.max(last) + 1;
         return Err(ClaimError::OtherTopic {
             topic: topic.to_owned(),
             found: identity(found),

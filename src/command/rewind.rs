@@ -398,8 +398,6 @@ impl Rewind<'_> {
         let begun = last_epoch(self.client, &self.log.topic).await?.unwrap_or(0);
         let closed = if self.log.is_closed() { self.log.last() } else { self.log.last() + 1 };
         let epoch = closed.max(begun) + 1;
-        // The number is read before: of two that come to this only one enters it.
-        self.turn.ensure_held().await?;
         // A partition that nobody has begun begins by itself.
         let begins = self.partitions().map(|target| (target.partition, target.at));
         self.log.begin(self.client, epoch, &self.plan.hash, begins).await?;
@@ -407,6 +405,7 @@ impl Rewind<'_> {
         let topic: Arc<str> = Arc::from(self.log.topic.as_str());
         let source = |&partition| Source { epoch, redrive: None, topic: Arc::clone(&topic), partition };
         self.client.enter_partitions(partitions.iter().map(source)).await?;
+        self.turn.ensure_held().await?;
         self.log.enter(self.client, epoch, self.log.group()).await
     }
 }

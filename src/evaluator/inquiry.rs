@@ -62,6 +62,9 @@ pub(super) struct Inquiry<A> {
     order: Vec<usize>,
     /// Bytes that all rows may take.
     memory: usize,
+    /// The question that the next round asks first, if once a round left it for the side: else the same would be without an answer
+    /// in each.
+    first: Option<usize>,
     /// What a round asks begins within this time.
     heartbeat: Duration,
     /// The question that is asked on the side.
@@ -113,7 +116,7 @@ impl<A: Answers + Clone + Send + 'static> Inquiry<A> {
         });
         let (stale, now) = (questions.iter().map(|_| Stale::all()).collect(), Instant::now());
         let open = questions.iter().map(|_| Some(Open::new(now))).collect();
-        Inquiry { answers, runtime, plan, stale, open, order, memory, heartbeat, aside: None, rested: now }
+        Inquiry { answers, runtime, plan, stale, open, order, memory, first: None, heartbeat, aside: None, rested: now }
     }
 
     /// Takes in what came.
@@ -149,12 +152,16 @@ impl<A: Answers + Clone + Send + 'static> Inquiry<A> {
                 tracing::info!("{} are judged once their rows were read", named(&evaluator.asking(position)));
             }
         }
-        let (begun, mut is_slow) = (Instant::now(), false);
-        for position in self.order.clone() {
+        let (begun, mut is_slow, mut left) = (Instant::now(), false, None);
+        let mut order = self.order.clone();
+        let first = self.first.and_then(|first| order.iter().position(|position| *position == first));
+        order.rotate_left(first.unwrap_or(0));
+        for position in order {
             if self.open[position].is_some() || !self.is_wanted(position, evaluator, reach) {
                 continue;
             }
             if is_slow {
+                left.get_or_insert(position);
                 self.open[position] = Some(Open::new(Instant::now()));
                 continue;
             }
@@ -166,6 +173,7 @@ impl<A: Answers + Clone + Send + 'static> Inquiry<A> {
             is_slow = begun.elapsed() > self.heartbeat || matches!(&answer, Err(refusal) if refusal.is_of_time());
             self.end(asking, answer, evaluator)?;
         }
+        self.first = left.or(self.first);
         Ok(())
     }
 

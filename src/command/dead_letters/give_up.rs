@@ -122,6 +122,7 @@ async fn nobody_writes(settings: &Settings, client: &Client, run: &Run) -> Resul
             }
             found => found?,
         };
+        log::ensure_of_cluster(client, topic, &identity.cluster_id).await?;
         let bounds = observer.bounds(topic, identity.partitions)?;
         let commits: Vec<_> =
             bounds.into_iter().map(|(name, bounds)| (name, bounds.committed.unwrap_or(bounds.start))).collect();
