@@ -12,7 +12,7 @@ pub struct Broken {
     pub authority: String,
     /// What happened.
     pub what: String,
-    /// No answer came in the time that it was waited for.
+    /// Of a query: no answer came in the time that it was waited for. What an insert's connection broke of is not told apart.
     pub is_late: bool,
 }
 

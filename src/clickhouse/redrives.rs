@@ -139,8 +139,8 @@ pub async fn last(client: &Client) -> Result<Last, QueryError> {
         rewinding: bool,
     }
     let sql = format!(
-        "SELECT run, toString(topic) AS topic, toString(plan) AS place, offset AS nonce, toBool(partition = {NO_PARTITION} AND event = {}) AS rewinding FROM {} ORDER BY \
-         run DESC LIMIT 1",
+        "SELECT run, toString(topic) AS topic, toString(plan) AS place, offset AS nonce, toBool(partition = {NO_PARTITION} AND \
+         event = {}) AS rewinding FROM {} ORDER BY run DESC LIMIT 1",
         literal(REWIND_BEGUN),
         client.table(REDRIVES)
     );

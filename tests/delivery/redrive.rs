@@ -673,33 +673,16 @@ fn a_rewind_takes_redriven_letters_back_and_leaves_none_out() {
 #[test]
 fn a_rewind_does_not_lose_an_event_to_a_letter_that_was_its_duplicate() {
     let mut scene = Scene::new();
-    let registry = Registry::start().unwrap();
-    let endpoint = Endpoint::new(&registry.url(), "", "", Duration::from_secs(20)).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let id = runtime.block_on(Client::new(endpoint).register("lookups", LOOKUP)).unwrap();
+    let (registry, id) = registry_of_lookups();
     let fingerprint = EventType::parse("lookup.avsc", LOOKUP).unwrap().fingerprint;
+    let (letter, event) = (Writer::Id(id), Writer::Fingerprint(fingerprint));
     scene.generate(&["--events", "40"]);
-    let mut producer = Producer::new(&scene.world.stack.kafka.bootstrap(), "test", &Default::default()).unwrap();
-    let now = jiff::Timestamp::now().as_millisecond();
-    let mut send = |writer: Writer, events: &[u128]| {
-        for &event in events {
-            let mut payload = Vec::new();
-            writer.frame(&mut payload);
-            payload.extend(lookup(event, now));
-            let payload = Some(payload.as_slice());
-            producer
-                .send(Outgoing { topic: TOPIC, partition: Some(1), key: Some(b"k"), payload, timestamp_ms: Some(now) })
-                .unwrap();
-        }
-        producer.flush(MINUTE).unwrap();
-    };
     // A letter, and later, in another batch, its event as one that can be read.
-    send(Writer::Id(id), &[1]);
-    send(Writer::Fingerprint(fingerprint), &[2, 3]);
+    scene.send_lookups([(letter, 1), (event, 2), (event, 3)]);
     scene.world.done(&["migrate"]);
     scene.run("first", 43);
     let place = scene.world.query("SELECT max(to) FROM highwater.ledger WHERE source = '1/llm-calls/1'");
-    send(Writer::Fingerprint(fingerprint), &[4, 1, 5]);
+    scene.send_lookups([4, 1, 5].map(|id| (event, id)));
     scene.run("second", 46);
     scene.world.set("REGISTRY__URL", &registry.url());
     scene.world.done(&REDRIVE);
