@@ -19,7 +19,7 @@ use rdkafka::message::Message;
 use rdkafka::topic_partition_list::Offset;
 
 use self::membership::Leave;
-use super::bounds::{bounds, list, position, raw};
+use super::bounds::{list, position, raw};
 use super::context::Context;
 use super::ends::Ends;
 use super::identity::{self, IdentityError, TopicIdentity};
@@ -206,7 +206,11 @@ impl Log for KafkaLog {
     }
 
     fn bounds(&mut self, partitions: &[TopicPartition]) -> Vec<Result<Bounds, LogError>> {
-        let found = bounds(&*self.consumer, partitions, ASK);
+        let consumer = Arc::clone(&self.consumer);
+        let found = match self.ends() {
+            Ok(ends) => ends.bounds(&consumer, partitions, ASK),
+            Err(error) => vec![Err(error); partitions.len()],
+        };
         // Afterwards, so that what was found is of the topic that is recognised.
         let topics: BTreeSet<&Arc<str>> = partitions.iter().map(|name| &name.topic).collect();
         let strange: BTreeMap<Arc<str>, LogError> = topics

@@ -1,7 +1,6 @@
 //! Ends and errors: what librdkafka reports beside records, and what becomes of it.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer;
@@ -177,11 +176,11 @@ impl KafkaLog {
     }
 
     /// Whether a topic is still the one that was claimed.
-    pub(super) fn ensure_claimed(&self, topic: &str, patience: Duration) -> Result<(), LogError> {
+    pub(super) fn ensure_claimed(&mut self, topic: &str, patience: Duration) -> Result<(), LogError> {
         if !self.claimed.contains_key(topic) {
             return Ok(());
         }
-        let found = self.identity(topic, patience).map_err(|error| LogError::Passing(error.to_string()))?;
+        let found = self.ends()?.identity(topic, patience).map_err(|error| LogError::Passing(error.to_string()))?;
         self.is_claimed(topic, &found)
     }
 
@@ -205,8 +204,8 @@ impl KafkaLog {
             return;
         }
         self.recognised = now;
-        let strange = |topic: &&Arc<str>| matches!(self.ensure_claimed(topic, PROBE), Err(LogError::OtherTopic(_)));
-        let strangers: Vec<Arc<str>> = self.topics.iter().filter(strange).cloned().collect();
+        let mut strangers = self.topics.clone();
+        strangers.retain(|topic| matches!(self.ensure_claimed(topic, PROBE), Err(LogError::OtherTopic(_))));
         // What is done of the one would be committed to the other.
         self.done.retain(|name, _| !strangers.contains(&name.topic));
         for slot in self.slots.iter_mut().filter(|slot| strangers.contains(&slot.partition.topic)) {
