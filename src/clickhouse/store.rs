@@ -19,7 +19,7 @@ use super::insert::{self, Known, Request};
 use super::marks;
 use super::pace::Pace;
 use super::watermarks;
-use crate::batch::Source;
+use crate::batch::{LedgerKind, Source};
 use crate::meter::{Meter, Note};
 use crate::plan::Plan;
 use crate::ports::{Answer, Connection, Insert, Marks, Question, Rows, Store, StoreError, Ticket};
@@ -133,7 +133,8 @@ enum Due {
 /// What to do next; `None`: nobody will ask for anything any more.
 ///
 /// In order, but for two things. A partition that begins goes first: it would else wait for all the writing of those that
-/// were there before it. And where a question is due all that wait go with it, for a question costs the server about as
+/// were there before it. Its first row does so too, so that many partitions that begin have written theirs before any of
+/// them asks again, and all then ask once, the store and the log. And where a question is due all that wait go with it, for a question costs the server about as
 /// much for one source as for all. Whoever asks has no insert under way, so none of his own is overtaken; one that a former
 /// assignment of his partition left behind is another writer's.
 async fn next(
@@ -171,7 +172,11 @@ impl Command {
         match self {
             Command::Ask(questions) => questions.iter().any(|question| question.recorded),
             Command::Ids(..) => true,
-            Command::Insert(_) | Command::Report(_) => false,
+            Command::Insert(insert) => match &insert.rows {
+                Rows::Ledger(row) => matches!(row.kind, LedgerKind::Start | LedgerKind::Lost),
+                Rows::Block(_) => false,
+            },
+            Command::Report(_) => false,
         }
     }
 }
@@ -333,6 +338,7 @@ impl Task {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::batch::LedgerRow;
     use crate::plan::{Limits, Sources};
 
     const SCHEMA: &str = r#"{"type": "record", "name": "tick", "fields": [
@@ -348,6 +354,10 @@ mod tests {
         let ask =
             |recorded| Command::Ask(vec![Question { source: source.clone(), from: 0, keys: Vec::new(), recorded }]);
         let report = || Command::Report(vec![(source.clone(), 0)]);
+        let row = |kind| {
+            let rows = Rows::Ledger(LedgerRow::empty(source.clone(), kind, 0, 0, String::new()));
+            Command::Insert(Box::new(Insert { connection: Connection(0), token: String::new(), rows }))
+        };
         let said = |commands: Vec<Command>| {
             for (number, command) in commands.into_iter().enumerate() {
                 send.send((Ticket(number as u64), command)).ok().unwrap();
@@ -367,8 +377,24 @@ mod tests {
         said(vec![report(), ask(false), report(), ask(false)]);
         assert!(matches!(next(&mut inbox, &mut waiting).await, Some(Due::Report(Ticket(0), _))));
         assert!(matches!(next(&mut inbox, &mut waiting).await, Some(Due::Asks(asks)) if asks.len() == 2));
-        drop(send);
         assert!(matches!(next(&mut inbox, &mut waiting).await, Some(Due::Report(Ticket(2), _))));
+        // First rows go before who asks again after his, and before the rows of batches.
+        said(vec![
+            row(LedgerKind::Batch),
+            row(LedgerKind::Start),
+            row(LedgerKind::Lost),
+            ask(true),
+            row(LedgerKind::Start),
+        ]);
+        let mut order = Vec::new();
+        for _ in 0..5 {
+            order.push(match next(&mut inbox, &mut waiting).await.unwrap() {
+                Due::Asks(asks) => asks[0].0.0,
+                Due::Insert(ticket, _) | Due::Ids(ticket, ..) | Due::Report(ticket, _) => ticket.0,
+            });
+        }
+        assert_eq!(order, [1, 2, 3, 4, 0]);
+        drop(send);
         assert!(next(&mut inbox, &mut waiting).await.is_none());
     }
 

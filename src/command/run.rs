@@ -248,14 +248,11 @@ async fn prepare(settings: &Settings, plan: &Plan, endpoint: &Endpoint) -> Resul
         }
     })
     .await?;
-    let brokers = format!("Kafka at {}", settings.kafka.brokers.join(","));
-    patiently(&brokers, || permitted(settings.consumer("highwater-start"))).await?;
+    let topics = settings.kafka.topics.join(" and the topic ");
+    let topics = format!("the topic {topics} at {}", settings.kafka.brokers.join(","));
+    let found = patiently(&topics, || identify(settings.consumer("highwater-start"))).await?;
     let mut claims = BTreeMap::new();
-    for topic in &settings.kafka.topics {
-        let found = patiently(&format!("the topic {topic} at {}", settings.kafka.brokers.join(",")), || {
-            identify(settings.consumer("highwater-start"), topic.clone())
-        })
-        .await?;
+    for (topic, found) in settings.kafka.topics.iter().zip(found) {
         let group = &settings.kafka.group;
         let epoch = patiently("ClickHouse", || async {
             match claim(&client, topic, &found.cluster_id, &found.topic_id, group).await {
@@ -293,27 +290,27 @@ fn passes(error: &QueryError) -> bool {
     }
 }
 
-/// Whether we may read the topics in the group; all that is missing is told at once.
-async fn permitted(consumer: ConsumerSettings) -> Result<(), Failure> {
-    // A broker that is away, and a topic that is, are found when the topics are looked for.
-    let ask = move || Ok(Observer::new(&consumer, Duration::from_secs(5))?.access());
-    let asked: Result<_> = tokio::task::spawn_blocking(ask).await.unwrap_or_else(|error| Err(error.into()));
-    match asked.map_err(Failure::Final)? {
-        Ok(access) if !access.lacking.is_empty() => Err(Failure::Final(anyhow::anyhow!(rights(&access.lacking)))),
-        _ => Ok(()),
-    }
-}
-
-async fn identify(consumer: ConsumerSettings, topic: String) -> Result<TopicIdentity, Failure> {
-    let ask = move || Ok(Observer::new(&consumer, Duration::from_secs(5))?.identity(&topic));
-    let asked: Result<_> = tokio::task::spawn_blocking(ask).await.unwrap_or_else(|error| Err(error.into()));
-    match asked.map_err(Failure::Final)? {
-        Ok(found) => Ok(found),
-        Err(error @ (IdentityError::Refused { .. } | IdentityError::Credentials { .. })) => {
-            Err(Failure::Final(error.into()))
+/// Who the topics are, in order, if we may read them in the group; all rights that are missing are told at once. One client
+/// asks it all, for to connect takes longer than to ask; and a new one each time, for it keeps what it knew of the cluster.
+async fn identify(consumer: ConsumerSettings) -> Result<Vec<TopicIdentity>, Failure> {
+    let ask = move || -> Result<Vec<TopicIdentity>, Failure> {
+        let observer =
+            Observer::new(&consumer, Duration::from_secs(5)).map_err(|error| Failure::Final(error.into()))?;
+        // A broker that is away, and a topic that is, are found when the topics are looked for.
+        if let Ok(access) = observer.access()
+            && !access.lacking.is_empty()
+        {
+            return Err(Failure::Final(anyhow::anyhow!(rights(&access.lacking))));
         }
-        Err(error) => Err(Failure::Passing(error.to_string())),
-    }
+        let who = |topic: &String| {
+            observer.identity(topic).map_err(|error| match error {
+                IdentityError::Refused { .. } | IdentityError::Credentials { .. } => Failure::Final(error.into()),
+                IdentityError::NotFound(_) | IdentityError::Away { .. } => Failure::Passing(error.to_string()),
+            })
+        };
+        consumer.topics.iter().map(who).collect()
+    };
+    tokio::task::spawn_blocking(ask).await.unwrap_or_else(|error| Err(Failure::Final(error.into())))
 }
 
 enum Failure {
