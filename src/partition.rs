@@ -44,7 +44,7 @@ const LOOK_AHEAD: usize = 64;
 /// When a batch is sealed, and how patient its delivery is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tuning {
-    /// Age at which an open batch is sealed.
+    /// Greatest age of an open batch: it is sealed at the next of its partition's moments, which are so far apart.
     pub seal_after: Duration,
     /// Messages at which it is sealed.
     pub seal_events: u64,
@@ -61,6 +61,23 @@ pub struct Tuning {
     pub marks_last: Duration,
     /// What to do where retention ran over us.
     pub lost: Lost,
+}
+
+impl Tuning {
+    /// When a batch that `source` opens at `now` is sealed at the latest.
+    ///
+    /// Each partition has moments of its own, [`Tuning::seal_after`] apart and the same for all processes. Were it the batch's own
+    /// age, partitions that began together would seal together ever after, and the last would wait for the inserts of all.
+    fn seal_by(&self, source: &Source, now: Duration) -> Duration {
+        // Multiples of the golden ratio lie far from each other modulo one, however many there are.
+        const GOLDEN: u32 = 0x9E37_79B9;
+        let topic = source.topic.bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+        let place = source.partition.cast_unsigned().wrapping_add(topic).wrapping_mul(GOLDEN);
+        let apart = self.seal_after.as_nanos().max(1);
+        let shift = (apart * u128::from(place)) >> u32::BITS;
+        let moment = (now.as_nanos() + apart - shift) / apart * apart + shift;
+        u64::try_from(moment).map_or(Duration::MAX, Duration::from_nanos)
+    }
 }
 
 /// What to do where the log deleted offsets before they were read.

@@ -1,6 +1,6 @@
 //! What a million events cost: highwater, a floor that nobody gets below, and peers, on one workload in one run.
 //!
-//! `make bench` runs it. `EVENTS` says how many events of about 200 bytes there are (3,000,000), `SYSTEMS` which systems
+//! `make bench` runs it. `EVENTS` says how many events of about 200 bytes there are (10,000,000), `SYSTEMS` which systems
 //! (all; names as in `target/bench.json`, separated by commas), `TIMEOUT` how many seconds each may take (600),
 //! `EXTRA_SQL` what highwater's ClickHouse is told first, to try a setting of a table. The exit code is 1 where a system's
 //! results are wrong.
@@ -34,8 +34,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use devstack::{ClickHouse, Kafka};
 
-use process::cpu_seconds;
+use process::{cpu_seconds, fresh_page_s};
 use produce::{Topic, produce};
+use report::Costs;
 use scale::Scale;
 use serde_json::{Value, json};
 use systems::{Bench, Figures, System};
@@ -112,7 +113,7 @@ fn grow(run: &dyn Fn(&Scale) -> Result<(&'static str, Value)>) -> Result<()> {
 }
 
 fn compare() -> Result<ExitCode> {
-    let events: u64 = setting("EVENTS", 3_000_000)?;
+    let events: u64 = setting("EVENTS", 10_000_000)?;
     let timeout = Duration::from_secs(setting("TIMEOUT", 600)?);
     let wanted: String = setting("SYSTEMS", String::new())?;
     let is_wanted = |system: System| wanted.is_empty() || wanted.split(',').any(|name| name == system.key());
@@ -122,12 +123,13 @@ fn compare() -> Result<ExitCode> {
     let binaries = own.parent().context("this program has no path")?;
     let highwater = binaries.join("highwater");
     ensure!(highwater.is_file(), "there is no {}; `make bench` builds it", highwater.display());
+    let fresh_page = fresh_page_s()?;
     println!("starting Kafka…");
     let kafka = Kafka::options().start()?;
     let folder = tempfile::tempdir()?;
     systems::write_files(folder.path())?;
     let bench = Bench { brokers: kafka.bootstrap(), highwater, folder: folder.path().to_owned(), timeout };
-    let idle = idle_cpu()?;
+    let costs = Costs { idle: idle_cpu()?, fresh_page };
 
     let begin_us = workload::begin_us()?;
     let small = Workload { events, detail: DETAIL, begin_us };
@@ -147,9 +149,9 @@ fn compare() -> Result<ExitCode> {
         produce(&bench.brokers, "call-rows", few, Event::row_binary)
     })?;
 
-    report::print(&all, &machine, idle);
+    report::print(&all, &machine, costs);
     let target = binaries.parent().context("this program is not in a target folder of cargo's")?;
-    report::write(&all, &machine, &target.join("bench.json"))?;
+    report::write(&all, &machine, costs, &target.join("bench.json"))?;
     let wrong: Vec<&Figures> = all.iter().filter(|figures| figures.wrong.is_some()).collect();
     for figures in &wrong {
         eprintln!("{} is not correct: {}", figures.system.title(), figures.wrong.as_deref().unwrap_or_default());

@@ -22,6 +22,24 @@ pub fn cpu_seconds(pid: u32) -> Result<f64> {
     Ok((ticks(11)? + ticks(12)?) / TICKS)
 }
 
+/// How many pages of memory the system gave a process, clearing each; those of a file that were in memory already count too.
+fn page_faults(pid: u32) -> Result<u64> {
+    // Field 10 by proc(5).
+    Ok(stat(pid)?.get(7).context("/proc/…/stat is shorter than it should be")?.parse()?)
+}
+
+/// What a page of memory costs the first time that it is written to, processor seconds: the system clears it, and on a
+/// virtual machine the host may have to find it first.
+pub fn fresh_page_s() -> Result<f64> {
+    const PAGE: usize = 4_096;
+    let (own, pages) = (std::process::id(), 1 << 18);
+    let before = cpu_seconds(own)?;
+    let mut memory = vec![0_u8; pages * PAGE];
+    memory.iter_mut().step_by(PAGE).for_each(|byte| *byte = 1);
+    std::hint::black_box(&memory);
+    Ok((cpu_seconds(own)? - before) / pages as f64)
+}
+
 /// The fields of `/proc/PID/stat` from the third on, behind the name, which may have blanks in it.
 fn stat(pid: u32) -> Result<Vec<String>> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("process {pid} is gone"))?;
@@ -51,6 +69,7 @@ fn memory_mb(pid: u32, what: &str) -> Option<f64> {
 pub struct Usage {
     pub cpu_s: f64,
     pub peak_rss_mb: f64,
+    pub page_faults: u64,
     pub wall_s: f64,
     pub status: ExitStatus,
 }
@@ -76,7 +95,7 @@ fn wait(child: &mut Child, timeout: Duration, tend: &mut dyn FnMut(Duration) -> 
         // One that has ended and was not waited for yet still says what it used.
         if stat(pid)?.first().is_some_and(|state| state == "Z") {
             let (cpu_s, wall_s) = (cpu_seconds(pid)?, begun.elapsed().as_secs_f64());
-            return Ok(Usage { cpu_s, peak_rss_mb, wall_s, status: child.wait()? });
+            return Ok(Usage { cpu_s, peak_rss_mb, page_faults: page_faults(pid)?, wall_s, status: child.wait()? });
         }
         if begun.elapsed() > timeout {
             bail!("it was not done after {} s", timeout.as_secs());

@@ -14,6 +14,7 @@ client     CPU seconds (user + system, all threads) of the consuming process per
 inserts    CPU seconds of the ClickHouse server per million events while merges are held back
 merges     the same for making all merges afterwards: OPTIMIZE … FINAL of every table
 peak MB    most resident memory of the consuming process
+k pages    thousand pages of memory that it was given: paid once, for what it grows to, and not for each event
 MB/s       bytes of messages per CPU second of the consuming process: what one core takes
 correct    counts, sums of every minute and series, distinct ids and percentiles are those of the events sent; for a
            floor, events and bytes. A row that is not correct is no result.
@@ -52,6 +53,7 @@ impl Figures {
             "server_cpu_s_per_million": self.server_per_million(),
             "server_insert_cpu_s_per_million": self.inserts_per_million(),
             "peak_rss_mb": self.client.map(|client| client.peak_rss_mb),
+            "page_faults": self.client.map(|client| client.page_faults),
             "client_mb_per_cpu_s": self.mb_per_core(),
             "events": self.events,
             "event_bytes": self.event_bytes,
@@ -108,10 +110,21 @@ fn goals(all: &[Figures]) -> Vec<Goal> {
     ]
 }
 
+/// What is in the figures and not of the events.
+#[derive(Debug, Clone, Copy)]
+pub struct Costs {
+    /// Processor seconds a second of a ClickHouse that has nothing to do.
+    pub idle: f64,
+    /// Processor seconds for a page of memory that is written to for the first time.
+    pub fresh_page: f64,
+}
+
 /// Prints the table and the ratios.
-pub fn print(all: &[Figures], machine: &str, idle: f64) {
-    let columns =
-        ["system", "bytes", "events", "client", "inserts", "merges", "server", "peak MB", "MB/s", "wall s", "correct"];
+pub fn print(all: &[Figures], machine: &str, costs: Costs) {
+    let columns = [
+        "system", "bytes", "events", "client", "inserts", "merges", "server", "peak MB", "k pages", "MB/s", "wall s",
+        "correct",
+    ];
     let number =
         |value: Option<f64>, digits: usize| value.map_or("–".to_owned(), |value| format!("{value:.digits$}"));
     let row = |figures: &Figures| {
@@ -125,12 +138,13 @@ pub fn print(all: &[Figures], machine: &str, idle: f64) {
             number(merges, 2),
             number(figures.server_per_million(), 2),
             number(figures.client.map(|client| client.peak_rss_mb), 0),
+            number(figures.client.map(|client| client.page_faults as f64 / 1e3), 0),
             number(figures.mb_per_core(), 0),
             number(Some(figures.wall_s), 1),
             if figures.wrong.is_none() { "yes" } else { "NO" }.to_owned(),
         ]
     };
-    let rows: Vec<[String; 11]> = all.iter().map(row).collect();
+    let rows: Vec<[String; 12]> = all.iter().map(row).collect();
     let mut text = format!("\nCPU seconds per million events, on {machine}\n");
     let line = |cells: &[String]| {
         let mut line = format!("{:<31}", cells[0]);
@@ -143,7 +157,10 @@ pub fn print(all: &[Figures], machine: &str, idle: f64) {
     }
     _ = writeln!(
         text,
-        "\n{LEGEND}\nAn idle ClickHouse uses {idle:.3} CPU seconds a second here, which is in its figures."
+        "\n{LEGEND}\nAn idle ClickHouse uses {:.3} CPU seconds a second here, which is in its figures, and a thousand fresh pages of \
+         memory cost {:.4}.",
+        costs.idle,
+        costs.fresh_page * 1e3
     );
     _ = writeln!(
         text,
@@ -166,7 +183,7 @@ pub fn print(all: &[Figures], machine: &str, idle: f64) {
 }
 
 /// Writes everything as JSON: an object for each system by its key, the machine, and what was aimed at.
-pub fn write(all: &[Figures], machine: &str, path: &Path) -> Result<()> {
+pub fn write(all: &[Figures], machine: &str, costs: Costs, path: &Path) -> Result<()> {
     let name = |figures: &Figures| match figures.is_large() {
         true => format!("{}_1500_bytes", figures.system.key()),
         false => figures.system.key().to_owned(),
@@ -177,6 +194,8 @@ pub fn write(all: &[Figures], machine: &str, path: &Path) -> Result<()> {
         json!({"what": goal.what, "found": goal.found, bound: goal.bound, "met": goal.is_met()})
     };
     let aims: Vec<Value> = goals(all).into_iter().map(goal).collect();
+    let costs = [("idle_clickhouse_cpu_s_per_s", costs.idle), ("fresh_page_cpu_s", costs.fresh_page)];
+    whole.extend(costs.map(|(name, cost)| (name.to_owned(), json!(cost))));
     whole.extend([("machine".to_owned(), json!(machine)), ("aims".to_owned(), json!(aims))]);
     fs::write(path, format!("{:#}\n", Value::Object(whole)))
         .with_context(|| format!("cannot write {}", path.display()))?;

@@ -66,6 +66,7 @@ pub struct Figures {
 pub struct Client {
     pub cpu_s: f64,
     pub peak_rss_mb: f64,
+    pub page_faults: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -133,8 +134,8 @@ impl Bench {
         let pid = child.id();
         let usage = watch(&mut child, self.timeout, |elapsed| tend(pid, elapsed));
         let said = || crate::tail(&path);
-        let Usage { cpu_s, peak_rss_mb, wall_s, status } = usage.with_context(said)?;
-        figures.client = Some(Client { cpu_s, peak_rss_mb });
+        let Usage { cpu_s, peak_rss_mb, page_faults, wall_s, status } = usage.with_context(said)?;
+        figures.client = Some(Client { cpu_s, peak_rss_mb, page_faults });
         figures.wall_s = wall_s;
         ensure!(status.success(), "it ended with {status}: {}", said());
         Ok(())

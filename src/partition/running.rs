@@ -34,6 +34,8 @@ pub(super) struct Running {
     latest_ms: Option<i64>,
     /// When the open batch took in its first message.
     opened_at: Duration,
+    /// When it is sealed at the latest.
+    seal_by: Duration,
     flight: Option<Flight>,
     /// The marks of the last answer; good to build on for as long as its connection lives.
     known: Option<Known>,
@@ -62,6 +64,7 @@ impl Running {
             recorded_on,
             cut_until,
             opened_at: Duration::ZERO,
+            seal_by: Duration::ZERO,
             flight: None,
             known: None,
             flush: false,
@@ -124,9 +127,7 @@ impl Running {
             return Ok(()); // delivered before a restart of the fetch: taken in already
         }
         self.watermark.record();
-        if self.open.is_empty() {
-            self.opened_at = terms.now;
-        }
+        self.begin(terms);
         self.open.push(terms.plan, record, content, &mut self.window, &mut self.progress);
         // What is redriven is a dead letter already, and no duplicate by the list: it has to become a row.
         let other = self.source.redrive.and_then(|_| {
@@ -140,11 +141,17 @@ impl Running {
     /// The log delivers nothing below `offset` any more: the ledger follows over the gap. Else retention, which takes
     /// gaps as it takes records, would seem to have taken what was never read.
     pub(super) fn end_of_log(&mut self, terms: Terms<'_>, offset: u64) {
-        if self.open.is_empty() {
-            self.opened_at = terms.now;
-        }
+        self.begin(terms);
         self.open.extend(offset);
         self.watermark.end_of_log(offset);
+    }
+
+    /// The open batch takes something in.
+    fn begin(&mut self, terms: Terms<'_>) {
+        if self.open.is_empty() {
+            self.opened_at = terms.now;
+            self.seal_by = terms.tuning.seal_by(&self.source, terms.now);
+        }
     }
 
     pub(super) fn next(&mut self, terms: Terms<'_>) -> Option<Action> {
@@ -177,12 +184,11 @@ impl Running {
 
     /// Why the open batch is to be sealed now, if it is.
     fn due(&self, terms: Terms<'_>) -> Option<Why> {
-        let aged = terms.now.saturating_sub(self.opened_at) >= terms.tuning.seal_after;
         match self.open.events() {
             _ if self.open.is_empty() => None,
             events if events >= terms.tuning.seal_events => Some(Why::Events),
             _ if self.open.bytes() >= terms.tuning.seal_bytes => Some(Why::Bytes),
-            _ if aged => Some(Why::Age),
+            _ if terms.now >= self.seal_by => Some(Why::Age),
             _ => self.flush.then_some(Why::Early),
         }
     }

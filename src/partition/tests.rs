@@ -1,6 +1,7 @@
 //! The guards, and where a partition begins. What happens in between is the simulation's.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod moments;
 mod watermark;
 
 use std::collections::BTreeMap;
