@@ -75,6 +75,10 @@ pub struct TableDef {
     pub keeps_markers: bool,
 }
 
+/// Bytes from which on a part has files of its own for each column. By ClickHouse's default of 10 MiB each insert of a full
+/// batch would make dozens of them, which is half of what it costs; larger parts come of merges, and are read by column.
+pub const WIDE_FROM: u64 = 128 << 20;
+
 impl TableDef {
     /// `toYYYYMM` of its time column, if it is partitioned.
     pub fn month(&self) -> Option<String> {
@@ -123,7 +127,10 @@ impl TableDef {
             sql.push_str(&format!("TTL {ttl}\n"));
         }
         if self.token_window > 0 {
-            sql.push_str(&format!("SETTINGS non_replicated_deduplication_window = {}\n", self.token_window));
+            sql.push_str(&format!(
+                "SETTINGS non_replicated_deduplication_window = {}, min_bytes_for_wide_part = {WIDE_FROM}\n",
+                self.token_window
+            ));
         }
         sql.push_str(&format!("COMMENT {}", literal(&self.comment)));
         sql

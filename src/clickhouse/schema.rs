@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::client::Client;
-use super::ddl::{TableDef, ViewDef};
+use super::ddl::{TableDef, ViewDef, WIDE_FROM};
 use super::error::QueryError;
 use super::sql::{ident, literal, table};
 use super::tables::{Catalog, LEAST_TOKEN_WINDOW};
@@ -131,9 +131,13 @@ impl Fault {
 
 impl Existing {
     fn token_window(&self) -> u64 {
-        let after = self.engine_full.split_once("non_replicated_deduplication_window = ");
-        let digits = after.map_or("", |(_, rest)| rest.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default());
-        digits.parse().unwrap_or(0)
+        self.number("non_replicated_deduplication_window").unwrap_or(0)
+    }
+
+    /// A setting that is a number, if the table has it.
+    fn number(&self, setting: &str) -> Option<u64> {
+        let (_, after) = self.engine_full.split_once(&format!("{setting} = "))?;
+        after.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
     }
 
     /// Its TTL without the quotes that ClickHouse may put around names.
@@ -270,6 +274,10 @@ fn alterations(found: &Existing, wanted: &TableDef, database: &str) -> Vec<Strin
     if found.token_window() < wanted.token_window {
         statements
             .push(format!("{alter} MODIFY SETTING non_replicated_deduplication_window = {}", wanted.token_window));
+    }
+    // Whoever set it to anything had a reason.
+    if wanted.token_window > 0 && found.number("min_bytes_for_wide_part").is_none() {
+        statements.push(format!("{alter} MODIFY SETTING min_bytes_for_wide_part = {WIDE_FROM}"));
     }
     match (found.ttl(), wanted.ttl()) {
         (found, Some(wanted)) if found.as_deref() != Some(&wanted) => {

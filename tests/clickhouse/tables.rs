@@ -83,6 +83,27 @@ async fn a_table_that_forgets_tokens_is_refused_and_mended() {
     schema::check_tables(&db.client, &db.catalog).await.unwrap();
 }
 
+/// Tables of an earlier version get it by a migration, and none is refused for the want of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn full_batches_become_parts_of_one_file_unless_somebody_wants_it_otherwise() {
+    let db = Db::new("compact").await;
+    db.run("ALTER TABLE compact.probe RESET SETTING min_bytes_for_wide_part").await;
+    db.run("ALTER TABLE compact.ledger MODIFY SETTING min_bytes_for_wide_part = 1000").await;
+    schema::check_tables(&db.client, &db.catalog).await.unwrap();
+    let statements = migrate(&db.client, &db.catalog, false).await.unwrap();
+    assert_eq!(statements, ["ALTER TABLE `compact`.`probe` MODIFY SETTING min_bytes_for_wide_part = 134217728"]);
+    assert_eq!(migrate(&db.client, &db.catalog, false).await.unwrap().len(), 0);
+    // 20 MB, of which ClickHouse's default would make a file for each column.
+    db.run(
+        "INSERT INTO compact.probe (event_id, occurred_at, app, _source, _offset) SELECT generateUUIDv4(), \
+         '2026-01-01 00:00:00', randomPrintableASCII(200), '1/t/0', number FROM numbers(100000)",
+    )
+    .await;
+    let compact = "(SELECT countIf(part_type != 'Compact') + 10 * count() FROM system.parts WHERE active AND database = 'compact' AND \
+                   table = 'probe')";
+    assert_eq!(db.number(compact).await, 10);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_expires_rows_sooner_than_it_should_is_refused_and_mended() {
     let db = Db::new("sooner").await;
