@@ -120,13 +120,15 @@ impl<A: Answers + Clone + Send + 'static> Inquiry<A> {
     }
 
     /// Takes in what came.
-    pub(super) fn add(&mut self, news: &News, questions: &[Question]) {
-        for (stale, question) in self.stale.iter_mut().zip(questions) {
-            if let Some(from) = news.from {
-                stale.add_from(from);
+    pub(super) fn add(&mut self, news: &News, evaluator: &mut Evaluator) {
+        for (position, stale) in self.stale.iter_mut().enumerate() {
+            let event = self.plan.rollups[evaluator.questions()[position].rollup].event;
+            let minutes = || news.minutes.get(&event).into_iter().flatten().copied();
+            news.from.into_iter().for_each(|from| stale.add_from(from));
+            minutes().for_each(|minute| stale.add(minute));
+            if let Some(first) = minutes().chain(news.from).min() {
+                evaluator.heard(position, first);
             }
-            let minutes = news.minutes.get(&self.plan.rollups[question.rollup].event);
-            minutes.into_iter().flatten().for_each(|minute| stale.add(*minute));
         }
     }
 

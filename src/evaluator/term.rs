@@ -105,9 +105,9 @@ impl<'a> Term<'a> {
         let mut evaluator = Evaluator::new(rules, rollups, settings.horizon, through, checkpoint.as_ref());
         evaluator.restore(&backlog.messages);
         let Backlog { heartbeat, rules, budgets, messages, .. } = backlog;
-        if heartbeat.as_ref().is_some_and(|heartbeat| heartbeat.unjudged.is_empty()) {
+        if let Some(heartbeat) = &heartbeat {
             // What was judged was judged on all that had come by then.
-            evaluator.trust(since);
+            evaluator.trust(since, &heartbeat.unjudged);
         }
         let round = heartbeat.map_or(0, |heartbeat| heartbeat.round).max(archived);
         tracing::info!(
@@ -188,7 +188,7 @@ impl<'a> Term<'a> {
         let judged = self.evaluator.judged();
         let oldest = (0..self.evaluator.questions().len()).map(|question| self.evaluator.oldest(question)).min();
         if let Some(news) = runtime.block_on(self.sight.look(plan, judged, oldest.unwrap_or(judged)))? {
-            self.inquiry.add(&news, self.evaluator.questions());
+            self.inquiry.add(&news, &mut self.evaluator);
             self.is_stale = true;
         }
         let complete = through_ms.div_euclid(60_000).max(judged);

@@ -158,7 +158,7 @@ impl Stage {
     /// What came for a minute is to be read again by all.
     fn news(&mut self, from: Minute) {
         let news = News { from: Some(from), minutes: BTreeMap::new() };
-        self.inquiry.add(&news, self.evaluator.questions());
+        self.inquiry.add(&news, &mut self.evaluator);
     }
 
     /// Reads, where the heartbeat is due in so many milliseconds.
