@@ -23,7 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A round rests so many times as long as it took, so that judging costs ClickHouse at most a fifth of its time; but no
 /// longer than to the next heartbeat.
 const REST: u32 = 4;
-/// Where a round waits for rows that were never read, it waits at least so long, even if the heartbeat is due.
+/// Where a round waits for rows that were never read, or for what it can do without, it waits at least so long, even if the
+/// heartbeat is due.
 const LEAST: Duration = Duration::from_secs(5);
 /// Before it is looked again whether a first minute is complete.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -187,7 +188,8 @@ impl<'a> Term<'a> {
         let through_ms = runtime.block_on(self.sight.through())?;
         let judged = self.evaluator.judged();
         let oldest = (0..self.evaluator.questions().len()).map(|question| self.evaluator.oldest(question)).min();
-        if let Some(news) = runtime.block_on(self.sight.look(plan, judged, oldest.unwrap_or(judged)))? {
+        let within = patience(false, settings.heartbeat.saturating_sub(self.published.elapsed()));
+        if let Some(news) = runtime.block_on(self.sight.look(plan, judged, oldest.unwrap_or(judged), within))? {
             self.inquiry.add(&news, &mut self.evaluator);
             self.is_stale = true;
         }
@@ -308,7 +310,7 @@ fn rest(took: Duration, heartbeat_in: Duration) -> Duration {
     (took * REST).min(heartbeat_in)
 }
 
-/// How long a round waits for what was never read, where the next heartbeat is due in so long.
+/// How long a round waits for what was never read, or it can do without, where the next heartbeat is due in so long.
 fn patience(has_waited: bool, heartbeat_in: Duration) -> Duration {
     if has_waited { Duration::ZERO } else { heartbeat_in.max(LEAST) }
 }
