@@ -121,7 +121,7 @@ fn a_type_without_a_rollup_gets_a_default() {
     let rollups = resolved(&[]);
     assert_eq!(rollups.iter().map(|rollup| rollup.name.as_str()).collect::<Vec<_>>(), ["llm_call_1m", "probe_1m"]);
     let by: Vec<&str> = rollups[1].by.iter().map(|by| by.name.as_str()).collect();
-    assert_eq!(by, ["app", "environment", "region"], "app first, without what is never stored");
+    assert_eq!(by, ["app", "environment", "region"], "app first, without what says drop");
     let kept = |rollup: &Rollup| -> Vec<(String, bool, bool)> {
         rollup.measures.iter().map(|measure| (measure.name.clone(), measure.sum, measure.distribution)).collect()
     };
