@@ -114,6 +114,24 @@ fn what_is_right_is_said_to_be() {
     assert!(said.contains("3 event types: cache_access, llm_call, suggestion\n"), "{said}");
 }
 
+/// Whoever installed rules and named no topic waits for alerts that never come.
+#[test]
+fn rules_that_nobody_judges_are_counted() {
+    let folder = Folder::new();
+    let unjudged = "budgets of the packs are not judged, as alerts.topic is \"\"; name a topic";
+    let (code, said) = folder.highwater(&["check", "--offline"]);
+    assert!(code == 0 && said.contains(unjudged) && count(&said, "note") == 1, "{said}");
+    folder.write("highwater.toml", "[alerts]\ntopic = \"highwater-alerts\"\n");
+    let (code, said) = folder.highwater(&["check", "--offline"]);
+    assert!(code == 0 && count(&said, "note") == 0, "{said}");
+    folder.write("highwater.toml", "");
+    for pack in std::fs::read_dir(folder.path("packs")).unwrap() {
+        std::fs::remove_file(pack.unwrap().path()).unwrap();
+    }
+    let (code, said) = folder.highwater(&["check", "--offline"]);
+    assert!(code == 0 && count(&said, "note") == 0, "there is nothing to judge: {said}");
+}
+
 #[test]
 fn former_schemas_are_looked_at_too() {
     let folder = Folder::new();

@@ -30,6 +30,8 @@ pub(super) struct Book {
     pub(super) series: Vec<Series>,
     /// The first minute of what is news in each series since it was judged.
     pub(super) news: Vec<Option<Minute>>,
+    /// None of its rows were judged yet, since the start or since they were dropped: so what is read is no news.
+    pub(super) is_blank: bool,
     /// Numbers of series that were forgotten.
     free: Vec<u32>,
     /// What each series of the rollup is to it; `None`: nothing.
@@ -50,6 +52,7 @@ impl Book {
             names: Vec::new(),
             series: Vec::new(),
             news: Vec::new(),
+            is_blank: true,
             free: Vec::new(),
             links: HashMap::default(),
             left_out: Distinct::default(),
@@ -123,7 +126,7 @@ impl Book {
             while let Some((_, cell)) = next.next_if(|((of, _), _)| *of as usize == slot) {
                 own.push(cell);
             }
-            if let Some(news) = self.series[slot].replace(span.start, span.end, &own) {
+            if let Some(news) = self.series[slot].replace(span.start, span.end, &own).filter(|_| !self.is_blank) {
                 self.news[slot] = Some(self.news[slot].map_or(news, |known| known.min(news)));
             }
         }
@@ -158,6 +161,7 @@ impl Book {
     pub(super) fn clear(&mut self, signal: &Signal) {
         self.series.iter_mut().for_each(|series| *series = Series::new(signal.columns()));
         self.news.fill(None);
+        self.is_blank = true;
     }
 
     /// Bytes that its rows take.

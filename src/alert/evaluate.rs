@@ -48,12 +48,12 @@ pub struct Evaluator {
     horizon: i64,
     /// Whether nothing was judged yet since the start.
     is_new: bool,
-    /// Whether rows were taken in since the start, so that what comes is news.
+    /// Whether rows were taken in since the start.
     is_read: bool,
-    /// From where on rows may be other than those that were judged before the start.
-    unsure: Minute,
-    /// Of each signal whose rows were not to be had.
-    behind: Vec<Option<Behind>>,
+    /// Of each signal from where on rows may be other than those that were judged; [`Minute::MAX`]: nowhere.
+    unsure: Vec<Minute>,
+    /// Of each signal whose rows were not to be had: all before this minute was judged.
+    behind: Vec<Option<Minute>>,
     desk: Desk,
     /// What fired and no rule looks at any more.
     orphans: BTreeMap<String, Message>,
@@ -64,15 +64,6 @@ pub struct Evaluator {
 struct Alert {
     phase: Phase,
     history: History,
-}
-
-/// How far a signal is behind the others.
-#[derive(Debug, Clone, Copy)]
-struct Behind {
-    /// From where on it has to be judged.
-    from: Minute,
-    /// All before this minute was judged.
-    judged: Minute,
 }
 
 /// How far rules were judged; with the messages since, all that a successor needs.
@@ -133,6 +124,7 @@ impl Evaluator {
             alerts: rules.rules.iter().map(|_| HashMap::default()).collect(),
             rested: rules.rules.iter().map(|_| HashMap::default()).collect(),
             desk: Desk::new(rules.budgets.iter().map(|budget| begun(&budget.notice)).collect()),
+            unsure: vec![Minute::MIN; rules.signals.len()],
             behind: vec![None; rules.signals.len()],
             questions,
             books,
@@ -141,7 +133,6 @@ impl Evaluator {
             horizon,
             is_new: true,
             is_read: false,
-            unsure: Minute::MIN,
             orphans: BTreeMap::new(),
         }
     }
@@ -176,6 +167,15 @@ impl Evaluator {
     pub fn oldest(&self, question: usize) -> Minute {
         let Question { reach, step, .. } = self.questions[question];
         aligned(self.judged - self.horizon - reach - step, step)
+    }
+
+    /// Says that events came for minutes that a question looks at, from this one on. What that changed is seen in rows that
+    /// are read again; rows that are read for the first time, or after they were dropped, can't be held against those that
+    /// were judged, and so are judged anew from there on.
+    pub fn heard(&mut self, question: usize, from: Minute) {
+        for signal in &self.questions[question].signals {
+            self.unsure[*signal] = self.unsure[*signal].min(from);
+        }
     }
 
     /// Takes over that all that a question asks for is, from a minute on, as these rows say. The minute is a multiple of
@@ -236,9 +236,8 @@ impl Evaluator {
                 unanswered.iter().flat_map(|question| self.questions[*question].signals.iter().copied()).collect();
             (0..self.rules.signals.len()).map(|signal| unknown.contains(&signal)).collect()
         };
-        let behind = Behind { from: if self.is_new { self.unsure } else { self.judged }, judged: self.judged };
-        for (known, _) in self.behind.iter_mut().zip(&unknown).filter(|(_, unknown)| **unknown) {
-            known.get_or_insert(behind);
+        for (behind, _) in self.behind.iter_mut().zip(&unknown).filter(|(_, unknown)| **unknown) {
+            behind.get_or_insert(self.judged);
         }
         let told = self.alerts.iter().flat_map(HashMap::values).flat_map(|alert| alert.history.told().last());
         // What was told was complete, whatever is known of it now.
@@ -257,19 +256,14 @@ impl Evaluator {
         desk.advance(&self.rules, (&self.books, &unknown), (judged, through, self.horizon), completeness, &mut round);
         if through > judged {
             self.is_new = false;
-        } else if self.is_new && self.is_read {
-            // Nothing was judged, so what is news now is to be looked at in the next round.
-            // What has no answer keeps its news until it is judged itself.
-            let known = self.books.iter().zip(&unknown).filter(|(_, unknown)| !**unknown);
-            let news = known.flat_map(|(book, _)| book.news.iter().flatten()).min();
-            self.unsure = self.unsure.min(news.copied().unwrap_or(self.unsure));
         }
         self.is_read = true;
-        for ((book, behind), _) in
-            self.books.iter_mut().zip(&mut self.behind).zip(&unknown).filter(|(_, unknown)| !**unknown)
-        {
+        // What has no answer keeps its news until it is judged itself.
+        for signal in (0..self.rules.signals.len()).filter(|signal| !unknown[*signal]) {
+            let book = &mut self.books[signal];
             book.news.fill(None);
-            *behind = None;
+            book.is_blank = false;
+            (self.behind[signal], self.unsure[signal]) = (None, Minute::MAX);
         }
         self.books.iter_mut().for_each(|book| book.is_told = true);
         self.judged = through;
@@ -351,5 +345,7 @@ fn ended(last: Message, at: Minute, completeness: Completeness) -> Message {
 mod properties;
 #[cfg(test)]
 mod speed;
+#[cfg(test)]
+mod successor;
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 //! Nothing here is in the path of events; those go through [`super::store`]. A statement or query may go out on any
 //! connection, so the `clickhouse` crate and its pool serve; an insert under a token needs a pinned one.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper_util::rt::TokioExecutor;
@@ -101,7 +101,9 @@ impl Client {
     }
 
     /// Answers the rows of a query one after the other, as they come: none is kept here. The server gives up on it at a limit, and
-    /// soon after nobody waits for it any more. `on` may refuse to go on.
+    /// soon after nobody waits for it any more. `on` may refuse to go on, and may take its time: the time-out is for what is
+    /// waited for the server, and the server's limit for what it takes before the first row, as it sends none before it has
+    /// all. But a server that nobody takes rows from hangs up after its `http_send_timeout` (30 s).
     ///
     /// # Errors
     /// The server's error, a limit among them; that it did not answer; that a row is not a `T`; what `on` says.
@@ -125,29 +127,29 @@ impl Client {
             ("result_overflow_mode", "throw"),
         ];
         let settings: Vec<(&str, &str)> = JSON.into_iter().chain(own).collect();
-        let answer = async {
-            let of = |error| QueryError::of(endpoint, error);
-            let mut cursor = self.question(sql, &settings).fetch_bytes("JSONEachRow").map_err(of)?;
-            let mut begun: Vec<u8> = Vec::new();
-            while let Some(bytes) = cursor.next().await.map_err(of)? {
-                let mut rest = &bytes[..];
-                while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-                    begun.extend_from_slice(&rest[..end]);
-                    rest = &rest[end + 1..];
-                    if !begun.is_empty() {
-                        on(parsed(&begun)?)?;
-                        begun.clear();
-                    }
-                }
-                begun.extend_from_slice(rest);
-                if begun.len() > LONGEST_ROW {
-                    return Err(E::from(unexpected::<T>(&begun, &"it is too long")));
+        let of = |error| QueryError::of(endpoint, error);
+        let mut cursor = self.question(sql, &settings).fetch_bytes("JSONEachRow").map_err(of)?;
+        let (mut begun, mut left): (Vec<u8>, Duration) = (Vec::new(), endpoint.query_timeout);
+        loop {
+            let asked = Instant::now();
+            let next = tokio::time::timeout(left, cursor.next()).await;
+            left = left.saturating_sub(asked.elapsed());
+            let Some(bytes) = next.unwrap_or(Err(clickhouse::error::Error::TimedOut)).map_err(of)? else { break };
+            let mut rest = &bytes[..];
+            while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                begun.extend_from_slice(&rest[..end]);
+                rest = &rest[end + 1..];
+                if !begun.is_empty() {
+                    on(parsed(&begun)?)?;
+                    begun.clear();
                 }
             }
-            if begun.is_empty() { Ok(()) } else { on(parsed(&begun)?) }
-        };
-        let late = || Err(QueryError::of(endpoint, clickhouse::error::Error::TimedOut).into());
-        tokio::time::timeout(endpoint.query_timeout, answer).await.unwrap_or_else(|_| late())
+            begun.extend_from_slice(rest);
+            if begun.len() > LONGEST_ROW {
+                return Err(E::from(unexpected::<T>(&begun, &"it is too long")));
+            }
+        }
+        if begun.is_empty() { Ok(()) } else { on(parsed(&begun)?) }
     }
 
     /// Inserts rows given as JSON lines under a token: a compare-and-set, so that reading back tells who won.
@@ -215,5 +217,66 @@ fn unexpected<T>(line: &[u8], error: &dyn std::fmt::Display) -> QueryError {
     QueryError::Unexpected {
         expected: std::any::type_name::<T>(),
         answer: format!("{} ({error})", String::from_utf8_lossy(&line[..line.len().min(300)])),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_millis(500);
+
+    /// A ClickHouse that sends so many rows, one after the other with pauses, and then says no more.
+    async fn client(rows: usize, pause: Duration, ends: bool) -> Client {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert!(stream.read(&mut vec![0; 65_536]).await.unwrap() > 0);
+            stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await.unwrap();
+            for _ in 0..rows {
+                tokio::time::sleep(pause).await;
+                stream.write_all(b"2\r\n7\n\r\n").await.unwrap();
+            }
+            if ends {
+                stream.write_all(b"0\r\n\r\n").await.unwrap();
+            }
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        });
+        Client::new(Endpoint::new(&url, "d", "u", "").unwrap()).with_timeout(TIMEOUT)
+    }
+
+    async fn each(client: &Client, takes: Duration) -> (usize, Result<(), QueryError>) {
+        let limits = QueryLimits { time: TIMEOUT, memory: 1, rows: 1 };
+        let mut taken = 0;
+        let on = |row: u64| {
+            assert_eq!(row, 7);
+            std::thread::sleep(takes);
+            taken += 1;
+            Ok(())
+        };
+        let answer = client.each("SELECT 7", limits, on).await;
+        (taken, answer)
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn who_takes_rows_slowly_does_not_make_the_server_late() {
+        // Together twice the time-out, of which little is waited for the server.
+        let (pause, takes) = (TIMEOUT / 5, TIMEOUT / 5 - Duration::from_millis(10));
+        let (taken, answer) = each(&client(10, pause, true).await, takes).await;
+        assert!(taken == 10 && answer.is_ok(), "{taken} {answer:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_server_that_is_late_is_late_in_the_middle_of_an_answer_too() {
+        for (rows, pause) in [(0, Duration::ZERO), (2, Duration::ZERO), (100, TIMEOUT / 5)] {
+            let (taken, answer) = each(&client(rows, pause, false).await, Duration::ZERO).await;
+            assert!(taken <= rows.min(5), "{taken}");
+            assert!(matches!(answer, Err(QueryError::Broken(broken)) if broken.is_late), "{rows}");
+        }
     }
 }

@@ -53,6 +53,17 @@ pub enum QueryError {
     },
 }
 
+impl QueryError {
+    /// Whether a limit on what one question may cost ended it, or no answer came in the time that it was waited for.
+    pub fn is_limit(&self) -> bool {
+        match self {
+            QueryError::Server(error) => error.is_limit(),
+            QueryError::Broken(broken) => broken.is_late,
+            QueryError::Unexpected { .. } => false,
+        }
+    }
+}
+
 /// Codes of errors that come again for the same request until somebody changes a table, a permission or this program.
 /// All others are waited out: an error that is not known must stop nobody for good.
 const PERMANENT: [u32; 26] = [

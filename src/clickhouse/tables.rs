@@ -290,21 +290,40 @@ fn redrives(token_window: u64) -> TableDef {
         ColumnSql::new(
             "run",
             "UInt32",
-            "the run that redrove it; its rows are those of the source epochrRUN/topic/partition; a rewind takes numbers too",
+            "the run that redrove it; its rows are those of the source epochrRUN/topic/partition; a rewind takes one number when it \
+             begins and one when it has ended, each with a row that is no letter's",
         ),
-        ColumnSql::new("epoch", "UInt32", "which of the topic's lives the letter is of"),
+        ColumnSql::new("epoch", "UInt32", "which of the topic's lives the letter is of; of a rewind 0"),
         ColumnSql::new("topic", "LowCardinality(String)", "topic name"),
         ColumnSql::new("partition", "Int32", "partition number; -1 where a rewind took the number"),
-        ColumnSql::new("offset", "UInt64", "the letter's offset").with("CODEC(Delta, ZSTD(1))"),
-        ColumnSql::new("event", "LowCardinality(String)", "the event type that it was read as"),
-        ColumnSql::new("bytes", "UInt64", "length of its payload"),
+        ColumnSql::new("offset", "UInt64", "the letter's offset; of a rewind a number that tells it from others")
+            .with("CODEC(Delta, ZSTD(1))"),
+        ColumnSql::new(
+            "event",
+            "LowCardinality(String)",
+            "the event type that it was read as; of a rewind: rewind begun, rewind ended",
+        ),
+        ColumnSql::new("bytes", "UInt64", "length of its payload; of a rewind 0"),
         ColumnSql::new("duplicate", "Bool", "its event was there already, so it became no row"),
-        ColumnSql::new("plan", "LowCardinality(String)", "hash of the plan that could read it; see the table plans"),
-        ColumnSql::new("taken_back", "Bool", "a rewind took its row back: it is listed no longer"),
+        ColumnSql::new(
+            "plan",
+            "LowCardinality(String)",
+            "hash of the plan that could read it, see the table plans; of a rewind where to, in the words of its command",
+        ),
+        ColumnSql::new(
+            "taken_back",
+            "Bool",
+            "a rewind took its row back: it is listed no longer; true of a rewind's own rows",
+        ),
         ColumnSql::new("listed_at", "DateTime64(3, 'UTC')", "when").with("DEFAULT now64(3)"),
     ];
     let order_by = ["run", "topic", "partition", "offset"];
-    let mut def = own(REDRIVES, "dead letters that were read again, and what each became", columns, &order_by);
+    let mut def = own(
+        REDRIVES,
+        "dead letters that were read again, and what each became; and whose turn it is to rewind",
+        columns,
+        &order_by,
+    );
     def.token_window = token_window;
     def
 }

@@ -107,6 +107,10 @@ fn look_at_plan(report: &mut Report<impl Write>, survey: &Survey, settings: &Set
     let found = counted("files", &sources.packs) + &made;
     tell(report, "events.packs", packs.as_ref(), errors.iter().filter(|error| is_pack(error)), &found)?;
 
+    if let Some(unjudged) = plan.as_ref().and_then(|plan| settings.unjudged(plan)) {
+        report.note(&unjudged)?;
+    }
+
     report.about(&match &events.prices {
         Some(prices) => format!("prices: {}", prices.display()),
         None => "prices: none (setting events.prices)".to_owned(),

@@ -158,8 +158,7 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<()> {
         turn.ensure_held().await?;
         rewind.ensure_still().await?;
         observer.commit_alone(&offsets)?;
-        rewind.execute(&partitions).await?;
-        turn.end().await
+        rewind.execute(&partitions).await
     };
     if let Err(error) = done.await {
         if let Ok(false) = turn.is_held().await {
@@ -168,6 +167,16 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<()> {
         let (topic, command) = (&args.topic, turn.command());
         return Err(error.context(format!(
             "the rewind of {topic} has begun and not ended, and no replica may start until then: go on with it by `{command}`"
+        )));
+    }
+    // It may have ended although the answer was lost.
+    if let Err(error) = turn.end().await
+        && !matches!(turn.is_held().await, Ok(false))
+    {
+        let (topic, command) = (&args.topic, turn.command());
+        return Err(error.context(format!(
+            "all of {topic} is rewound and replicas may start, but it is not said that the rewind has ended: before letters are \
+             redriven or anything else is rewound, run `{command}`"
         )));
     }
     println!("done; `highwater run` reads on from there");

@@ -76,6 +76,9 @@ pub async fn run(settings: &Settings) -> Result<()> {
         "consuming {} into {endpoint:?}",
         types(&plan)
     );
+    if let Some(unjudged) = settings.unjudged(&plan) {
+        tracing::info!("{unjudged}");
+    }
     let tuning = tuning(settings)?;
     let memory = usize::try_from(settings.memory.limit.0)? / workers;
     let epochs = claims.iter().map(|(topic, claim)| (Arc::clone(topic), claim.epoch)).collect();

@@ -324,6 +324,18 @@ impl Settings {
         self.alerts.topic.is_some() && !plan.alerts.is_empty()
     }
 
+    /// What packs have and nobody judges, where no topic is named, and what to do about it.
+    pub fn unjudged(&self, plan: &Plan) -> Option<String> {
+        let is_unjudged = self.alerts.topic.is_none() && !plan.alerts.is_empty();
+        let (rules, budgets) = (plan.alerts.rules.len(), plan.alerts.budgets.len());
+        is_unjudged.then(|| {
+            format!(
+                "{rules} rules and {budgets} budgets of the packs are not judged, as alerts.topic is \"\"; name a topic, such as \
+                 \"highwater-alerts\", to be told of them"
+            )
+        })
+    }
+
     /// How long tables keep what they have.
     pub fn tables(&self) -> Retention {
         Retention {

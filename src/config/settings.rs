@@ -292,7 +292,7 @@ settings! {
         /// that time are kept.
         correct_within: Duration = "1d" in "0s" to "30d";
         /// Memory of the replica that judges for the rows that rules look at, beside `memory.limit`. Where they do not fit,
-        /// the rules with the most rows are not judged, and said to be so; all others are.
+        /// those of some rules are dropped, which are not judged and said to be so; all others are (docs/alerts.md).
         memory: ByteSize = "256MiB" in "1MiB" to "1024GiB";
         /// Longest time that ClickHouse may take for one question of the rules; beyond, those that asked it are not judged.
         query_time: Duration = "60s" in "1s" to "30m";

@@ -5,8 +5,9 @@
 //! nobody does.
 //!
 //! A question that hits a limit is told with its rules and with what to do about it, and costs these rules only: they are not
-//! judged until it is answered, and then as far back as corrections reach. Where rows do not fit into memory, that is the
-//! question with the most of them.
+//! judged until it is answered, and then as far back as corrections reach. So does one whose rows have no room: of those that
+//! are asked on the side the one that is read, so that nobody who is judged goes for who is not; and where rows come to those
+//! that are judged, first who is not, and then the one with the most of them.
 
 mod asking;
 mod refusal;
@@ -36,6 +37,9 @@ const LONGEST: Duration = Duration::from_secs(10 * 60);
 const UNREAD: &str = "unread";
 /// Before another question that failed is asked: so many times as long as the last one took.
 const REST: u32 = 4;
+/// An answer that nobody took rows of for so long may be cut off for that: ClickHouse waits half a minute at most, unless its
+/// `http_send_timeout` says otherwise.
+const LEFT_ALONE: Duration = Duration::from_secs(20);
 
 /// Whoever answers questions.
 pub(super) trait Answers {
@@ -80,14 +84,12 @@ struct Open {
     /// How long it rests; nothing: it did not fail.
     pause: Duration,
     said: String,
-    /// Where there was no room: bytes that its rows took when they were dropped. There may be more of them.
-    dropped: Option<usize>,
 }
 
 impl Open {
     /// It was not asked yet.
     fn new(now: Instant) -> Open {
-        Open { again: now, pause: Duration::ZERO, said: String::new(), dropped: None }
+        Open { again: now, pause: Duration::ZERO, said: String::new() }
     }
 }
 
@@ -120,13 +122,15 @@ impl<A: Answers + Clone + Send + 'static> Inquiry<A> {
     }
 
     /// Takes in what came.
-    pub(super) fn add(&mut self, news: &News, questions: &[Question]) {
-        for (stale, question) in self.stale.iter_mut().zip(questions) {
-            if let Some(from) = news.from {
-                stale.add_from(from);
+    pub(super) fn add(&mut self, news: &News, evaluator: &mut Evaluator) {
+        for (position, stale) in self.stale.iter_mut().enumerate() {
+            let event = self.plan.rollups[evaluator.questions()[position].rollup].event;
+            let minutes = || news.minutes.get(&event).into_iter().flatten().copied();
+            news.from.into_iter().for_each(|from| stale.add_from(from));
+            minutes().for_each(|minute| stale.add(minute));
+            if let Some(first) = minutes().chain(news.from).min() {
+                evaluator.heard(position, first);
             }
-            let minutes = news.minutes.get(&self.plan.rollups[question.rollup].event);
-            minutes.into_iter().flatten().for_each(|minute| stale.add(*minute));
         }
     }
 
@@ -204,13 +208,10 @@ impl<A: Answers + Clone + Send + 'static> Inquiry<A> {
         }
     }
 
-    /// Questions that did not fail and have no answer, but for those whose rows went for the one that is asked: they wait for
-    /// its end.
+    /// Questions that did not fail and have no answer.
     fn unread(&self) -> impl Iterator<Item = usize> {
-        let displaced = self.aside.iter().flat_map(|asking| &asking.displaced);
-        let displaced: BTreeSet<usize> = displaced.map(|(position, _)| *position).collect();
         let is_unread = |position: &usize| self.open[*position].as_ref().is_some_and(|open| open.pause.is_zero());
-        self.order.iter().copied().filter(is_unread).filter(move |position| !displaced.contains(position))
+        self.order.iter().copied().filter(is_unread)
     }
 
     /// The question to ask on the side: those that did not fail come first, then those that failed least often in a row.
@@ -251,10 +252,10 @@ impl<A: Answers + Clone + Send + 'static> Inquiry<A> {
     ) -> Result<Option<Result<(), Refusal>>, Trouble> {
         while !leave() {
             let left = until.map_or(TICK, |until| until.saturating_duration_since(Instant::now()));
+            self.take_aside(evaluator)?;
             match asking.next(left.min(TICK)).map_err(Trouble::Over)? {
                 Some(Piece::Rows(span, rows)) => {
-                    evaluator.take_span(asking.position, span, &rows);
-                    if let Err(refusal) = self.make_room(asking, evaluator) {
+                    if let Err(refusal) = self.take_rows(asking, evaluator, span, &rows) {
                         return Ok(Some(Err(refusal)));
                     }
                 }
@@ -268,19 +269,46 @@ impl<A: Answers + Clone + Send + 'static> Inquiry<A> {
         Ok(None)
     }
 
+    /// While a round waits for another question, takes in what waits of the one that is asked on the side: else ClickHouse gives
+    /// its answer up in a long round.
+    fn take_aside(&mut self, evaluator: &mut Evaluator) -> Result<(), Trouble> {
+        let Some(mut aside) = self.aside.take() else { return Ok(()) };
+        match aside.next(Duration::ZERO).map_err(Trouble::Over)? {
+            Some(Piece::Rows(span, rows)) => {
+                if let Err(refusal) = self.take_rows(&mut aside, evaluator, span, &rows) {
+                    return self.end(aside, Err(refusal), evaluator);
+                }
+            }
+            // It is answered for the next round, which first reads what came since it was asked.
+            end => aside.put_back(end),
+        }
+        self.aside = Some(aside);
+        Ok(())
+    }
+
+    fn take_rows(
+        &mut self,
+        asking: &mut Asking,
+        evaluator: &mut Evaluator,
+        span: Range<Minute>,
+        rows: &[Row],
+    ) -> Result<(), Refusal> {
+        asking.taken = span.end;
+        evaluator.take_span(asking.position, span, rows);
+        self.make_room(asking.position, evaluator)
+    }
+
     /// Takes down how a question ended.
     ///
     /// # Errors
     /// Nothing seems wrong with the question, which a round waited for: ClickHouse is away.
     fn end(&mut self, asking: Asking, answer: Result<(), Refusal>, evaluator: &mut Evaluator) -> Result<(), Trouble> {
-        let Asking { position, stale, begun, displaced, .. } = asking;
+        let is_cut_off = asking.taken > Minute::MIN && asking.left_alone >= LEFT_ALONE;
+        let Asking { position, mut stale, begun, taken, .. } = asking;
         if self.open[position].as_ref().is_some_and(|open| !open.pause.is_zero()) {
             self.rested = Instant::now() + (begun.elapsed() * REST).min(LONGEST);
         }
         let Err(refusal) = answer else {
-            for (other, bytes) in displaced {
-                self.failed(other, &Refusal::Memory(bytes), None, evaluator);
-            }
             if let Some(open) = self.open[position].take().filter(|open| !open.said.is_empty()) {
                 let since = if open.said == UNREAD { "from now on" } else { "again" };
                 tracing::info!("{} are judged {since}", named(&evaluator.asking(position)));
@@ -288,60 +316,61 @@ impl<A: Answers + Clone + Send + 'static> Inquiry<A> {
             tracing::debug!(question = position, took = ?begun.elapsed(), "read");
             return Ok(());
         };
-        // Half of an answer is none: what was taken is read again with the rest, or is too much.
+        // What was taken in is there; the rest is to be read again.
+        stale.read(taken);
         self.stale[position].merge(stale);
-        // What went for its rows is read anew, without them; and does not go another time.
-        let dropped = (!displaced.is_empty()).then(|| self.drop_rows(position, evaluator));
-        match refusal {
-            Refusal::Query(error) if self.open[position].is_none() && refusal::is_of_another(&error) => {
+        match (refusal, &mut self.open[position]) {
+            (Refusal::Query(error), open @ None) if refusal::is_of_another(&error) => {
                 // From now on it is asked on the side: if it is the question all the same, it holds up no other.
-                self.open[position] = Some(Open { dropped, ..Open::new(Instant::now()) });
+                *open = Some(Open::new(Instant::now()));
                 Err(error.into())
             }
-            refusal => {
-                self.failed(position, &refusal, dropped, evaluator);
+            (Refusal::Query(QueryError::Broken(broken)), Some(open)) if is_cut_off && !broken.is_late => {
+                // Nothing is wrong but that rounds were long: the rest is asked next.
+                open.again = Instant::now();
+                tracing::debug!(question = position, "cut off, as nobody took its rows for long: {broken}");
+                Ok(())
+            }
+            (refusal, _) => {
+                self.failed(position, &refusal, evaluator);
                 Ok(())
             }
         }
     }
 
-    /// Drops the rows of the largest questions until the others have room. They are unread until it is known whether they went
-    /// for something.
+    /// Drops rows until the others have room: of a question on the side its own; where one that is judged has got more, those
+    /// of questions that are not, and then of the largest, be it this one.
     ///
     /// # Errors
-    /// The one that is being read is the largest; its rows are dropped.
-    fn make_room(&mut self, asking: &mut Asking, evaluator: &mut Evaluator) -> Result<(), Refusal> {
-        let position = asking.position;
+    /// These are the ones that were dropped.
+    fn make_room(&mut self, position: usize, evaluator: &mut Evaluator) -> Result<(), Refusal> {
         while evaluator.bytes() > self.memory {
-            let dropped = |of: usize| self.open[of].as_ref().and_then(|open| open.dropped);
-            // One that had no room before has at least as many rows as then: two that don't fit beside each other do not
-            // displace each other by turns.
-            let own = evaluator.bytes_of(position).max(dropped(position).unwrap_or(0));
-            let others = (0..self.open.len()).filter(|other| {
-                *other != position
-                    && dropped(*other).is_none()
-                    && asking.displaced.iter().all(|(known, _)| known != other)
-            });
-            let largest = others.map(|other| (evaluator.bytes_of(other), other)).max();
-            let Some((_, other)) = largest.filter(|(bytes, _)| *bytes > own) else {
+            let rank = |of: usize| (self.open[of].is_some(), evaluator.bytes_of(of));
+            let others = (0..self.open.len()).filter(|other| *other != position && self.has_rows(*other));
+            let first = others.max_by_key(|other| rank(*other)).filter(|other| rank(*other) > rank(position));
+            let Some(other) = first.filter(|_| self.open[position].is_none()) else {
                 self.drop_rows(position, evaluator);
-                return Err(Refusal::Memory(own));
+                return Err(Refusal::Memory);
             };
-            if self.aside.as_ref().is_some_and(|aside| aside.position == other) {
-                self.aside = None;
-            }
-            asking.displaced.push((other, self.drop_rows(other, evaluator)));
-            self.open[other].get_or_insert_with(|| Open::new(Instant::now()));
+            self.aside.take_if(|aside| aside.position == other);
+            self.drop_rows(other, evaluator);
+            self.failed(other, &Refusal::Memory, evaluator);
         }
         Ok(())
     }
 
-    /// Forgets the rows of a question, so that all of them are to be read again. Answers how many bytes they took.
-    fn drop_rows(&mut self, position: usize, evaluator: &mut Evaluator) -> usize {
-        let bytes = evaluator.bytes_of(position);
+    /// Whether there are rows of a question.
+    fn has_rows(&self, position: usize) -> bool {
+        match &self.aside {
+            Some(aside) if aside.position == position => aside.taken > Minute::MIN || !aside.stale.is_all(),
+            _ => !self.stale[position].is_all(),
+        }
+    }
+
+    /// Forgets the rows of a question, so that all of them are to be read again.
+    fn drop_rows(&mut self, position: usize, evaluator: &mut Evaluator) {
         evaluator.drop_rows(position);
         self.stale[position] = Stale::all();
-        bytes
     }
 
     /// Whether there is something to read that matters now.
@@ -353,9 +382,8 @@ impl<A: Answers + Clone + Send + 'static> Inquiry<A> {
         first < judged || ends || has_budgets(evaluator, question)
     }
 
-    /// Takes down that a question failed, and says so if that is new. `dropped`: so many bytes of its rows went, whatever it
-    /// failed for.
-    fn failed(&mut self, position: usize, refusal: &Refusal, dropped: Option<usize>, evaluator: &Evaluator) {
+    /// Takes down that a question failed, and says so if that is new.
+    fn failed(&mut self, position: usize, refusal: &Refusal, evaluator: &Evaluator) {
         let (question, names) = (&evaluator.questions()[position], named(&evaluator.asking(position)));
         let by = match question.dimensions.join(", ") {
             all if all.is_empty() => "all".to_owned(),
@@ -367,13 +395,8 @@ impl<A: Answers + Clone + Send + 'static> Inquiry<A> {
         if before.as_ref().is_none_or(|before| before.said != said) {
             tracing::error!("{names} are not judged: {}. All others are judged", refusal.text(&what, self.memory));
         }
-        let dropped = match refusal {
-            Refusal::Memory(bytes) => Some(*bytes),
-            // That it had no room before is not forgotten, whatever it fails for now.
-            Refusal::Query(_) => dropped.or(before.as_ref().and_then(|before| before.dropped)),
-        };
         let pause = before.map_or(SHORTEST, |open| (open.pause * 2).clamp(SHORTEST, LONGEST));
-        self.open[position] = Some(Open { again: Instant::now() + pause, pause, said, dropped });
+        self.open[position] = Some(Open { again: Instant::now() + pause, pause, said });
     }
 }
 

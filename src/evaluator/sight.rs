@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::inquiry::Answers;
 use crate::alert::{Answer, Minute, Question, Row};
@@ -76,7 +77,19 @@ impl Sight {
         }
         let table = self.client.table(COMPLETENESS);
         let sql = format!("SELECT toUnixTimestamp64Milli(through) AS through FROM {table}");
-        Ok(self.client.rows::<Through>(&sql).await?.first().map_or(0, |row| row.through))
+        Ok(self.rows::<Through>(&sql).await?.first().map_or(0, |row| row.through))
+    }
+
+    /// A few rows a source, however many rows rules may ask for; otherwise under the limits that all questions have.
+    async fn rows<T: DeserializeOwned>(&self, sql: &str) -> Result<Vec<T>, QueryError> {
+        let mut rows = Vec::new();
+        let add = |row: T| -> Result<(), QueryError> {
+            rows.push(row);
+            Ok(())
+        };
+        // 0 is any number.
+        self.client.each(sql, QueryLimits { rows: 0, ..self.limits }, add).await?;
+        Ok(rows)
     }
 
     /// Takes what the ledger has for seen.
@@ -94,11 +107,12 @@ impl Sight {
         let ledger = self.client.table(LEDGER);
         // The ledger's projection has a row a part and source.
         let sql = format!("SELECT `source`, max(`to`) AS end FROM {ledger} GROUP BY `source`");
-        let rows: Vec<End> = self.client.rows(&sql).await?;
+        let rows: Vec<End> = self.rows(&sql).await?;
         Ok(rows.into_iter().map(|row| (row.source, row.end)).collect())
     }
 
-    /// The first minute of what was written since a heartbeat, or shortly before; `None`: nothing was. Times in milliseconds.
+    /// The first minute of what was written since a heartbeat, or shortly before; `None`: nothing was. Where that hits a limit it is
+    /// any minute. Times in milliseconds.
     pub(super) async fn since(&self, sent_at: i64) -> Result<Option<Minute>, QueryError> {
         #[derive(Deserialize)]
         struct First {
@@ -109,16 +123,24 @@ impl Sight {
             self.client.table(LEDGER),
             (sent_at - APART).max(0)
         );
-        Ok(self.client.rows::<First>(&sql).await?.first().and_then(|row| row.first))
+        match self.rows::<First>(&sql).await {
+            Ok(rows) => Ok(rows.first().and_then(|row| row.first)),
+            Err(error) if error.is_limit() => {
+                tracing::info!("what came since the last heartbeat is not found out, so all is judged anew: {error}");
+                Ok(Some(Minute::MIN))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Looks at what came since; `None`: nothing. `judged`: all before that minute was judged; `oldest`: what is older
-    /// matters to nobody.
+    /// matters to nobody; `patience`: how long it may take to find out which minutes late events are in.
     pub(super) async fn look(
         &mut self,
         plan: &Plan,
         judged: Minute,
         oldest: Minute,
+        patience: Duration,
     ) -> Result<Option<News>, QueryError> {
         let ends = self.ends().await?;
         let seen = |source: &String| self.ends.get(source).copied().unwrap_or(0);
@@ -138,17 +160,17 @@ impl Sight {
             self.client.table(LEDGER),
             moved.join(" OR ")
         );
-        let batches: Vec<Batches> = self.client.rows(&sql).await?;
+        let batches: Vec<Batches> = self.rows(&sql).await?;
         let mut news = News::default();
         let far: Vec<&Batches> = batches.iter().filter(|batch| batch.is_far == 1).collect();
         let near = batches.iter().filter(|batch| batch.is_far == 0).filter_map(|batch| batch.first);
         news.from = near.chain((!far.is_empty()).then_some(limit)).min();
         if let Some(first) = far.iter().filter_map(|batch| batch.first).min() {
             if self.is_kept(first.max(oldest)) {
-                match self.minutes(plan, &far, oldest..limit).await {
+                match self.minutes(plan, &far, oldest..limit, patience).await {
                     Ok(minutes) => news.minutes = minutes,
                     // To look at more than has changed is dear, and to wait for an answer that never comes is to be silent.
-                    Err(QueryError::Server(error)) if error.is_limit() => {
+                    Err(error) if error.is_limit() => {
                         tracing::info!(
                             "which minutes late events are in is not found out, so all since are read: {error}"
                         );
@@ -173,12 +195,14 @@ impl Sight {
         self.kept_days == 0 || days + 1 < i64::from(self.kept_days)
     }
 
-    /// Minutes of a span that batches have events of, by the position of the event type.
+    /// Minutes of a span that batches have events of, by the position of the event type; of all types together
+    /// within a time.
     async fn minutes(
         &self,
         plan: &Plan,
         batches: &[&Batches],
         span: Range<Minute>,
+        patience: Duration,
     ) -> Result<BTreeMap<usize, BTreeSet<Minute>>, QueryError> {
         #[derive(Deserialize)]
         struct Found {
@@ -189,7 +213,7 @@ impl Sight {
             format!("(`_source` = {} AND `_offset` >= {first_offset} AND `_offset` < {end_offset})", literal(source))
         };
         let within: Vec<String> = batches.iter().map(within).collect();
-        let mut minutes = BTreeMap::new();
+        let (begun, mut minutes) = (Instant::now(), BTreeMap::new());
         let watched: BTreeSet<usize> =
             plan.alerts.signals.iter().map(|signal| plan.rollups[signal.rollup].event).collect();
         for (position, planned) in plan.types.iter().enumerate().filter(|(position, _)| watched.contains(position)) {
@@ -207,7 +231,9 @@ impl Sight {
                 found.insert(row.minute);
                 Ok(())
             };
-            self.client.each(&sql, self.limits, &mut add).await?;
+            let time = patience.min(self.limits.time).saturating_sub(begun.elapsed());
+            let client = self.client.clone().with_timeout(time);
+            client.each(&sql, QueryLimits { time, ..self.limits }, &mut add).await?;
         }
         Ok(minutes)
     }

@@ -23,6 +23,11 @@ impl Stale {
         Stale { from: Some(Minute::MIN), minutes: BTreeSet::new() }
     }
 
+    /// Whether nothing was read yet, or all of it is to be read again.
+    pub(super) fn is_all(&self) -> bool {
+        self.from == Some(Minute::MIN)
+    }
+
     /// Something came for minutes from one on.
     pub(super) fn add_from(&mut self, minute: Minute) {
         let from = self.from.map_or(minute, |from| from.min(minute));

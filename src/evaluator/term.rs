@@ -23,7 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A round rests so many times as long as it took, so that judging costs ClickHouse at most a fifth of its time; but no
 /// longer than to the next heartbeat.
 const REST: u32 = 4;
-/// Where a round waits for rows that were never read, it waits at least so long, even if the heartbeat is due.
+/// Where a round waits for rows that were never read, or for what it can do without, it waits at least so long, even if the
+/// heartbeat is due.
 const LEAST: Duration = Duration::from_secs(5);
 /// Before it is looked again whether a first minute is complete.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -105,9 +106,9 @@ impl<'a> Term<'a> {
         let mut evaluator = Evaluator::new(rules, rollups, settings.horizon, through, checkpoint.as_ref());
         evaluator.restore(&backlog.messages);
         let Backlog { heartbeat, rules, budgets, messages, .. } = backlog;
-        if heartbeat.as_ref().is_some_and(|heartbeat| heartbeat.unjudged.is_empty()) {
+        if let Some(heartbeat) = &heartbeat {
             // What was judged was judged on all that had come by then.
-            evaluator.trust(since);
+            evaluator.trust(since, &heartbeat.unjudged);
         }
         let round = heartbeat.map_or(0, |heartbeat| heartbeat.round).max(archived);
         tracing::info!(
@@ -187,8 +188,9 @@ impl<'a> Term<'a> {
         let through_ms = runtime.block_on(self.sight.through())?;
         let judged = self.evaluator.judged();
         let oldest = (0..self.evaluator.questions().len()).map(|question| self.evaluator.oldest(question)).min();
-        if let Some(news) = runtime.block_on(self.sight.look(plan, judged, oldest.unwrap_or(judged)))? {
-            self.inquiry.add(&news, self.evaluator.questions());
+        let within = patience(false, settings.heartbeat.saturating_sub(self.published.elapsed()));
+        if let Some(news) = runtime.block_on(self.sight.look(plan, judged, oldest.unwrap_or(judged), within))? {
+            self.inquiry.add(&news, &mut self.evaluator);
             self.is_stale = true;
         }
         let complete = through_ms.div_euclid(60_000).max(judged);
@@ -308,7 +310,7 @@ fn rest(took: Duration, heartbeat_in: Duration) -> Duration {
     (took * REST).min(heartbeat_in)
 }
 
-/// How long a round waits for what was never read, where the next heartbeat is due in so long.
+/// How long a round waits for what was never read, or it can do without, where the next heartbeat is due in so long.
 fn patience(has_waited: bool, heartbeat_in: Duration) -> Duration {
     if has_waited { Duration::ZERO } else { heartbeat_in.max(LEAST) }
 }

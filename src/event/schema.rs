@@ -48,7 +48,7 @@ pub struct Field {
     pub role: Option<Role>,
     /// Unit of a measure: `ms`, `tokens`, `USD`, `bytes` …
     pub unit: Option<String>,
-    /// Privacy rule.
+    /// That its values are personal data, and what is asked to become of them.
     pub pii: Option<Pii>,
     /// What the field is to the price list.
     pub price: Option<Price>,
@@ -77,12 +77,13 @@ pub enum Role {
     Measure,
 }
 
-/// A field's privacy rule.
+/// That a field holds personal data. Its values are stored as they come, whatever is asked for: who must not have them stored
+/// does not send them. They are withheld where dead letters are shown decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pii {
-    /// Replaced by a keyed hash.
+    /// Asks for a pseudonym in their place. Nothing puts one there.
     Pseudonymize,
-    /// Never stored.
+    /// Asks that they are not kept. They are, but no rollup may group by them or add them up.
     Drop,
 }
 

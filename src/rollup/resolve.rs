@@ -227,7 +227,7 @@ fn dimension(event: &EventType, name: &str) -> Result<Dimension, Wrong> {
     let field = &event.fields[column];
     if !is_dimension(field) {
         let why = match field.role {
-            _ if field.pii == Some(Pii::Drop) => "is never stored (pii: drop)",
+            _ if field.pii == Some(Pii::Drop) => "is not for rollups (pii: drop)",
             Some(Role::Subject | Role::Session) => {
                 "is no dimension, as each of its values would be a series; to group by it all the same, give a field the role \
                  dimension and let producers send a pseudonym in it, never a name"
@@ -250,7 +250,7 @@ fn measure(key: &'static str, event: &EventType, name: &str) -> Result<Measure, 
     };
     let field = event.fields.get(column);
     if field.is_some_and(|field| field.pii == Some(Pii::Drop)) {
-        return Err((key, format!("the field {name} of {} is never stored (pii: drop); {}", event.name, known())));
+        return Err((key, format!("the field {name} of {} is not for rollups (pii: drop); {}", event.name, known())));
     }
     let Some(number) = number(field) else {
         return Err((key, format!("the field {name} of {} is no number; {}", event.name, known())));
@@ -280,8 +280,8 @@ fn dimensions(event: &EventType) -> Vec<&str> {
 
 /// Position and name of the columns that hold numbers.
 fn numbers(event: &EventType) -> Vec<(usize, &str)> {
-    let stored = |field: &&Field| field.pii != Some(Pii::Drop) && number(Some(field)).is_some();
-    let fields = event.fields.iter().enumerate().filter(|(_, field)| stored(field));
+    let is_usable = |field: &&Field| field.pii != Some(Pii::Drop) && number(Some(field)).is_some();
+    let fields = event.fields.iter().enumerate().filter(|(_, field)| is_usable(field));
     let mut numbers: Vec<(usize, &str)> = fields.map(|(column, field)| (column, field.name.as_str())).collect();
     if event.is_priced() {
         numbers.push((event.fields.len(), crate::event::COST_COLUMN));

@@ -54,6 +54,25 @@ async fn a_question_ends_at_each_of_its_limits() {
     assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
 }
 
+/// Neither the server's limit nor ours is for the time that rows wait to be taken: it has all before it sends the first.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_rows_slowly_hits_no_limit() {
+    let limits = QueryLimits { time: Duration::from_secs(2), ..LIMITS };
+    let client = Client::new(endpoint(server(), "default")).with_timeout(Duration::from_secs(3));
+    let mut count = 0;
+    // More than sockets hold.
+    let slow = |row: Row| -> Result<(), QueryError> {
+        assert_eq!(row.number, count);
+        count += 1;
+        if count == 1 || count == 500_000 {
+            std::thread::sleep(Duration::from_secs(4));
+        }
+        Ok(())
+    };
+    client.each("SELECT number FROM numbers(1000000)", limits, slow).await.unwrap();
+    assert_eq!(count, 1_000_000);
+}
+
 /// Whoever asks has gone: the server does not go on for nobody.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_question_that_nobody_waits_for_ends() {

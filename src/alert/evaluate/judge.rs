@@ -38,19 +38,17 @@ impl Evaluator {
         messages: &mut [Vec<Message>],
     ) {
         let (book, behind) = (&self.books[signal], self.behind[signal]);
-        let judged = behind.map_or(self.judged, |behind| behind.judged);
+        let judged = behind.unwrap_or(self.judged);
+        let unsure = book.is_blank.then(|| self.unsure[signal].min(self.judged));
+        // What was pending at the start is found in the rows, so that all are looked at once.
+        let of_all = behind.into_iter().chain(unsure).chain(self.is_new.then_some(self.judged)).min();
         let rules = self.rules.rules.iter().enumerate().filter(|(_, rule)| rule.signal == signal);
         let mut folds: Vec<(usize, Fold<'_>, Found)> = rules
             .map(|(position, rule)| (position, Fold::new(rule, &self.rules.signals[signal], book), Vec::new()))
             .collect();
         for slot in 0..book.series.len() as u32 {
             let news = book.news[slot as usize].filter(|news| *news < self.judged);
-            let news = news.into_iter().chain(behind.map(|behind| behind.from)).min();
-            // What was pending at the start is found in the rows, so that all are looked at once.
-            let news = match self.is_new {
-                true => Some(news.filter(|_| self.is_read).map_or(self.unsure, |news| news.min(self.unsure))),
-                false => news,
-            };
+            let news = news.into_iter().chain(of_all).min();
             // What is beyond a batch's limit is no series that could fall silent.
             let name = &book.names[slot as usize];
             let is_other = !name.is_empty() && name.iter().all(|value| value == OTHER);

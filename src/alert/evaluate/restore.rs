@@ -4,6 +4,7 @@ use super::{Alert, Evaluator};
 use crate::alert::history::State;
 use crate::alert::message::Message;
 use crate::alert::period::Minute;
+use crate::alert::rule::Notice;
 
 impl Evaluator {
     /// Takes in what was sent before the start, each alert's in the order of its sequence: the last message of each alert
@@ -33,10 +34,18 @@ impl Evaluator {
     }
 
     /// Says from which minute on events came since the checkpoint was written; `None`: none came for minutes that were judged.
-    /// Without that word the first round judges all series again as far back as corrections reach, which takes minutes
-    /// where there are thousands of series and hundreds of rules.
-    pub fn trust(&mut self, late: Option<Minute>) {
-        self.unsure = late.unwrap_or(self.judged).min(self.judged);
+    /// Without that word the first answers have all series judged again as far back as corrections reach, which takes minutes
+    /// where there are thousands of series and hundreds of rules. `unjudged`: rules and budgets that were not judged by then,
+    /// of which nothing is known; those that look at the same are judged again with them.
+    pub fn trust(&mut self, late: Option<Minute>, unjudged: &[String]) {
+        let is_judged = |notice: &Notice| !unjudged.contains(&notice.name);
+        let rules = self.rules.rules.iter().map(|rule| (&rule.notice, rule.signal));
+        let budgets = self.rules.budgets.iter().map(|budget| (&budget.notice, budget.signal));
+        let mut unsure = vec![late.unwrap_or(self.judged); self.unsure.len()];
+        for (_, signal) in rules.chain(budgets).filter(|(notice, _)| !is_judged(notice)) {
+            unsure[signal] = Minute::MIN;
+        }
+        self.unsure = unsure;
     }
 
     /// Looks again at what fires, or may yet be corrected.

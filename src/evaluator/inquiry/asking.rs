@@ -35,9 +35,15 @@ pub(super) struct Asking {
     /// What was stale when it was asked.
     pub(super) stale: Stale,
     pub(super) begun: Instant,
-    /// Questions whose rows had to go for its own, with the bytes that these took.
-    pub(super) displaced: Vec<(usize, usize)>,
+    /// All rows before this minute, of what it was asked, were taken in.
+    pub(super) taken: Minute,
+    /// The longest time in which nobody was there to take rows.
+    pub(super) left_alone: Duration,
+    /// When somebody was last.
+    attended: Instant,
     pieces: Receiver<Piece>,
+    /// Comes before these.
+    put_back: Option<Piece>,
     /// That it is gone ends the thread.
     _held: oneshot::Sender<Infallible>,
 }
@@ -88,19 +94,41 @@ impl Asking {
             };
         };
         std::thread::Builder::new().name("alerts-question".to_owned()).spawn(ask)?;
-        Ok(Asking { position, stale, begun: Instant::now(), displaced: Vec::new(), pieces, _held: held })
+        let now = Instant::now();
+        Ok(Asking {
+            position,
+            stale,
+            begun: now,
+            taken: Minute::MIN,
+            left_alone: Duration::ZERO,
+            attended: now,
+            pieces,
+            put_back: None,
+            _held: held,
+        })
     }
 
     /// The next piece, if one comes in time.
     ///
     /// # Errors
     /// The thread ended before the answer did: it panicked.
-    pub(super) fn next(&self, within: Duration) -> Result<Option<Piece>, String> {
-        match self.pieces.recv_timeout(within) {
+    pub(super) fn next(&mut self, within: Duration) -> Result<Option<Piece>, String> {
+        if let Some(piece) = self.put_back.take() {
+            return Ok(Some(piece));
+        }
+        self.left_alone = self.left_alone.max(self.attended.elapsed());
+        let next = self.pieces.recv_timeout(within);
+        self.attended = Instant::now();
+        match next {
             Ok(piece) => Ok(Some(piece)),
             Err(RecvTimeoutError::Timeout) => Ok(None),
             Err(RecvTimeoutError::Disconnected) => Err("the thread that asked a question panicked".to_owned()),
         }
+    }
+
+    /// Leaves a piece to whoever asks next.
+    pub(super) fn put_back(&mut self, piece: Option<Piece>) {
+        self.put_back = piece;
     }
 }
 

@@ -8,8 +8,8 @@ const NAMED: usize = 5;
 /// See the module.
 pub(super) enum Refusal {
     Query(QueryError),
-    /// Its rows have no room, of which there were so many bytes when they were dropped.
-    Memory(usize),
+    /// Its rows have no room.
+    Memory,
 }
 
 impl Refusal {
@@ -21,7 +21,7 @@ impl Refusal {
     /// The setting that has to do with it, if there is one.
     fn setting(&self) -> &'static str {
         match self {
-            Refusal::Memory(_) => "alerts.memory",
+            Refusal::Memory => "alerts.memory",
             Refusal::Query(QueryError::Server(error)) if error.is_limit() => match error.code {
                 241 => "alerts.query_memory",
                 396 => "alerts.query_rows",
@@ -35,7 +35,7 @@ impl Refusal {
     /// The same for all that an operator need not be told of twice.
     pub(super) fn kind(&self) -> String {
         match self {
-            Refusal::Memory(_) => "memory".to_owned(),
+            Refusal::Memory => "memory".to_owned(),
             Refusal::Query(QueryError::Server(error)) => error.code.to_string(),
             Refusal::Query(QueryError::Broken(broken)) => ["broken", "late"][usize::from(broken.is_late)].to_owned(),
             Refusal::Query(QueryError::Unexpected { .. }) => "answer".to_owned(),
@@ -45,7 +45,7 @@ impl Refusal {
     /// What was asked and what came of it, and what to do, where all rows may take so many bytes.
     pub(super) fn text(&self, what: &str, memory: usize) -> String {
         let error = match self {
-            Refusal::Memory(_) => format!(
+            Refusal::Memory => format!(
                 "their rows, of {what}, do not fit into the {} MiB that all rows may take, beside those of other questions",
                 memory >> 20
             ),
@@ -63,8 +63,9 @@ impl Refusal {
 /// Whether an error seems to be about who was asked, and not about what.
 pub(super) fn is_of_another(error: &QueryError) -> bool {
     match error {
-        QueryError::Broken(broken) => !broken.is_late,
-        QueryError::Server(error) => !error.is_limit() && error.is_passing(),
+        error if error.is_limit() => false,
+        QueryError::Broken(_) => true,
+        QueryError::Server(error) => error.is_passing(),
         QueryError::Unexpected { .. } => false,
     }
 }

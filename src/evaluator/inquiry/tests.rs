@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod room;
+
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
@@ -64,22 +66,26 @@ enum Said {
     Half(i64, usize, u32),
     /// The connection breaks, or nothing comes in time.
     Broken(bool),
+    /// It breaks after rows of so many minutes and apps.
+    Cut(i64, usize),
     /// Nothing, until something else is to be said.
     Nothing,
 }
-use Said::{Error, Half, Nothing, Rows};
+use Said::{Cut, Error, Half, Nothing, Rows};
 
 /// What a ClickHouse says to each of the three.
 #[derive(Clone)]
 struct Server {
     says: Arc<Mutex<BTreeMap<&'static str, Said>>>,
     asked: Arc<Mutex<Vec<&'static str>>>,
+    /// How many pieces it gave.
+    pieces: Arc<Mutex<usize>>,
 }
 
 impl Server {
     fn new(small: Said, deep: Said, large: Said) -> Server {
         let says = BTreeMap::from([("small", small), ("deep", deep), ("large", large)]);
-        Server { says: Arc::new(Mutex::new(says)), asked: Arc::default() }
+        Server { says: Arc::new(Mutex::new(says)), asked: Arc::default(), pieces: Arc::default() }
     }
 
     fn says(&self, rule: &'static str, what: Said) {
@@ -106,16 +112,15 @@ impl Answers for Server {
         };
         self.asked.lock().unwrap().push(rule);
         let server = |code| QueryError::Server(ServerError { code, text: String::new() });
+        let broken = |is_late| Broken { authority: "c:1".to_owned(), what: "gone".to_owned(), is_late };
         let (minutes, apps, error) = loop {
             let says = self.says.lock().unwrap()[rule];
             match says {
                 Rows(minutes, apps) => break (minutes, apps, None),
-                Half(minutes, apps, code) => break (minutes, apps, Some(code)),
+                Half(minutes, apps, code) => break (minutes, apps, Some(server(code))),
+                Cut(minutes, apps) => break (minutes, apps, Some(broken(false).into())),
                 Error(code) => return Err(server(code).into()),
-                Said::Broken(is_late) => {
-                    let what = Broken { authority: "c:1".to_owned(), what: "gone".to_owned(), is_late };
-                    return Err(QueryError::Broken(what).into());
-                }
+                Said::Broken(is_late) => return Err(QueryError::Broken(broken(is_late)).into()),
                 Nothing => tokio::time::sleep(Duration::from_millis(5)).await,
             }
         };
@@ -131,10 +136,11 @@ impl Answers for Server {
                 };
                 if span.contains(&at) {
                     on(at..at + question.step, (0..apps).map(row).collect())?;
+                    *self.pieces.lock().unwrap() += 1;
                 }
             }
         }
-        error.map_or(Ok(()), |code| Err(server(code).into()))
+        error.map_or(Ok(()), |error| Err(error.into()))
     }
 }
 
@@ -158,7 +164,7 @@ impl Stage {
     /// What came for a minute is to be read again by all.
     fn news(&mut self, from: Minute) {
         let news = News { from: Some(from), minutes: BTreeMap::new() };
-        self.inquiry.add(&news, self.evaluator.questions());
+        self.inquiry.add(&news, &mut self.evaluator);
     }
 
     /// Reads, where the heartbeat is due in so many milliseconds.
@@ -171,6 +177,13 @@ impl Stage {
     fn read(&mut self) -> Vec<&str> {
         self.try_read(60_000).unwrap();
         self.unjudged()
+    }
+
+    /// Reads while nothing is said of the large one, which is asked on the side from then on.
+    fn read_all_but_large(&mut self) {
+        while self.inquiry.aside.is_none() || self.unjudged() != ["large"] {
+            self.try_read(50).unwrap();
+        }
     }
 
     /// Attends for so many milliseconds to what is asked on the side, or to its end; answers the rules that can't be judged.
@@ -197,6 +210,11 @@ impl Stage {
         self.unjudged()
     }
 
+    /// The question of a rule.
+    fn question(&self, rule: &str) -> usize {
+        (0..3).find(|question| self.evaluator.asking(*question) == [rule]).unwrap()
+    }
+
     fn unjudged(&self) -> Vec<&str> {
         self.inquiry.unanswered().into_iter().flat_map(|question| self.evaluator.asking(question)).collect()
     }
@@ -210,90 +228,47 @@ impl Stage {
 /// No rule.
 const NONE: [&str; 0] = [];
 
+/// ClickHouse hangs up on who takes no rows for long, as a round that has much else to do.
 #[test]
-fn where_memory_is_short_the_largest_gives_way() {
-    let server = Server::new(Rows(1, 1), Rows(1, 1), Rows(5, 200));
-    let mut stage = Stage::new(&server);
-    assert_eq!(stage.read(), NONE);
-    assert_eq!(server.asked(), ["small", "deep", "large"]);
-    // No room for more, and more comes of a question with few rows.
-    let full = stage.evaluator.bytes();
-    stage.inquiry.memory = full + 100;
-    server.says("small", Rows(60, 1));
-    stage.news(NOW - 60);
-    assert_eq!(stage.read(), ["large"]);
-    assert!(stage.evaluator.bytes() < full / 4, "its rows are dropped");
-    server.asked();
-    // There is no room for it later either, and it takes none from others.
-    for (seconds, _) in (11..).step_by(700).zip(0..3) {
-        assert_eq!(stage.retry(seconds), ["large"]);
-        assert_eq!(server.asked(), ["large"]);
-    }
-    stage.news(NOW - 60);
-    assert_eq!(stage.read(), ["large"]);
-    assert_eq!(server.asked(), ["small", "deep"], "others are read as ever");
-    stage.inquiry.memory = 2 * full;
-    assert_eq!(stage.retry(10_000), NONE);
-    assert!(stage.evaluator.bytes() >= full);
-}
-
-/// Each would fit without the other: the larger stays out.
-#[test]
-fn two_that_have_no_room_together_do_not_take_turns() {
-    let server = Server::new(Rows(1, 1), Rows(1_200, 1), Rows(5, 60));
-    let mut stage = Stage::new(&server);
-    assert_eq!(stage.read(), NONE);
-    let sizes = stage.sizes();
-    let (small, deep, large) = (sizes["small"], sizes["deep"], sizes["large"]);
-    assert!(large < deep && deep < large + large / 2, "{sizes:?}");
-    let mut stage = Stage::new(&server);
-    stage.inquiry.memory = small + deep + large / 2;
-    assert_eq!(stage.read(), ["deep"]);
-    for (seconds, _) in (11..).step_by(700).zip(0..3) {
-        assert_eq!(stage.retry(seconds), ["deep"]);
-    }
-}
-
-#[test]
-fn who_had_no_room_is_known_for_that_whatever_it_fails_for_next() {
-    let server = Server::new(Rows(1, 1), Rows(1, 1), Rows(5, 200));
-    let mut stage = Stage::new(&server);
-    assert_eq!(stage.read(), NONE);
-    stage.inquiry.memory = stage.evaluator.bytes() / 2;
-    stage.news(NOW - 5);
-    assert_eq!(stage.read(), ["large"]);
-    let large = (0..3).find(|question| stage.evaluator.asking(*question) == ["large"]).unwrap();
-    let dropped = |stage: &Stage| stage.inquiry.open[large].as_ref().unwrap().dropped;
-    let bytes = dropped(&stage);
-    assert!(bytes.is_some());
-    for (seconds, says) in [(11, Error(160)), (21, Said::Broken(false))] {
-        server.says("large", says);
-        assert_eq!(stage.retry(seconds), ["large"]);
-        assert_eq!(dropped(&stage), bytes, "{says:?}");
-    }
-}
-
-/// What has no room itself takes none, however late in its answer that is found out, and whether it is for memory.
-#[test]
-fn who_had_to_go_for_rows_that_do_not_fit_either_comes_back() {
-    for says in [Rows(60, 30), Half(20, 30, 160)] {
-        let server = Server::new(Rows(1, 1), Rows(1_200, 1), Error(396));
+fn an_answer_that_was_cut_off_for_nobody_took_it_goes_on_where_it_was() {
+    for is_left_alone in [true, false] {
+        let server = Server::new(Rows(1, 1), Rows(1, 1), Nothing);
         let mut stage = Stage::new(&server);
-        assert_eq!(stage.read(), ["large"]);
-        stage.inquiry.memory = stage.evaluator.bytes() * 3 / 2;
-        server.says("large", says);
+        stage.read_all_but_large();
+        server.says("large", Cut(5, 3));
+        let large = stage.question("large");
+        if is_left_alone {
+            stage.inquiry.aside.as_mut().unwrap().left_alone = LEFT_ALONE;
+        }
+        assert_eq!(stage.attend(60_000), ["large"]);
+        let open = stage.inquiry.open[large].as_ref().unwrap();
+        let failed = if is_left_alone { (Duration::ZERO, UNREAD) } else { (SHORTEST, "broken") };
+        assert_eq!((open.pause, open.said.as_str()), failed);
+        server.says("large", Rows(7, 3));
         server.asked();
-        assert_eq!(stage.retry(11), ["deep", "large"], "it went, and is not read again yet: {says:?}");
-        let deep = (0..3).find(|question| stage.evaluator.asking(*question) == ["deep"]).unwrap();
-        let open = stage.inquiry.open[deep].as_ref().unwrap();
-        assert!(open.pause.is_zero() && open.dropped.is_none() && open.said.is_empty(), "it did not fail");
-        assert_eq!(stage.read(), ["large"]);
-        assert_eq!(server.asked(), ["large", "deep"]);
-        // The next time nobody goes for it.
-        assert_eq!(stage.retry(11 + 700), ["large"], "{says:?}");
-        assert_eq!(server.asked(), ["large"]);
-        assert!(stage.evaluator.bytes() <= stage.inquiry.memory);
+        *server.pieces.lock().unwrap() = 0;
+        assert_eq!(stage.retry(11), NONE);
+        assert_eq!((server.asked(), *server.pieces.lock().unwrap()), (vec!["large"], 0), "what was taken is there");
     }
+}
+
+/// Else ClickHouse would give up an answer in a round that waits long for another.
+#[test]
+fn while_a_round_waits_rows_are_taken_of_what_is_asked_on_the_side() {
+    let server = Server::new(Rows(1, 1), Rows(1, 1), Nothing);
+    let mut stage = Stage::new(&server);
+    stage.read_all_but_large();
+    stage.inquiry.open.iter_mut().flatten().for_each(|open| open.pause = SHORTEST);
+    server.says("large", Rows(5, 3));
+    server.says("small", Nothing);
+    stage.news(NOW - 5);
+    let begun = Instant::now();
+    let leave = || *server.pieces.lock().unwrap() >= 5 || begun.elapsed() > Duration::from_secs(20);
+    let read = stage.inquiry.read(&mut stage.evaluator, REACH, begun, &leave);
+    assert!(read.is_err() && begun.elapsed() < Duration::from_secs(20), "all five were taken meanwhile");
+    server.says("small", Rows(1, 1));
+    assert_eq!(stage.read(), ["large"], "it is judged by the next round");
+    assert_eq!(stage.attend(60_000), NONE);
 }
 
 #[test]

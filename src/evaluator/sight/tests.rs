@@ -11,9 +11,12 @@ use crate::clickhouse::Endpoint;
 
 const JUDGED: Minute = 30_000_000;
 const OLDEST: Minute = JUDGED - 10_000;
+const PATIENCE: Duration = Duration::from_millis(500);
 const PACK: &str = include_str!("../../../packs/llm.toml");
 const TOO_MANY: &str =
     "Code: 396. DB::Exception: Limit for result exceeded, max rows: 1.00 thousand. (TOO_MANY_ROWS_OR_BYTES)";
+/// Nothing is said.
+const SILENCE: &str = "";
 const BUSY: &str = "Code: 202. DB::Exception: Too many simultaneous queries. (TOO_MANY_SIMULTANEOUS_QUERIES)";
 
 /// Sight of a ClickHouse of a few lines, which answers each question by what stands in it.
@@ -21,6 +24,7 @@ async fn sight(answer: impl Fn(&str) -> Result<String, &'static str> + Send + 's
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
+        let mut held = Vec::new();
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
             let (mut request, mut buffer) = (String::new(), vec![0; 65_536]);
@@ -31,6 +35,10 @@ async fn sight(answer: impl Fn(&str) -> Result<String, &'static str> + Send + 's
             }
             let (status, body) = match answer(&request) {
                 Ok(rows) => ("200 OK", rows),
+                Err(SILENCE) => {
+                    held.push(stream);
+                    continue;
+                }
                 Err(error) => ("500 Internal Server Error", error.to_owned()),
             };
             let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
@@ -38,7 +46,8 @@ async fn sight(answer: impl Fn(&str) -> Result<String, &'static str> + Send + 's
         }
     });
     let limits = QueryLimits { time: Duration::from_secs(9), memory: 1 << 30, rows: 1_000 };
-    Sight::new(Client::new(Endpoint::new(&url, "d", "u", "").unwrap()), limits, 0)
+    let client = Client::new(Endpoint::new(&url, "d", "u", "").unwrap()).with_timeout(Duration::from_secs(3));
+    Sight::new(client, limits, 0)
 }
 
 /// Whether all of a request's body has come.
@@ -60,7 +69,7 @@ async fn news(first: Minute, minutes: Result<&'static str, &'static str>) -> Res
         of_ledger if of_ledger.contains("is_far") => Ok(batches(1, first, 1)),
         _ => minutes.map(str::to_owned),
     };
-    sight(answer).await.look(&fixture::plan(PACK), JUDGED, OLDEST).await.map(Option::unwrap)
+    sight(answer).await.look(&fixture::plan(PACK), JUDGED, OLDEST, PATIENCE).await.map(Option::unwrap)
 }
 
 #[tokio::test]
@@ -70,7 +79,11 @@ async fn late_events_whose_minutes_are_too_much_to_ask_for_are_read_with_all_sin
     assert!(found.minutes.values().any(|minutes| minutes.iter().eq(&[JUDGED - 500, JUDGED - 300])), "{found:?}");
     for (first, from) in [(JUDGED - 500, JUDGED - 500), (JUDGED - 20_000, OLDEST)] {
         let all = News { from: Some(from), minutes: BTreeMap::new() };
-        assert_eq!(news(first, Err(TOO_MANY)).await.unwrap(), all);
+        for error in [TOO_MANY, SILENCE] {
+            let begun = Instant::now();
+            assert_eq!(news(first, Err(error)).await.unwrap(), all, "{error}");
+            assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        }
     }
     assert!(news(JUDGED - 500, Err(BUSY)).await.is_err(), "it passes, and is asked again");
 }
@@ -90,9 +103,47 @@ async fn late_events_are_counted_once() {
     };
     let mut sight = sight(answer).await;
     for late in [1, 3, 3] {
-        sight.look(&fixture::plan(PACK), JUDGED, OLDEST).await.unwrap();
+        sight.look(&fixture::plan(PACK), JUDGED, OLDEST, PATIENCE).await.unwrap();
         assert_eq!(sight.late(), late);
     }
+}
+
+/// All are asked for whoever judges, and none for longer than a question may take.
+#[tokio::test]
+async fn no_question_is_without_limits() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let heard = asked.clone();
+    let answer = move |request: &str| {
+        heard.lock().unwrap().push(request.to_owned());
+        match request {
+            ends if ends.contains("GROUP BY `source`") => Ok(r#"{"source":"s","end":9}"#.to_owned()),
+            of_ledger if of_ledger.contains("is_far") => Ok(batches(1, JUDGED - 500, 1)),
+            through if through.contains("through") => Ok(r#"{"through":7}"#.to_owned()),
+            since if since.contains("written_at") => Ok(r#"{"first":8}"#.to_owned()),
+            _ => Ok(String::new()),
+        }
+    };
+    let mut sight = sight(answer).await;
+    assert_eq!(sight.through().await.unwrap(), 7);
+    assert_eq!(sight.since(0).await.unwrap(), Some(8));
+    sight.look(&fixture::plan(PACK), JUDGED, OLDEST, PATIENCE).await.unwrap();
+    let asked = asked.lock().unwrap();
+    assert!(asked.len() > 4, "{}", asked.len());
+    for request in asked.iter() {
+        let time = if request.contains("DISTINCT") { "max_execution_time=1" } else { "max_execution_time=9" };
+        for limit in [time, "max_memory_usage=1073741824"] {
+            assert!(request.contains(limit), "{limit}: {request}");
+        }
+    }
+}
+
+/// Then nothing is trusted, and judging begins all the same.
+#[tokio::test]
+async fn what_came_since_the_last_heartbeat_may_be_too_much_to_ask_for() {
+    for error in [TOO_MANY, SILENCE] {
+        assert_eq!(sight(move |_| Err(error)).await.since(0).await.unwrap(), Some(Minute::MIN), "{error}");
+    }
+    assert!(sight(|_| Err(BUSY)).await.since(0).await.is_err(), "it passes, and is asked again");
 }
 
 #[test]

@@ -121,7 +121,7 @@ fn a_type_without_a_rollup_gets_a_default() {
     let rollups = resolved(&[]);
     assert_eq!(rollups.iter().map(|rollup| rollup.name.as_str()).collect::<Vec<_>>(), ["llm_call_1m", "probe_1m"]);
     let by: Vec<&str> = rollups[1].by.iter().map(|by| by.name.as_str()).collect();
-    assert_eq!(by, ["app", "environment", "region"], "app first, without what is never stored");
+    assert_eq!(by, ["app", "environment", "region"], "app first, without what says drop");
     let kept = |rollup: &Rollup| -> Vec<(String, bool, bool)> {
         rollup.measures.iter().map(|measure| (measure.name.clone(), measure.sum, measure.distribution)).collect()
     };
@@ -168,7 +168,7 @@ fn all_errors_come_at_once_with_file_rollup_key_and_remedy() {
             format!("{}by: probe has no field \"user_id\"; {dimensions}", second(11)),
             format!("{}by: the field large of probe is no dimension; {dimensions}", second(11)),
             format!("{}by: app stands there twice; take one away", second(11)),
-            format!("{}by: the field secret of probe is never stored (pii: drop); {dimensions}", second(11)),
+            format!("{}by: the field secret of probe is not for rollups (pii: drop); {dimensions}", second(11)),
             format!("{}sum: probe has no field \"nothing\"; {numbers}", second(12)),
             format!("{}sum: the field flag of probe is no number; {numbers}", second(12)),
             format!("{}sum: the field region of probe is no number; {numbers}", second(12)),
@@ -176,7 +176,7 @@ fn all_errors_come_at_once_with_file_rollup_key_and_remedy() {
                 "{}sum: the field huge of probe has 38 digits; declare a precision of at most 28, so that sums fit in 38 digits",
                 second(12)
             ),
-            format!("{}sum: the field hidden of probe is never stored (pii: drop); {numbers}", second(12)),
+            format!("{}sum: the field hidden of probe is not for rollups (pii: drop); {numbers}", second(12)),
             format!("{}sum: probe has no field \"cost_usd\"; {numbers}", second(12)),
             format!("{}sum: large stands there twice; take one away", second(12)),
             format!("{}distribution: the field event_id of probe is no number; {numbers}", second(13)),
