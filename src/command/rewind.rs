@@ -407,6 +407,8 @@ impl Rewind<'_> {
         let begun = last_epoch(self.client, &self.log.topic).await?.unwrap_or(0);
         let closed = if self.log.is_closed() { self.log.last() } else { self.log.last() + 1 };
         let epoch = closed.max(begun) + 1;
+        // Whoever lost the turn, asleep for long, would leave an epoch behind that nobody is ever in.
+        self.turn.ensure_held().await?;
         // A partition that nobody has begun begins by itself.
         let begins = self.partitions().map(|target| (target.partition, target.at));
         self.log.begin(self.client, epoch, &self.plan.hash, begins).await?;

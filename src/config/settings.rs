@@ -225,7 +225,8 @@ settings! {
 
     /// When a batch is sealed and written: at the first of these three.
     batch: BatchSettings {
-        /// Greatest age. Shorter shows numbers sooner and costs ClickHouse more parts.
+        /// Greatest age; each partition seals at moments of its own, so far apart. Shorter shows numbers sooner and costs
+        /// ClickHouse more parts.
         interval: Duration = "5s" in "100ms" to "10m";
         /// Greatest number of events.
         rows: u64 = 100000 in 1 to 10000000;

@@ -346,7 +346,8 @@ impl<A: Answers + Clone + Send + 'static> Inquiry<A> {
     fn make_room(&mut self, position: usize, evaluator: &mut Evaluator) -> Result<(), Refusal> {
         while evaluator.bytes() > self.memory {
             let rank = |of: usize| (self.open[of].is_some(), evaluator.bytes_of(of));
-            let others = (0..self.open.len()).filter(|other| *other != position && self.has_rows(*other));
+            let others = (0..self.open.len())
+                .filter(|other| *other != position && self.has_rows(*other) && evaluator.bytes_of(*other) > 0);
             let first = others.max_by_key(|other| rank(*other)).filter(|other| rank(*other) > rank(position));
             let Some(other) = first.filter(|_| self.open[position].is_none()) else {
                 self.drop_rows(position, evaluator);

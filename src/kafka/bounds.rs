@@ -13,11 +13,7 @@ use crate::ports::{Bounds, LogError, TopicPartition};
 
 /// Asks for all at once, waiting at most `patience` for the lot; one answer each, in order. The end is that of committed
 /// transactions.
-///
-/// What `consumer` has to be asked itself waits behind its fetches, a quarter of a second each time that there are no
-/// records; everything else is asked of `asker`, which fetches nothing where there are two.
-pub(super) fn bounds<A: ConsumerContext, C: ConsumerContext>(
-    asker: &BaseConsumer<A>,
+pub(super) fn bounds<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     partitions: &[TopicPartition],
     patience: Duration,
@@ -25,7 +21,7 @@ pub(super) fn bounds<A: ConsumerContext, C: ConsumerContext>(
     let deadline = Instant::now() + patience;
     let left = || deadline.saturating_duration_since(Instant::now());
     // One partition without a leader would keep the answers for all the others back.
-    let led = match leaders(asker, partitions, left()) {
+    let led = match leaders(consumer, partitions, left()) {
         Ok(led) => led,
         Err(error) => return vec![Err(error); partitions.len()],
     };
@@ -37,7 +33,7 @@ pub(super) fn bounds<A: ConsumerContext, C: ConsumerContext>(
             .map_err(|error| failed("committed offsets", &error))?;
         // -2 and -1 in place of a time are the protocol's names for the first offset and the one past the last.
         let starts =
-            asker.offsets_for_times(ask(Offset::Beginning), left()).map_err(|error| failed("log starts", &error))?;
+            consumer.offsets_for_times(ask(Offset::Beginning), left()).map_err(|error| failed("log starts", &error))?;
         let ends = consumer.offsets_for_times(ask(Offset::End), left()).map_err(|error| failed("log ends", &error))?;
         Ok((committed, starts, ends))
     };

@@ -19,7 +19,7 @@ use rdkafka::message::Message;
 use rdkafka::topic_partition_list::Offset;
 
 use self::membership::Leave;
-use super::bounds::{list, position, raw};
+use super::bounds::{bounds, list, position, raw};
 use super::context::Context;
 use super::ends::Ends;
 use super::identity::{self, IdentityError, TopicIdentity};
@@ -62,7 +62,7 @@ pub struct KafkaLog {
     /// No member of the group any more: others may commit for its partitions.
     left: bool,
     settings: ConsumerSettings,
-    /// Made when a partition is quiet for the first time.
+    /// Made when it is asked for the first time.
     ends: Option<Ends>,
     /// Declared last, to hold the last reference when the consumer is dropped.
     _leave: Leave,
@@ -206,11 +206,7 @@ impl Log for KafkaLog {
     }
 
     fn bounds(&mut self, partitions: &[TopicPartition]) -> Vec<Result<Bounds, LogError>> {
-        let consumer = Arc::clone(&self.consumer);
-        let found = match self.ends() {
-            Ok(ends) => ends.bounds(&consumer, partitions, ASK),
-            Err(error) => vec![Err(error); partitions.len()],
-        };
+        let found = bounds(&*self.consumer, partitions, ASK);
         // Afterwards, so that what was found is of the topic that is recognised.
         let topics: BTreeSet<&Arc<str>> = partitions.iter().map(|name| &name.topic).collect();
         let strange: BTreeMap<Arc<str>, LogError> = topics

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::topic_partition_list::Offset;
 
-use super::bounds::{bounds, list, raw};
+use super::bounds::{list, raw};
 use super::identity::{IdentityError, TopicIdentity, topic_identity};
 use super::observer::Quiet;
 use super::settings::{ConsumerSettings, SettingsError};
-use crate::ports::{Bounds, LogError, TopicPartition};
+use crate::ports::{LogError, TopicPartition};
 
 /// How long the question may hold up the thread that polls.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -33,17 +33,6 @@ impl Ends {
     pub(super) fn identity(&self, topic: &str, patience: Duration) -> Result<TopicIdentity, IdentityError> {
         let _ = self.consumer.poll(Duration::ZERO);
         topic_identity(self.consumer.client(), topic, patience)
-    }
-
-    /// Where partitions begin and end, and what the group of `consumer`, whose records they are, committed there.
-    pub(super) fn bounds<C: ConsumerContext>(
-        &self,
-        consumer: &BaseConsumer<C>,
-        partitions: &[TopicPartition],
-        patience: Duration,
-    ) -> Vec<Result<Bounds, LogError>> {
-        let _ = self.consumer.poll(Duration::ZERO);
-        bounds(&self.consumer, consumer, partitions, patience)
     }
 
     /// One past the last offset of each partition.

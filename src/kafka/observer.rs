@@ -199,7 +199,7 @@ impl Observer {
         let topic: Arc<str> = Arc::from(topic);
         let numbers = 0..i32::try_from(partitions).unwrap_or(i32::MAX);
         let names: Vec<_> = numbers.map(|partition| TopicPartition { topic: Arc::clone(&topic), partition }).collect();
-        let found = bounds(&self.consumer, &self.consumer, &names, self.patience);
+        let found = bounds(&self.consumer, &names, self.patience);
         names.into_iter().zip(found).map(|(name, found)| Ok((name, found?))).collect()
     }
 
@@ -210,7 +210,7 @@ impl Observer {
     pub fn bounds_of(&self, partitions: &[TopicPartition]) -> Result<Vec<Bounds>, LogError> {
         // Errors of the connection are served by a poll and say nothing that the answer does not.
         let _ = self.consumer.poll(Duration::ZERO);
-        bounds(&self.consumer, &self.consumer, partitions, self.patience).into_iter().collect()
+        bounds(&self.consumer, partitions, self.patience).into_iter().collect()
     }
 
     /// Looks whether Kafka answers, by asking for a topic, which need not be there.

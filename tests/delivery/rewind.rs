@@ -345,3 +345,37 @@ fn one_rewinds_at_a_time_and_what_was_interrupted_is_gone_on_with_on_purpose() {
     );
     world.done(&["dead-letters", "redrive", "--yes"]);
 }
+
+/// An epoch that is entered in the table of watermarks and is nobody's would keep every minute from being complete.
+#[test]
+fn who_lost_the_turn_in_its_last_statement_leaves_no_epoch_behind() {
+    let world = World::new();
+    world.generate(&["--events", "3000", "--minutes", "3", "--bad", "0.01"]);
+    world.done(&["migrate"]);
+    run_until(&world, "first", 3_000);
+
+    world.query("SYSTEM STOP MERGES highwater.dead_letters");
+    let rewind = ["rewind", TOPIC, "--to", "start", "--yes"];
+    let mut asleep = world.run_command("asleep", &rewind);
+    asleep.wait_for_words("deleting from dead_letters");
+    devstack::sys::send(asleep.child.id(), devstack::sys::Signal::Pause).unwrap();
+    world.query("SYSTEM START MERGES highwater.dead_letters");
+    world.done(&[&rewind[..], &["--go-on"]].concat());
+    let epochs = || {
+        ["sources.epoch", "watermarks.source", "ledger.source"].map(|column| {
+            let (table, column) = column.split_once('.').unwrap();
+            world.number(&format!(
+                "SELECT max(toUInt32(splitByChar('/', toString({column}))[1])) FROM highwater.{table}"
+            ))
+        })
+    };
+    let before = epochs();
+    assert_eq!(before, [before[0]; 3]);
+    devstack::sys::send(asleep.child.id(), devstack::sys::Signal::Resume).unwrap();
+    let status = asleep.child.wait().unwrap();
+    let said = asleep.said();
+    assert!(!status.success() && said.contains("another command has taken the rewind of llm-calls over"), "{said}");
+    assert_eq!(epochs(), before);
+    run_until(&world, "second", 3_000);
+    world.check();
+}

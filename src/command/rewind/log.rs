@@ -98,6 +98,7 @@ impl Log {
         #[derive(Deserialize)]
         struct Begun {
             source: String,
+            at: u64,
         }
         let mut missing: BTreeMap<String, u64> =
             begins.map(|(partition, at)| (self.source(epoch, partition), at)).collect();
@@ -111,9 +112,16 @@ impl Log {
                 client.insert(LEDGER, &token, row.to_string()).await?;
             }
             let (ledger, sources) = (client.table(LEDGER), literals(missing.keys()));
-            let sql = format!("SELECT DISTINCT source FROM {ledger} WHERE source IN ({sources})");
-            for Begun { source } in client.rows::<Begun>(&sql).await? {
-                missing.remove(&source);
+            let sql =
+                format!("SELECT source, max(`from`) AS at FROM {ledger} WHERE source IN ({sources}) GROUP BY source");
+            for Begun { source, at } in client.rows::<Begun>(&sql).await? {
+                let wanted = missing.remove(&source);
+                ensure!(
+                    wanted.is_none_or(|wanted| wanted == at),
+                    "another rewind of {} has begun {source} at {at} meanwhile, which is not where this one goes; nothing is read \
+                     before one of them has ended: let the other end, or rewind with --go-on",
+                    self.topic
+                );
             }
         }
         ensure!(
