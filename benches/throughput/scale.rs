@@ -235,7 +235,7 @@ impl Scale {
             running.look()?;
             thread::sleep(LOOK);
         }
-        running.stop()?;
+        let cores = running.stop()?.cpu_s / seconds as f64;
         let audit = self.command(&clickhouse, topic, 1, "audit").output()?;
         ensure!(audit.status.success(), "audit: {}", String::from_utf8_lossy(&audit.stdout));
         let quantiles = |half: &str| -> Result<Vec<f64>> {
@@ -250,8 +250,13 @@ impl Scale {
             Ok(answer.split_whitespace().map(str::parse).collect::<Result<_, _>>()?)
         };
         let (first, second) = (quantiles("1")?, quantiles("0")?);
-        println!("{topic}: {rate}/s, {sent} events; freshness {first:?} then {second:?} s; memory {memory:.0?} MB");
-        Ok(json!({"rate": rate, "events": sent, "first_half_s": first, "second_half_s": second, "rss_mb": memory}))
+        println!(
+            "{topic}: {rate}/s, {sent} events; freshness {first:.2?} then {second:.2?} s; {:.0} % of a core; memory {memory:.0?} MB",
+            cores * 100.0
+        );
+        Ok(
+            json!({"rate": rate, "cpu_percent": cores * 100.0, "events": sent, "first_half_s": first, "second_half_s": second, "rss_mb": memory}),
+        )
     }
 }
 
