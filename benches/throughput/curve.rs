@@ -52,7 +52,11 @@ fn panel(svg: &mut String, left: f64, title: &str, axis: &str, values: &[(u64, f
     for (log, (at, value)) in logs.iter().zip(values) {
         let (x, y) = (x(*log), y(*value));
         _ = writeln!(svg, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"#1664c0\"/>");
-        let digits = if *value < 20.0 { 2 } else { 0 };
+        let digits = match *value {
+            small if small < 0.1 => 4,
+            middling if middling < 20.0 => 2,
+            _ => 0,
+        };
         _ = writeln!(svg, "<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{value:.digits$}</text>", y - 7.0);
         _ = writeln!(svg, "<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{at}</text>", floor + 14.0);
     }
