@@ -254,9 +254,10 @@ impl Scale {
             "{topic}: {rate}/s, {sent} events; freshness {first:.2?} then {second:.2?} s; {:.0} % of a core; memory {memory:.0?} MB",
             cores * 100.0
         );
-        Ok(
-            json!({"rate": rate, "cpu_percent": cores * 100.0, "events": sent, "first_half_s": first, "second_half_s": second, "rss_mb": memory}),
-        )
+        Ok(json!({
+            "rate": rate, "cpu_percent": cores * 100.0, "events": sent, "first_half_s": first, "second_half_s": second,
+            "rss_mb": memory,
+        }))
     }
 }
 

@@ -134,9 +134,9 @@ enum Due {
 ///
 /// In order, but for two things. A partition that begins goes first: it would else wait for all the writing of those that
 /// were there before it. Its first row does so too, so that many partitions that begin have written theirs before any of
-/// them asks again, and all then ask once, the store and the log. And where a question is due all that wait go with it, for a question costs the server about as
-/// much for one source as for all. Whoever asks has no insert under way, so none of his own is overtaken; one that a former
-/// assignment of his partition left behind is another writer's.
+/// them asks again, and all then ask once, the store and the log. And where a question is due all that wait go with it, for
+/// a question costs the server about as much for one source as for all. Whoever asks has no insert under way, so none of his
+/// own is overtaken; one that a former assignment of his partition left behind is another writer's.
 async fn next(
     inbox: &mut UnboundedReceiver<(Ticket, Command)>,
     waiting: &mut VecDeque<(Ticket, Command)>,

@@ -87,7 +87,7 @@ impl Log {
     }
 
     /// Writes first rows of the ledger for partitions in an epoch, and sees that they are there, likewise: a partition that
-    /// has none would be read from the log's start.
+    /// has none would be read from the log's start. One that is there and lies elsewhere is another rewind's.
     pub(super) async fn begin(
         &self,
         client: &Client,
