@@ -3,7 +3,9 @@
 //! Positions come from the caller alone. What the group assigns is not read at all until [`Log::start`] hands it to
 //! librdkafka with an offset that is a number. To assign it at a logical offset (beginning, end, committed) and to seek
 //! it afterwards loses a race in librdkafka 2.12: the answer to the look-up of the logical offset, though outdated by the
-//! seek, sets the partition back to it, and records come twice or, from the end, never.
+//! seek, sets the partition back to it, and records come twice or, from the end, never. Nor does librdkafka's own note of
+//! how far a partition was read decide anything: what was paused, by us or for a rebalance, is sought to where it stands
+//! before it goes on.
 
 mod membership;
 mod noted;
@@ -14,25 +16,29 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::Offset;
 
 use self::membership::Leave;
-use super::bounds::{bounds, list, position, raw};
+use super::bounds::{bounds, list, position};
+use super::complaint::explain;
 use super::context::Context;
 use super::ends::Ends;
 use super::identity::{self, IdentityError, TopicIdentity};
+use super::inbox::{Arrival, Inbox};
 use super::reach::{Limiter, Reach};
 use super::settings::{ConsumerSettings, GroupProtocol, SettingsError};
-use super::slots::{Slots, Stage};
-use crate::ports::{Bounds, Log, LogError, LogEvent, Record, TopicPartition};
+use super::slots::{Slots, Stage, Untold};
+use crate::ports::{Bounds, Log, LogError, LogEvent, TopicPartition};
 
 /// Events handed over by one [`Log::poll`], so that a caller with a full log still gets to its other work.
 const POLL_EVENTS: usize = 4_096;
-/// Bytes of keys and values likewise: a caller that may hold only so much finds out after each poll, and more is fetched while
-/// it lasts.
+/// Bytes of keys and values likewise, as far as the next records are as long as the last ones: a caller that may hold only so
+/// much finds out after each poll, and more is fetched while it lasts.
 const POLL_BYTES: usize = 1 << 20;
+/// How long nothing may come of a partition that was just started until its messages are sent for again.
+const COLLECT: Duration = Duration::from_millis(10);
 /// How long the thread that polls may wait for where partitions begin and end; what has no answer is asked again.
 const ASK: Duration = Duration::from_secs(1);
 /// How long a seek may take: it is answered by librdkafka's own thread.
@@ -40,6 +46,10 @@ const SEEK: Duration = Duration::from_secs(2);
 
 /// See the module.
 pub struct KafkaLog {
+    /// What the partitions have for us; the group's decisions and the brokers' errors come over `consumer`.
+    inbox: Inbox,
+    /// Bytes of the last record taken, at least one.
+    typical: usize,
     consumer: Arc<BaseConsumer<Context>>,
     topics: Vec<Arc<str>>,
     /// Who the topics were when they were claimed.
@@ -52,12 +62,6 @@ pub struct KafkaLog {
     brokers: Reach,
     missing: Vec<Reach>,
     limiter: Limiter,
-    /// Perhaps read to their ends: where these are was not answered in time, and is asked again.
-    unsure: BTreeSet<TopicPartition>,
-    /// When it was asked again.
-    reasked: Instant,
-    /// Some partition stopped; which one is still to be found out.
-    stopped: bool,
     fatal: Option<String>,
     /// No member of the group any more: others may commit for its partitions.
     left: bool,
@@ -82,8 +86,12 @@ impl KafkaLog {
         let names: Vec<&str> = settings.topics.iter().map(String::as_str).collect();
         consumer.subscribe(&names).map_err(refused)?;
         let consumer = Arc::new(consumer);
+        let inbox = Inbox::new(&consumer)
+            .ok_or_else(|| SettingsError::Client("librdkafka has no queue for this consumer".to_owned()))?;
         let now = Instant::now();
         Ok(Self {
+            inbox,
+            typical: 1,
             _leave: Leave(Some(Arc::clone(&consumer))),
             consumer,
             topics: names.iter().copied().map(Arc::from).collect(),
@@ -97,9 +105,6 @@ impl KafkaLog {
                 .map(|name| Reach::doubtful(now, format!("the Kafka topic {name}"), "no such topic"))
                 .collect(),
             limiter: Limiter::default(),
-            unsure: BTreeSet::new(),
-            reasked: now,
-            stopped: false,
             fatal: None,
             left: false,
             settings: settings.clone(),
@@ -131,11 +136,13 @@ impl KafkaLog {
     /// Pauses and resumes what is to be paused and resumed. Nobody asks for it twice, so what fails is tried again at the
     /// next poll.
     fn settle(&mut self) {
-        let failed = self.slots.settle(|partition, pause| {
+        let failed = self.slots.settle(|partition, untold| {
             let list = list([(partition, Offset::Invalid)]);
-            let (told, what) = match pause {
-                true => (self.consumer.pause(&list), "pause"),
-                false => (self.consumer.resume(&list), "resume"),
+            let (told, what) = match untold {
+                Untold::Pause => (self.consumer.pause(&list), "pause"),
+                Untold::Resume(next) => {
+                    (seek(&self.consumer, partition, next).and_then(|()| self.consumer.resume(&list)), "resume")
+                }
             };
             told.map_err(|error| format!("cannot {what} {partition}: {error}; tried again"))
         });
@@ -144,6 +151,62 @@ impl KafkaLog {
         {
             tracing::warn!(held_back = held, "{failed}");
         }
+    }
+
+    /// Sends for the messages of those that were started and of which nothing has come; whether there are any.
+    fn collect(&self) -> bool {
+        let mut any = false;
+        for slot in self.slots.iter().filter(|slot| matches!(slot.stage, Stage::Started { heard: false, .. })) {
+            self.inbox.collect(&slot.partition);
+            any = true;
+        }
+        any
+    }
+
+    /// Takes in the group's decisions and what brokers have to say. True if there was something.
+    fn serve(&mut self, on: &mut dyn FnMut(LogEvent<'_>)) -> bool {
+        let mut any = false;
+        while self.inbox.has_other() {
+            any = true;
+            match self.consumer.poll(Duration::ZERO) {
+                None => {}
+                Some(Err(error)) => self.refused(&error),
+                Some(Ok(message)) => {
+                    // What came the other way may have overtaken it: neither is safe to go by.
+                    let (topic, partition) = (message.topic(), message.partition());
+                    tracing::error!(
+                        topic,
+                        partition,
+                        "the Kafka client mixed up its queues; the partition is started again"
+                    );
+                    self.slots.stop(topic, partition, on);
+                }
+            }
+            self.rebalance(on);
+        }
+        any
+    }
+
+    /// Takes in what partitions have, at most so much; how many things and how many bytes these were.
+    fn take(&mut self, count: usize, on: &mut dyn FnMut(LogEvent<'_>)) -> (usize, usize) {
+        let Self { inbox, slots, typical, .. } = self;
+        let (mut bytes, mut errors) = (0, Vec::new());
+        let taken = inbox.take(count.max(1), &mut |arrival| match arrival {
+            Arrival::Record(record) => {
+                *typical = (record.key.map_or(0, <[u8]>::len) + record.payload.map_or(0, <[u8]>::len)).max(1);
+                bytes += *typical;
+                slots.deliver(record, on);
+            }
+            Arrival::End { topic, partition, offset } => slots.end(topic, partition, offset, on),
+            Arrival::Error { topic, partition, code: RDKafkaErrorCode::AutoOffsetReset, .. } => {
+                slots.stop(topic, partition, on);
+            }
+            Arrival::Error { code, reason, .. } => errors.push((code, reason)),
+        });
+        for (code, reason) in errors {
+            self.trouble(code, false, &explain(&reason));
+        }
+        (taken, bytes)
     }
 
     /// The client that fetches nothing, made when it is first needed.
@@ -167,40 +230,21 @@ impl Log for KafkaLog {
     fn poll(&mut self, wait: Duration, on: &mut dyn FnMut(LogEvent<'_>)) {
         self.tend(on);
         self.settle();
-        let (mut wait, mut bytes) = (wait, 0);
-        for _ in 0..POLL_EVENTS {
-            if bytes >= POLL_BYTES {
+        let mut wait = if self.collect() { wait.min(COLLECT) } else { wait };
+        let (mut events, mut bytes) = (0, 0);
+        while events < POLL_EVENTS && bytes < POLL_BYTES {
+            if !wait.is_zero() {
+                self.inbox.hush();
+            }
+            let served = self.serve(on);
+            let (taken, size) = self.take((POLL_BYTES - bytes) / self.typical, on);
+            (events, bytes) = (events + taken, bytes + size);
+            if served || taken > 0 {
+                wait = Duration::ZERO;
+            } else if wait.is_zero() {
                 break;
-            }
-            if self.stopped {
-                self.find_stopped(on);
-            }
-            let error = match self.consumer.poll(wait) {
-                None => None,
-                Some(Err(error)) => Some(error),
-                Some(Ok(message)) => {
-                    let Ok(offset) = u64::try_from(message.offset()) else {
-                        continue;
-                    };
-                    let record = Record {
-                        topic: message.topic(),
-                        partition: message.partition(),
-                        offset,
-                        timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
-                        key: message.key(),
-                        payload: message.payload(),
-                    };
-                    bytes += record.key.map_or(0, <[u8]>::len) + record.payload.map_or(0, <[u8]>::len);
-                    self.slots.deliver(record, on);
-                    wait = Duration::ZERO;
-                    continue;
-                }
-            };
-            wait = Duration::ZERO;
-            match error {
-                Some(error) => self.trouble(&error, on),
-                None if self.rebalance(on) => {}
-                None => break,
+            } else {
+                self.inbox.wait(std::mem::take(&mut wait));
             }
         }
     }
@@ -255,21 +299,20 @@ impl Log for KafkaLog {
         };
         let list = list([(partition, position(offset))]);
         match slot.stage {
-            Stage::Silent => self.consumer.incremental_assign(&list).map_err(|error| failed(&error))?,
+            Stage::Silent => {
+                self.inbox.collect(partition);
+                self.consumer.incremental_assign(&list).map_err(|error| failed(&error))?;
+            }
             Stage::Stopped => {
                 // librdkafka refuses to seek a partition that it stopped, for ever.
                 self.consumer.incremental_unassign(&list).map_err(|error| failed(&error))?;
                 slot.stage = Stage::Silent;
+                self.inbox.collect(partition);
                 self.consumer.incremental_assign(&list).map_err(|error| failed(&error))?;
             }
-            Stage::Started { .. } => {
-                let sought = self.consumer.seek_partitions(list.clone(), SEEK).map_err(|error| failed(&error))?;
-                for element in sought.elements() {
-                    element.error().map_err(|error| failed(&error))?;
-                }
-            }
+            Stage::Started { .. } => seek(&self.consumer, partition, offset).map_err(|error| failed(&error))?,
         }
-        slot.stage = Stage::Started { from: offset, next: offset };
+        slot.stage = Stage::Started { from: offset, next: offset, heard: false };
         slot.held = false;
         if slot.paused {
             self.consumer.resume(&list).map_err(|error| failed(&error))?;
@@ -317,4 +360,10 @@ impl Log for KafkaLog {
             );
         }
     }
+}
+
+/// Has a started partition go on from an offset.
+fn seek(consumer: &BaseConsumer<Context>, partition: &TopicPartition, offset: u64) -> KafkaResult<()> {
+    let sought = consumer.seek_partitions(list([(partition, position(offset))]), SEEK)?;
+    sought.elements().iter().try_for_each(|element| element.error())
 }

@@ -9,6 +9,7 @@ pub mod consumer;
 mod context;
 mod ends;
 pub mod identity;
+mod inbox;
 mod native;
 mod observer;
 pub mod producer;

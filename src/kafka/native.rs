@@ -1,7 +1,7 @@
 //! What rdkafka has no safe call for: librdkafka's DescribeTopics and DescribeConsumerGroups, through its C interface.
 #![allow(
     unsafe_code,
-    reason = "rdkafka has no safe call for topic ids and permissions, and every unsafe block of this crate is in this file"
+    reason = "rdkafka has no safe call for topic ids and permissions; all that is unsafe about these questions is in this file"
 )]
 
 use std::ffi::{CStr, CString, c_char};
@@ -118,10 +118,10 @@ fn ask(
 }
 
 /// A native object and how it is freed, once, on every path.
-struct Owned<T>(*mut T, unsafe extern "C" fn(*mut T));
+pub(super) struct Owned<T>(pub(super) *mut T, unsafe extern "C" fn(*mut T));
 
 impl<T> Owned<T> {
-    fn new(pointer: *mut T, free: unsafe extern "C" fn(*mut T)) -> Option<Self> {
+    pub(super) fn new(pointer: *mut T, free: unsafe extern "C" fn(*mut T)) -> Option<Self> {
         (!pointer.is_null()).then_some(Self(pointer, free))
     }
 }

@@ -11,11 +11,22 @@ pub(super) enum Stage {
     Started {
         /// Nothing below is delivered.
         from: u64,
-        /// One past the last record delivered, or `from`.
+        /// Where it goes on: one past the last record delivered, or its end, or `from`.
         next: u64,
+        /// Whether anything was heard of it since it was started.
+        heard: bool,
     },
     /// The client has stopped reading it; only a new assignment of the same partition gets it going again.
     Stopped,
+}
+
+/// What librdkafka is still to be told of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Untold {
+    /// To pause it.
+    Pause,
+    /// To let it go on, from this offset.
+    Resume(u64),
 }
 
 /// An assigned partition.
@@ -31,12 +42,11 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// Whether librdkafka is still to be told to pause it (true) or to resume it; one that does not deliver is resumed by
-    /// its start.
-    fn untold(&self) -> Option<bool> {
+    /// One that does not deliver is resumed by its start.
+    fn untold(&self) -> Option<Untold> {
         match (self.held, self.paused, self.stage) {
-            (true, false, _) => Some(true),
-            (false, true, Stage::Started { .. }) => Some(false),
+            (true, false, _) => Some(Untold::Pause),
+            (false, true, Stage::Started { next, .. }) => Some(Untold::Resume(next)),
             _ => None,
         }
     }
@@ -83,12 +93,12 @@ impl Slots {
     }
 
     /// Tells librdkafka what it is still to be told, and answers what it did not take: that is told again next time.
-    pub(super) fn settle<E>(&mut self, mut tell: impl FnMut(&TopicPartition, bool) -> Result<(), E>) -> Option<E> {
+    pub(super) fn settle<E>(&mut self, mut tell: impl FnMut(&TopicPartition, Untold) -> Result<(), E>) -> Option<E> {
         let mut failed = None;
         for slot in &mut self.list {
-            if let Some(pause) = slot.untold() {
-                match tell(&slot.partition, pause) {
-                    Ok(()) => slot.paused = pause,
+            if let Some(untold) = slot.untold() {
+                match tell(&slot.partition, untold) {
+                    Ok(()) => slot.paused = untold == Untold::Pause,
                     Err(error) => failed = Some(error),
                 }
             }
@@ -101,11 +111,11 @@ impl Slots {
         let Some(slot) = self.get(record.topic, record.partition) else {
             return;
         };
-        let Stage::Started { from, next } = slot.stage else {
+        let Stage::Started { from, next, .. } = slot.stage else {
             return;
         };
         if record.offset >= next {
-            slot.stage = Stage::Started { from, next: record.offset + 1 };
+            slot.stage = Stage::Started { from, next: record.offset + 1, heard: true };
             on(LogEvent::Record(record));
         } else if record.offset >= from {
             // The order of the log is what everything stands on. Neither skipping nor repeating would be right, so the
@@ -117,6 +127,28 @@ impl Slots {
                 expected = next,
                 "the Kafka client went backwards; the partition is started again"
             );
+            slot.stage = Stage::Stopped;
+            on(LogEvent::OutOfRange(slot.partition.clone()));
+        }
+    }
+
+    /// Tells that a partition has been read to its end, which may be past its last record: markers of transactions and what was
+    /// aborted are no records.
+    pub(super) fn end(&mut self, topic: &str, partition: i32, offset: u64, on: &mut dyn FnMut(LogEvent<'_>)) {
+        if let Some(slot) = self.get(topic, partition)
+            && let Stage::Started { from, next, .. } = slot.stage
+        {
+            let next = next.max(offset);
+            slot.stage = Stage::Started { from, next, heard: true };
+            on(LogEvent::End(slot.partition.clone(), next));
+        }
+    }
+
+    /// Stops a partition that the client does not read any more; only a new start gets it going.
+    pub(super) fn stop(&mut self, topic: &str, partition: i32, on: &mut dyn FnMut(LogEvent<'_>)) {
+        if let Some(slot) = self.get(topic, partition)
+            && matches!(slot.stage, Stage::Started { .. })
+        {
             slot.stage = Stage::Stopped;
             on(LogEvent::OutOfRange(slot.partition.clone()));
         }
@@ -150,7 +182,7 @@ mod tests {
         slots.add(partition(0));
         slots.add(partition(1));
         assert!(deliver(&mut slots, 0, 5).is_empty());
-        slots.get("events", 1).unwrap().stage = Stage::Started { from: 10, next: 10 };
+        slots.get("events", 1).unwrap().stage = Stage::Started { from: 10, next: 10, heard: false };
         assert!(deliver(&mut slots, 1, 9).is_empty());
         assert_eq!(deliver(&mut slots, 1, 10), ["10"]);
         assert_eq!(deliver(&mut slots, 1, 14), ["14"]);
@@ -165,7 +197,7 @@ mod tests {
     fn a_log_that_goes_backwards_is_read_again_from_the_start() {
         let mut slots = Slots::default();
         slots.add(partition(0));
-        slots.get("events", 0).unwrap().stage = Stage::Started { from: 3, next: 10 };
+        slots.get("events", 0).unwrap().stage = Stage::Started { from: 3, next: 10, heard: true };
         let seen = deliver(&mut slots, 0, 4);
         assert!(seen.len() == 1 && seen[0].starts_with("OutOfRange"), "{seen:?}");
         assert!(deliver(&mut slots, 0, 10).is_empty());
@@ -175,22 +207,22 @@ mod tests {
     fn what_the_client_does_not_take_is_told_again() {
         let mut slots = Slots::default();
         slots.add(partition(0));
-        slots.get("events", 0).unwrap().stage = Stage::Started { from: 0, next: 0 };
+        slots.get("events", 0).unwrap().stage = Stage::Started { from: 0, next: 7, heard: true };
         let told = |slots: &mut Slots, outcome: Result<(), &'static str>| {
             let mut told = Vec::new();
-            let failed = slots.settle(|name, pause| {
-                told.push((name.partition, pause));
+            let failed = slots.settle(|name, untold| {
+                told.push((name.partition, untold));
                 outcome
             });
             assert_eq!(failed.is_some(), !told.is_empty() && outcome.is_err());
             told
         };
         assert!(told(&mut slots, Ok(())).is_empty());
-        for held in [true, false] {
+        for (held, untold) in [(true, Untold::Pause), (false, Untold::Resume(7))] {
             slots.get("events", 0).unwrap().held = held;
-            assert_eq!(told(&mut slots, Err("busy")), [(0, held)]);
-            assert_eq!(told(&mut slots, Err("busy")), [(0, held)], "asked once, told until it is taken");
-            assert_eq!(told(&mut slots, Ok(())), [(0, held)]);
+            assert_eq!(told(&mut slots, Err("busy")), [(0, untold)]);
+            assert_eq!(told(&mut slots, Err("busy")), [(0, untold)], "asked once, told until it is taken");
+            assert_eq!(told(&mut slots, Ok(())), [(0, untold)]);
             assert!(told(&mut slots, Ok(())).is_empty());
         }
         // Taken back before it was taken: nothing to tell. And a stopped one is resumed by its start.

@@ -94,6 +94,44 @@ fn a_partition_started_again_forgets_what_was_on_its_way() {
     }
 }
 
+/// At its end librdkafka takes a partition to be one record farther than it is. Once with records that come while it is
+/// paused, once with records that come afterwards.
+#[test]
+fn a_partition_paused_at_its_end_goes_on_with_the_next_record() {
+    let brokers = broker();
+    topic(&brokers, "paused", 2);
+    let names = [name("paused", 0), name("paused", 1)];
+    let mut log = consumer(&brokers, "paused", "paused", GroupProtocol::Classic);
+    join(&mut log, 2);
+    names.iter().for_each(|name| start(&mut log, name, 0));
+    let mut filled = 0;
+    let ends = |told: &[Told], at: u64| (0..2).all(|partition| ended(told, partition) == Some(at));
+    let mut told = poll_until(&mut log, |told| ends(told, 0));
+    for early in [true, false, true, false] {
+        names.iter().for_each(|name| log.pause(name));
+        // Long enough for librdkafka to note where it paused.
+        told.extend(poll_for(&mut log, Duration::from_millis(200)));
+        if early {
+            fill(&brokers, "paused", 2, 3);
+        }
+        names.iter().for_each(|name| log.resume(name));
+        told.extend(poll_for(&mut log, Duration::from_millis(700)));
+        if !early {
+            fill(&brokers, "paused", 2, 3);
+        }
+        filled += 3;
+        let begun = Instant::now();
+        while !ends(&told, filled) {
+            assert!(begun.elapsed() < PATIENCE, "{told:?}");
+            told.extend(poll(&mut log));
+        }
+    }
+    for (partition, name) in names.iter().enumerate() {
+        assert_eq!(offsets(&told, partition as i32), (0..filled).collect::<Vec<_>>(), "partition {partition}");
+        assert!(!told.contains(&Told::OutOfRange(name.clone())));
+    }
+}
+
 #[test]
 fn aborted_transactions_are_skipped_and_the_end_counts_their_markers() {
     let brokers = broker();
@@ -208,4 +246,21 @@ fn a_position_outside_the_log_is_told_and_can_be_corrected() {
     let told = poll_until(&mut log, |told| ended(told, 1).is_some() && ended(told, 2).is_some());
     assert_eq!(offsets(&told, 1), (40..100).collect::<Vec<_>>());
     assert_eq!(offsets(&told, 2), (95..100).collect::<Vec<_>>());
+}
+
+/// What librdkafka stops reading it stops in its own time, and takes back where the partition's messages go.
+#[test]
+fn partitions_that_stop_and_start_at_once_deliver_every_time() {
+    let brokers = broker();
+    topic(&brokers, "restarts", 32);
+    fill(&brokers, "restarts", 32, 5);
+    let mut log = consumer(&brokers, "restarts", "restarts", GroupProtocol::Classic);
+    let names = join(&mut log, 32);
+    for round in 0..10 {
+        names.iter().for_each(|name| start(&mut log, name, 1_000));
+        poll_until(&mut log, |told| names.iter().all(|name| told.contains(&Told::OutOfRange(name.clone()))));
+        names.iter().for_each(|name| start(&mut log, name, 2));
+        let told = poll_until(&mut log, |told| (0..32).all(|partition| ended(told, partition) == Some(5)));
+        (0..32).for_each(|partition| assert_eq!(offsets(&told, partition), [2, 3, 4], "round {round}, {partition}"));
+    }
 }

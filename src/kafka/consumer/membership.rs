@@ -68,6 +68,7 @@ impl KafkaLog {
         let mut any = false;
         while let Some(rebalance) = self.consumer.context().next_rebalance() {
             any = true;
+            self.stand(on);
             match rebalance {
                 Rebalance::Assign(partitions) => self.assigned(&partitions, on),
                 Rebalance::Revoke { partitions, lost } => self.revoked(&partitions, lost, on),

@@ -1,6 +1,5 @@
-//! Ends and errors: what librdkafka reports beside records, and what becomes of it.
+//! Errors: what librdkafka reports beside records, and what becomes of it.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer;
@@ -9,36 +8,37 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use super::super::access;
 use super::super::complaint::{explain, is_refusal};
 use super::super::identity::TopicIdentity;
-use super::super::slots::Stage;
-use super::{KafkaLog, SEEK, list, position, raw};
+use super::super::slots::{Slot, Stage};
+use super::{KafkaLog, SEEK, list, position};
 use crate::ports::{LogError, LogEvent, TopicPartition};
 
 /// How long a probe of the brokers may hold up the thread that polls.
 pub(super) const PROBE: Duration = Duration::from_millis(300);
 /// How long brokers may take to say which rights are missing.
 const RIGHTS: Duration = Duration::from_secs(2);
-/// Between two questions for ends that were not answered.
-const REASK: Duration = Duration::from_secs(1);
 /// How often it is looked whether the topics are still those that were claimed.
 const RECOGNISE: Duration = Duration::from_secs(10);
 
 impl KafkaLog {
-    /// Sorts an error: an end, a position that does not exist, brokers or topics away, or the end of this consumer.
-    pub(super) fn trouble(&mut self, error: &KafkaError, on: &mut dyn FnMut(LogEvent<'_>)) {
-        use RDKafkaErrorCode as Code;
+    /// Sorts an error that concerns no one partition.
+    pub(super) fn refused(&mut self, error: &KafkaError) {
         let (code, fatal) = match error {
-            KafkaError::PartitionEOF(partition) => return self.end(*partition, on),
             KafkaError::MessageConsumptionFatal(code) => (*code, true),
-            other => (other.rdkafka_error_code().unwrap_or(Code::Unknown), false),
+            other => (other.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown), false),
         };
         let reason = explain(&self.consumer.context().take_reason());
+        self.trouble(code, fatal, &reason);
+    }
+
+    /// Sorts an error: brokers or topics away, or the end of this consumer.
+    pub(super) fn trouble(&mut self, code: RDKafkaErrorCode, fatal: bool, reason: &str) {
+        use RDKafkaErrorCode as Code;
         let now = Instant::now();
         match code {
-            Code::AutoOffsetReset => self.stopped = true,
-            _ if fatal => self.fail(code, &reason),
+            _ if fatal => self.fail(code, reason),
             // A broker that goes away while it looks at a password has refused nothing.
-            Code::Authentication | Code::SaslAuthenticationFailed if !is_refusal(&reason) => {
-                self.brokers.suspect(now, &reason);
+            Code::Authentication | Code::SaslAuthenticationFailed if !is_refusal(reason) => {
+                self.brokers.suspect(now, reason);
             }
             Code::Fatal
             | Code::Fenced
@@ -49,14 +49,14 @@ impl KafkaLog {
             | Code::SaslAuthenticationFailed
             | Code::GroupAuthorizationFailed
             | Code::TopicAuthorizationFailed
-            | Code::ClusterAuthorizationFailed => self.fail(code, &reason),
+            | Code::ClusterAuthorizationFailed => self.fail(code, reason),
             // Which tells less than what each broker is down for.
             Code::AllBrokersDown if self.brokers.is_away() => {}
             Code::SSL
             | Code::AllBrokersDown
             | Code::BrokerTransportFailure
             | Code::Resolve
-            | Code::OperationTimedOut => self.brokers.suspect(now, &reason),
+            | Code::OperationTimedOut => self.brokers.suspect(now, reason),
             Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => {
                 for topic in &mut self.missing {
                     topic.suspect(now, "no such topic");
@@ -82,95 +82,30 @@ impl KafkaLog {
         });
     }
 
-    /// librdkafka names only the number of the partition that has been read to its end, and does so once.
-    fn end(&mut self, number: i32, on: &mut dyn FnMut(LogEvent<'_>)) {
-        match self.standing(|name| name.partition == number) {
-            None => {}
-            Some(standing) if standing.len() == 1 => {
-                standing.into_iter().for_each(|(name, position)| on(LogEvent::End(name, position)));
-            }
-            // With two topics, the one whose end is known to be reached.
-            Some(standing) => self.find_ends(standing, on),
-        }
-    }
-
-    /// Where the partitions that deliver stand, of these.
-    fn standing(&self, of: impl Fn(&TopicPartition) -> bool) -> Option<Vec<(TopicPartition, u64)>> {
-        let positions = self.consumer.position().ok()?;
-        let standing = self.slots.iter().filter(|slot| of(&slot.partition)).filter_map(|slot| match slot.stage {
-            Stage::Started { next, .. } => {
-                let name = slot.partition.clone();
-                // The client's own position is past the last transaction's marker, which is no record.
-                let position = positions.find_partition(&name.topic, name.partition);
-                let position = position.and_then(|element| raw(element.offset()));
-                Some((name, position.map_or(next, |position| position.max(next))))
-            }
+    /// Seeks what has delivered to where it stands, for librdkafka has paused it until this rebalance is answered and would have it
+    /// go on from what it takes for the place. What it does not seek is started again.
+    pub(super) fn stand(&mut self, on: &mut dyn FnMut(LogEvent<'_>)) {
+        let standing = |slot: &Slot| match slot.stage {
+            Stage::Started { next, heard: true, .. } => Some((slot.partition.clone(), next)),
             _ => None,
-        });
-        Some(standing.collect())
-    }
-
-    /// Tells those that have been read to their ends. Where one has no answer the rest is not asked either, as each
-    /// question holds up the poll: all these are asked again later.
-    fn find_ends(&mut self, standing: Vec<(TopicPartition, u64)>, on: &mut dyn FnMut(LogEvent<'_>)) {
-        let mut answers = true;
-        for (name, position) in standing {
-            let found = answers.then(|| self.consumer.fetch_watermarks(&name.topic, name.partition, PROBE));
-            match found {
-                Some(Ok((_, high))) => {
-                    self.unsure.remove(&name);
-                    if u64::try_from(high).is_ok_and(|high| position >= high) {
-                        on(LogEvent::End(name, position));
-                    }
-                }
-                Some(Err(_)) | None => {
-                    answers = false;
-                    self.unsure.insert(name);
-                }
-            }
-        }
-    }
-
-    /// Asks again for ends that were not answered.
-    fn find_unsure(&mut self, now: Instant, on: &mut dyn FnMut(LogEvent<'_>)) {
-        if self.unsure.is_empty() || self.brokers.is_away() || now.duration_since(self.reasked) < REASK {
-            return;
-        }
-        self.reasked = now;
-        if let Some(standing) = self.standing(|name| self.unsure.contains(name)) {
-            // What was taken away meanwhile, or begins anew, reaches its end anew.
-            self.unsure = BTreeSet::new();
-            self.find_ends(standing, on);
-        }
-    }
-
-    /// Finds the partitions that librdkafka stopped reading because their position does not exist: those that refuse
-    /// a seek. The others are sought to where they stand.
-    pub(super) fn find_stopped(&mut self, on: &mut dyn FnMut(LogEvent<'_>)) {
-        let started: Vec<(TopicPartition, u64)> = self
-            .slots
-            .iter()
-            .filter_map(|slot| match slot.stage {
-                Stage::Started { next, .. } => Some((slot.partition.clone(), next)),
-                _ => None,
-            })
-            .collect();
-        if started.is_empty() {
-            self.stopped = false;
-            return;
-        }
-        let sought = list(started.iter().map(|(name, next)| (name, position(*next))));
-        let Ok(sought) = self.consumer.seek_partitions(sought, SEEK) else {
-            return;
         };
-        self.stopped = false;
-        for element in sought.elements() {
-            if element.error().is_ok() {
-                continue;
-            }
-            if let Some(slot) = self.slots.get(element.topic(), element.partition()) {
-                slot.stage = Stage::Stopped;
-                on(LogEvent::OutOfRange(slot.partition.clone()));
+        let standing: Vec<(TopicPartition, u64)> = self.slots.iter().filter_map(standing).collect();
+        if standing.is_empty() {
+            return;
+        }
+        let places = list(standing.iter().map(|(name, next)| (name, position(*next))));
+        let sought = self.consumer.seek_partitions(places, SEEK);
+        for (name, next) in &standing {
+            let why = match &sought {
+                Ok(sought) => {
+                    let found = sought.find_partition(&name.topic, name.partition);
+                    found.and_then(|element| element.error().err())
+                }
+                Err(error) => Some(error.clone()),
+            };
+            if let Some(why) = why {
+                tracing::debug!("cannot seek {name} to {next} in a rebalance: {why}; it is started again");
+                self.slots.stop(&name.topic, name.partition, on);
             }
         }
     }
@@ -220,7 +155,6 @@ impl KafkaLog {
     pub(super) fn tend(&mut self, on: &mut dyn FnMut(LogEvent<'_>)) {
         let now = Instant::now();
         self.find_strangers(now, on);
-        self.find_unsure(now, on);
         let brokers = self.brokers.wants_probe(now);
         let mut answers = true;
         for (topic, reach) in self.topics.iter().zip(&mut self.missing) {
