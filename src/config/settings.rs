@@ -238,8 +238,8 @@ settings! {
     memory: MemorySettings {
         /// Bytes of batches being filled or written, over all workers. At the limit partitions pause; nothing is
         /// dropped. At least twice `batch.bytes`: one batch is written while the next fills. Beside it the process needs up to
-        /// 160 MiB for each worker, and 2 MiB for each partition.
-        limit: ByteSize = "512MiB" in "1MiB" to "1024GiB";
+        /// 160 MiB for each worker, and 2 MiB for each partition: by default one worker stays within 512 MiB.
+        limit: ByteSize = "352MiB" in "1MiB" to "1024GiB";
     }
 
     /// What events are and which of them count.

@@ -57,11 +57,11 @@ fn tokens(partitions: usize, set: &[&str]) -> (u64, bool) {
 #[test]
 fn many_partitions_and_small_batches_need_more_tokens() {
     // By default librdkafka's session time-out is 45 s: 450 s are counted, 45,000 MiB. Batches are sealed every 5 s, and
-    // 512 MiB of memory are full of two of each partition's for every 256 MiB.
-    let early = |partitions: u64| (45_000 * 2 * partitions).div_ceil(256);
+    // 352 MiB of memory are full of two of each partition's for every 176 MiB.
+    let early = |partitions: u64| (45_000 * 2 * partitions).div_ceil(176);
     assert_eq!(tokens(8, &[]), (8 * 90 + early(8), true));
-    assert_eq!(tokens(226, &[]), (226 * 90 + early(226), true));
-    assert_eq!(tokens(227, &[]), (227 * 90 + early(227), false));
+    assert_eq!(tokens(166, &[]), (166 * 90 + early(166), true));
+    assert_eq!(tokens(167, &[]), (167 * 90 + early(167), false));
     // With one partition they are full of 100,000 events, of 256 bytes at least, more often.
     let full = 45_000 * (1 << 20) / 25_600_000 + 1;
     assert_eq!(tokens(1, &[]), (90 + full, true));
@@ -71,7 +71,7 @@ fn many_partitions_and_small_batches_need_more_tokens() {
     assert_eq!(tokens(4, &["batch.bytes=8MiB", "memory.limit=16MiB"]), (4 * 90 + 45_000 * 2 * 4 / 8, true));
     // A short session is a short time.
     let short = ["batch.interval=700ms", "kafka.properties.session.timeout.ms=10000"];
-    assert_eq!(tokens(256, &short).0, 256 * 143 + 10_000 * 2 * 256 / 256);
+    assert_eq!(tokens(256, &short).0, 256 * 143 + (10_000_u64 * 2 * 256).div_ceil(176));
     let needed = tokens(64, &[]).0;
     assert_eq!(tokens(64, &[&format!("clickhouse.token_window={needed}")]), (needed, true));
 }

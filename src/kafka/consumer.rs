@@ -4,7 +4,7 @@
 //! librdkafka with an offset that is a number. To assign it at a logical offset (beginning, end, committed) and to seek
 //! it afterwards loses a race in librdkafka 2.12: the answer to the look-up of the logical offset, though outdated by the
 //! seek, sets the partition back to it, and records come twice or, from the end, never. Nor does librdkafka's own note of
-//! how far a partition was read decide anything: what was paused, by us or for a rebalance, is sought to where it stands
+//! how far a partition was read decide anything: what is paused, by us or for a rebalance, is sought to where it stands
 //! before it goes on.
 
 mod membership;
@@ -29,7 +29,7 @@ use super::identity::{self, IdentityError, TopicIdentity};
 use super::inbox::{Arrival, Inbox};
 use super::reach::{Limiter, Reach};
 use super::settings::{ConsumerSettings, GroupProtocol, SettingsError};
-use super::slots::{Slots, Stage, Untold};
+use super::slots::{Slot, Slots, Stage, Untold};
 use crate::ports::{Bounds, Log, LogError, LogEvent, TopicPartition};
 
 /// Events handed over by one [`Log::poll`], so that a caller with a full log still gets to its other work.
@@ -37,8 +37,10 @@ const POLL_EVENTS: usize = 4_096;
 /// Bytes of keys and values likewise, as far as the next records are as long as the last ones: a caller that may hold only so
 /// much finds out after each poll, and more is fetched while it lasts.
 const POLL_BYTES: usize = 1 << 20;
-/// How long nothing may come of a partition that was just started until its messages are sent for again.
+/// How long nothing may come of a partition that was just started until its messages are sent for again; twice as long each
+/// time, up to the second.
 const COLLECT: Duration = Duration::from_millis(10);
+const COLLECT_AT_LAST: Duration = Duration::from_millis(500);
 /// How long the thread that polls may wait for where partitions begin and end; what has no answer is asked again.
 const ASK: Duration = Duration::from_secs(1);
 /// How long a seek may take: it is answered by librdkafka's own thread.
@@ -48,8 +50,10 @@ const SEEK: Duration = Duration::from_secs(2);
 pub struct KafkaLog {
     /// What the partitions have for us; the group's decisions and the brokers' errors come over `consumer`.
     inbox: Inbox,
-    /// Bytes of the last record taken, at least one.
-    typical: usize,
+    /// Bytes of the longest of the records taken last, at least one.
+    longest: usize,
+    /// How long to wait for what comes of partitions just started.
+    collected: Duration,
     consumer: Arc<BaseConsumer<Context>>,
     topics: Vec<Arc<str>>,
     /// Who the topics were when they were claimed.
@@ -91,7 +95,8 @@ impl KafkaLog {
         let now = Instant::now();
         Ok(Self {
             inbox,
-            typical: 1,
+            longest: 1 << 12,
+            collected: COLLECT,
             _leave: Leave(Some(Arc::clone(&consumer))),
             consumer,
             topics: names.iter().copied().map(Arc::from).collect(),
@@ -135,17 +140,28 @@ impl KafkaLog {
 
     /// Pauses and resumes what is to be paused and resumed. Nobody asks for it twice, so what fails is tried again at the
     /// next poll.
-    fn settle(&mut self) {
+    fn settle(&mut self, on: &mut dyn FnMut(LogEvent<'_>)) {
+        let mut mute = Vec::new();
         let failed = self.slots.settle(|partition, untold| {
             let list = list([(partition, Offset::Invalid)]);
             let (told, what) = match untold {
-                Untold::Pause => (self.consumer.pause(&list), "pause"),
-                Untold::Resume(next) => {
-                    (seek(&self.consumer, partition, next).and_then(|()| self.consumer.resume(&list)), "resume")
+                // What it notes as its place it may have one too far: that is set right here, while nothing is read.
+                Untold::Pause(Stage::Started { next, heard, .. }) => {
+                    let sought = self.consumer.pause(&list).and_then(|()| seek(&self.consumer, partition, next));
+                    let unread =
+                        matches!(&sought, Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::State));
+                    if unread && heard {
+                        mute.push(partition.clone());
+                    }
+                    (if unread { Ok(()) } else { sought }, "pause")
                 }
+                Untold::Pause(_) => (self.consumer.pause(&list), "pause"),
+                Untold::Resume => (self.consumer.resume(&list), "resume"),
             };
             told.map_err(|error| format!("cannot {what} {partition}: {error}; tried again"))
         });
+        // These librdkafka does not read any more; what it has not begun to read begins where it was started.
+        mute.iter().for_each(|name| self.slots.stop(&name.topic, name.partition, on));
         if let Some(failed) = failed
             && let Some(held) = self.limiter.pass(Instant::now(), "pause")
         {
@@ -153,14 +169,17 @@ impl KafkaLog {
         }
     }
 
-    /// Sends for the messages of those that were started and of which nothing has come; whether there are any.
-    fn collect(&self) -> bool {
+    /// Sends for the messages of those that were started and of which nothing has come. Until when it is to be done again, if
+    /// there are any.
+    fn collect(&mut self) -> Option<Duration> {
         let mut any = false;
-        for slot in self.slots.iter().filter(|slot| matches!(slot.stage, Stage::Started { heard: false, .. })) {
+        let unheard = |slot: &&Slot| !slot.held && matches!(slot.stage, Stage::Started { heard: false, .. });
+        for slot in self.slots.iter().filter(unheard) {
             self.inbox.collect(&slot.partition);
             any = true;
         }
-        any
+        let after = if any { (self.collected * 2).min(COLLECT_AT_LAST) } else { COLLECT };
+        any.then_some(std::mem::replace(&mut self.collected, after))
     }
 
     /// Takes in the group's decisions and what brokers have to say. True if there was something.
@@ -184,17 +203,20 @@ impl KafkaLog {
             }
             self.rebalance(on);
         }
+        if self.consumer.context().take_doubt() {
+            self.ask_topics();
+        }
         any
     }
 
     /// Takes in what partitions have, at most so much; how many things and how many bytes these were.
     fn take(&mut self, count: usize, on: &mut dyn FnMut(LogEvent<'_>)) -> (usize, usize) {
-        let Self { inbox, slots, typical, .. } = self;
-        let (mut bytes, mut errors) = (0, Vec::new());
+        let Self { inbox, slots, .. } = self;
+        let (mut bytes, mut longest, mut errors) = (0, 1, Vec::new());
         let taken = inbox.take(count.max(1), &mut |arrival| match arrival {
             Arrival::Record(record) => {
-                *typical = (record.key.map_or(0, <[u8]>::len) + record.payload.map_or(0, <[u8]>::len)).max(1);
-                bytes += *typical;
+                let size = record.key.map_or(0, <[u8]>::len) + record.payload.map_or(0, <[u8]>::len);
+                (bytes, longest) = (bytes + size, longest.max(size));
                 slots.deliver(record, on);
             }
             Arrival::End { topic, partition, offset } => slots.end(topic, partition, offset, on),
@@ -203,6 +225,9 @@ impl KafkaLog {
             }
             Arrival::Error { code, reason, .. } => errors.push((code, reason)),
         });
+        if bytes > 0 {
+            self.longest = longest;
+        }
         for (code, reason) in errors {
             self.trouble(code, false, &explain(&reason));
         }
@@ -229,15 +254,16 @@ impl KafkaLog {
 impl Log for KafkaLog {
     fn poll(&mut self, wait: Duration, on: &mut dyn FnMut(LogEvent<'_>)) {
         self.tend(on);
-        self.settle();
-        let mut wait = if self.collect() { wait.min(COLLECT) } else { wait };
+        self.settle(on);
+        let mut wait = self.collect().map_or(wait, |again| wait.min(again));
         let (mut events, mut bytes) = (0, 0);
         while events < POLL_EVENTS && bytes < POLL_BYTES {
             if !wait.is_zero() {
                 self.inbox.hush();
             }
+            // In this order: nothing is taken before what was paused for a rebalance is where it is to go on.
             let served = self.serve(on);
-            let (taken, size) = self.take((POLL_BYTES - bytes) / self.typical, on);
+            let (taken, size) = self.take((POLL_BYTES - bytes) / self.longest, on);
             (events, bytes) = (events + taken, bytes + size);
             if served || taken > 0 {
                 wait = Duration::ZERO;
@@ -314,6 +340,7 @@ impl Log for KafkaLog {
         }
         slot.stage = Stage::Started { from: offset, next: offset, heard: false };
         slot.held = false;
+        self.collected = COLLECT;
         if slot.paused {
             self.consumer.resume(&list).map_err(|error| failed(&error))?;
             slot.paused = false;
@@ -324,14 +351,12 @@ impl Log for KafkaLog {
     fn pause(&mut self, partition: &TopicPartition) {
         if let Some(slot) = self.slots.get(&partition.topic, partition.partition) {
             slot.held = true;
-            self.settle();
         }
     }
 
     fn resume(&mut self, partition: &TopicPartition) {
         if let Some(slot) = self.slots.get(&partition.topic, partition.partition) {
             slot.held = false;
-            self.settle();
         }
     }
 

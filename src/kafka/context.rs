@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 
@@ -28,6 +28,8 @@ pub(super) struct Context {
     rebalances: Mutex<Vec<Rebalance>>,
     reason: Mutex<String>,
     closing: AtomicBool,
+    /// Whether librdkafka found something wrong with a topic or a partition, in words only.
+    doubt: AtomicBool,
     /// Whether the group has assigned to this member what it is to have, if only nothing.
     member: AtomicBool,
     assumed: bool,
@@ -53,6 +55,12 @@ impl Context {
     /// The sentence that came with the latest error.
     pub(super) fn take_reason(&self) -> String {
         std::mem::take(&mut *self.reason.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether something was found wrong with a topic or a partition since this was last asked. What is found in metadata is no
+    /// message of a partition, and whoever reads its messages many at a time is told of it by a line in the log alone.
+    pub(super) fn take_doubt(&self) -> bool {
+        self.doubt.load(Ordering::Relaxed) && self.doubt.swap(false, Ordering::Relaxed)
     }
 
     /// From here on nobody polls but the consumer's own destructor, which waits for an answer inside the callback.
@@ -95,17 +103,17 @@ impl ClientContext for Context {
         if facility == "CONFWARN" {
             tracing::warn!(target: "librdkafka", "{line}");
         } else {
+            if facility == "ERROR" {
+                self.doubt.store(true, Ordering::Relaxed);
+            }
             tracing::debug!(target: "librdkafka", severity = ?level, facility, "{line}");
         }
     }
 
-    fn error(&self, error: KafkaError, reason: &str) {
-        // The end of a partition is reported here as well, at every fetch of a quiet topic.
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
-            let mut slot = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
-            slot.clear();
-            slot.push_str(reason);
-        }
+    fn error(&self, _error: KafkaError, reason: &str) {
+        let mut slot = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.clear();
+        slot.push_str(reason);
     }
 }
 

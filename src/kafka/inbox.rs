@@ -6,9 +6,11 @@
 //! - It serves whatever else lies in the queue, and answers a rebalance by assigning nothing. So it reads a queue of our own,
 //!   which the partitions' queues are forwarded to; the consumer's queue, with rebalances and the errors of brokers, stays
 //!   with rdkafka.
-//! - It takes the end of a partition for a message when it notes how far the application has got, and so notes one too
-//!   far. librdkafka goes by that note only where it pauses a partition, for us or by itself during a rebalance. Whoever
-//!   lets a partition go on after that has to seek first: [`super::KafkaLog`] does, to where it knows itself to be.
+//! - It takes the end of a partition, or an error of it, for a message when it notes how far the application has got, and so
+//!   notes one too far. librdkafka goes by that note only where it pauses a partition, for us or by itself during a rebalance.
+//!   Whoever lets a partition go on after that has to seek first: [`super::KafkaLog`] does, to where it knows itself to be.
+//!
+//! And what it cannot hand over as a message it writes to the log ([`Context::take_doubt`]).
 #![allow(
     unsafe_code,
     reason = "rdkafka has no safe call for librdkafka's queues of many partitions; all that is unsafe about them is in this file"
@@ -19,6 +21,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::bindings as native;
+use rdkafka::bindings::rd_kafka_resp_err_t as Code;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 
@@ -130,32 +133,32 @@ impl Inbox {
 
 /// What a message says; `None`: nothing that concerns a partition.
 fn arrival(message: &Owned<native::rd_kafka_message_t>) -> Option<Arrival<'_>> {
-    // SAFETY: the message is alive and ours alone as long as `message` is borrowed.
-    let raw = unsafe { &*message.0 };
-    if raw.rkt.is_null() {
+    let raw = message.0;
+    // SAFETY: the message is alive and ours alone as long as `message` is borrowed. It is read field by field, and its error as
+    // the number that a broker sent: one that rdkafka has no name for would not be a value of the enum.
+    let (error, rkt, partition, offset, key, payload) = unsafe {
+        let error = std::ptr::addr_of!((*raw).err).cast::<i32>().read();
+        // Null, or so many bytes that the message keeps.
+        let (key, payload) = (bytes((*raw).key, (*raw).key_len), bytes((*raw).payload, (*raw).len));
+        (error, (*raw).rkt, (*raw).partition, (*raw).offset, key, payload)
+    };
+    if rkt.is_null() {
         return None;
     }
     // SAFETY: the message keeps its topic, whose name is a string that ends in zero and lives as long.
-    let topic = unsafe { CStr::from_ptr(native::rd_kafka_topic_name(raw.rkt)) }.to_str().ok()?;
-    let partition = raw.partition;
-    match raw.err {
-        native::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Some(Arrival::Record(Record {
-            topic,
-            partition,
-            offset: u64::try_from(raw.offset).ok()?,
-            timestamp_ms: timestamp(message),
-            // SAFETY: null, or so many bytes that the message keeps.
-            key: unsafe { bytes(raw.key, raw.key_len) },
-            // SAFETY: as the key.
-            payload: unsafe { bytes(raw.payload, raw.len) },
-        })),
-        native::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF => {
-            Some(Arrival::End { topic, partition, offset: u64::try_from(raw.offset).ok()? })
+    let topic = unsafe { CStr::from_ptr(native::rd_kafka_topic_name(rkt)) }.to_str().ok()?;
+    let error = Code::try_from(error).unwrap_or(Code::RD_KAFKA_RESP_ERR_UNKNOWN);
+    match error {
+        Code::RD_KAFKA_RESP_ERR_NO_ERROR => {
+            let offset = u64::try_from(offset).ok()?;
+            Some(Arrival::Record(Record { topic, partition, offset, timestamp_ms: timestamp(message), key, payload }))
         }
+        Code::RD_KAFKA_RESP_ERR__PARTITION_EOF => {
+            Some(Arrival::End { topic, partition, offset: u64::try_from(offset).ok()? })
+        }
+        // An error's payload is its text.
         error => {
-            // SAFETY: an error's payload is its text: null, or so many bytes that the message keeps.
-            let reason = unsafe { bytes(raw.payload, raw.len) }.unwrap_or_default();
-            let reason = String::from_utf8_lossy(reason).into_owned();
+            let reason = String::from_utf8_lossy(payload.unwrap_or_default()).into_owned();
             Some(Arrival::Error { topic, partition, code: error.into(), reason })
         }
     }

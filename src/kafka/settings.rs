@@ -73,6 +73,9 @@ const RECOMMENDED: &[(&str, &str)] = &[
     ("fetch.max.bytes", "2097152"),
     // librdkafka waits a second before it fetches again once that queue was full: far longer than emptying it takes.
     ("fetch.queue.backoff.ms", "20"),
+    // A broker with little to give waits for more of it, for so long: many small answers cost a third of a client that has
+    // little to do, and a batch is open for seconds.
+    ("fetch.min.bytes", "65536"),
     ("fetch.wait.max.ms", "250"),
     // A topic made after the consumer started, and partitions added, are noticed this fast.
     ("topic.metadata.refresh.interval.ms", "30000"),

@@ -23,10 +23,10 @@ pub(super) enum Stage {
 /// What librdkafka is still to be told of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Untold {
-    /// To pause it.
-    Pause,
-    /// To let it go on, from this offset.
-    Resume(u64),
+    /// To pause it, where it stands.
+    Pause(Stage),
+    /// To let it go on.
+    Resume,
 }
 
 /// An assigned partition.
@@ -45,8 +45,8 @@ impl Slot {
     /// One that does not deliver is resumed by its start.
     fn untold(&self) -> Option<Untold> {
         match (self.held, self.paused, self.stage) {
-            (true, false, _) => Some(Untold::Pause),
-            (false, true, Stage::Started { next, .. }) => Some(Untold::Resume(next)),
+            (true, false, stage) => Some(Untold::Pause(stage)),
+            (false, true, Stage::Started { .. }) => Some(Untold::Resume),
             _ => None,
         }
     }
@@ -98,7 +98,7 @@ impl Slots {
         for slot in &mut self.list {
             if let Some(untold) = slot.untold() {
                 match tell(&slot.partition, untold) {
-                    Ok(()) => slot.paused = untold == Untold::Pause,
+                    Ok(()) => slot.paused = matches!(untold, Untold::Pause(_)),
                     Err(error) => failed = Some(error),
                 }
             }
@@ -218,7 +218,8 @@ mod tests {
             told
         };
         assert!(told(&mut slots, Ok(())).is_empty());
-        for (held, untold) in [(true, Untold::Pause), (false, Untold::Resume(7))] {
+        let stage = Stage::Started { from: 0, next: 7, heard: true };
+        for (held, untold) in [(true, Untold::Pause(stage)), (false, Untold::Resume)] {
             slots.get("events", 0).unwrap().held = held;
             assert_eq!(told(&mut slots, Err("busy")), [(0, untold)]);
             assert_eq!(told(&mut slots, Err("busy")), [(0, untold)], "asked once, told until it is taken");

@@ -8,6 +8,9 @@ use devstack::Kafka;
 use highwater::kafka::settings::SettingsError;
 use highwater::kafka::{GroupProtocol, KafkaLog};
 use highwater::ports::Log;
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 
 use crate::support::*;
 
@@ -148,6 +151,42 @@ fn a_topic_that_is_missing_is_named_once_and_awaited() {
         poll_for(&mut log, Duration::from_secs(2));
         let said = lines.take();
         assert!(said.len() == 1 && said[0].contains("is back"), "{said:?}");
+    }
+}
+
+/// What librdkafka finds in metadata it says neither as a message nor as an error to who takes many messages at once.
+#[test]
+fn a_topic_that_is_deleted_while_it_is_read_is_named_once() {
+    let brokers = broker();
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", &brokers).create().unwrap();
+    for (protocol, topic_name) in [(GroupProtocol::Classic, "gone-classic"), (GroupProtocol::Consumer, "gone-consumer")]
+    {
+        topic(&brokers, topic_name, 1);
+        fill(&brokers, topic_name, 1, 10);
+        let mut log = consumer(&brokers, topic_name, topic_name, protocol);
+        for name in join(&mut log, 1) {
+            start(&mut log, &name, 0);
+        }
+        poll_until(&mut log, |told| ended(told, 0).is_some());
+        let lines = Lines::default();
+        let _listening = lines.listen();
+        futures::executor::block_on(admin.delete_topics(&[topic_name], &AdminOptions::new())).unwrap();
+        let (mut said, begun) = (Vec::new(), Instant::now());
+        // A group may say besides that the partition is lost.
+        let missing = |said: &[String]| {
+            said.iter()
+                .filter(|line| line.contains("WARN") && line.contains(topic_name) && line.contains("is not there"))
+                .count()
+        };
+        while missing(&said) == 0 {
+            assert!(begun.elapsed() < PATIENCE, "{protocol:?}: {said:?}");
+            poll(&mut log);
+            said.extend(lines.take());
+        }
+        poll_for(&mut log, Duration::from_secs(3));
+        said.extend(lines.take());
+        assert!(missing(&said) == 1 && said.len() <= 2, "{said:?}");
     }
 }
 

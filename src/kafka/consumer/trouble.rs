@@ -82,20 +82,34 @@ impl KafkaLog {
         });
     }
 
-    /// Seeks what has delivered to where it stands, for librdkafka has paused it until this rebalance is answered and would have it
+    /// Asks for the topics, one of which something is wrong with.
+    pub(super) fn ask_topics(&mut self) {
+        for topic in self.topics.clone() {
+            let Ok(metadata) = self.consumer.fetch_metadata(Some(&topic), PROBE) else {
+                return; // Brokers that don't answer are noticed otherwise.
+            };
+            let found = metadata.topics().iter().find(|found| found.name() == &*topic);
+            if let Some(error) = found.and_then(|found| found.error()) {
+                let code = RDKafkaErrorCode::from(error);
+                self.trouble(code, false, &format!("the topic {topic}: {code}"));
+            }
+        }
+    }
+
+    /// Seeks what is read to where it stands, for librdkafka has paused it until this rebalance is answered and would have it
     /// go on from what it takes for the place. What it does not seek is started again.
     pub(super) fn stand(&mut self, on: &mut dyn FnMut(LogEvent<'_>)) {
         let standing = |slot: &Slot| match slot.stage {
-            Stage::Started { next, heard: true, .. } => Some((slot.partition.clone(), next)),
+            Stage::Started { next, heard, .. } => Some((slot.partition.clone(), next, heard)),
             _ => None,
         };
-        let standing: Vec<(TopicPartition, u64)> = self.slots.iter().filter_map(standing).collect();
+        let standing: Vec<(TopicPartition, u64, bool)> = self.slots.iter().filter_map(standing).collect();
         if standing.is_empty() {
             return;
         }
-        let places = list(standing.iter().map(|(name, next)| (name, position(*next))));
+        let places = list(standing.iter().map(|(name, next, _)| (name, position(*next))));
         let sought = self.consumer.seek_partitions(places, SEEK);
-        for (name, next) in &standing {
+        for (name, next, heard) in &standing {
             let why = match &sought {
                 Ok(sought) => {
                     let found = sought.find_partition(&name.topic, name.partition);
@@ -103,7 +117,9 @@ impl KafkaLog {
                 }
                 Err(error) => Some(error.clone()),
             };
-            if let Some(why) = why {
+            let Some(why) = why else { continue };
+            // What it has not begun to read begins where it was started.
+            if *heard || why.rdkafka_error_code() != Some(RDKafkaErrorCode::State) {
                 tracing::debug!("cannot seek {name} to {next} in a rebalance: {why}; it is started again");
                 self.slots.stop(&name.topic, name.partition, on);
             }
