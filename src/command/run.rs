@@ -221,12 +221,11 @@ struct Claim {
     identity: TopicIdentity,
 }
 
-/// Waits for both servers, checks the tables and claims the topics.
-async fn prepare(settings: &Settings, plan: &Plan, endpoint: &Endpoint) -> Result<BTreeMap<Arc<str>, Claim>> {
-    let client = Client::new(endpoint.clone());
+/// Waits for ClickHouse, checks what we may do and the tables, and records the plan.
+async fn check(settings: &Settings, plan: &Plan, client: &Client, endpoint: &Endpoint) -> Result<()> {
     let catalog = Catalog::new(plan, &settings.tables(), client.database()).needed(settings.judges(plan));
     patiently(&format!("ClickHouse at {endpoint:?}"), || async {
-        match grants::look(&client, &catalog).await {
+        match grants::look(client, &catalog).await {
             Err(error) if passes(&error) => Err(Failure::Passing(error.to_string())),
             Err(error) => Err(Failure::Final(anyhow::Error::new(error).context("asking for our permissions"))),
             Ok(Grants::Lacking(what)) => Err(Failure::Final(anyhow::anyhow!(what))),
@@ -237,7 +236,7 @@ async fn prepare(settings: &Settings, plan: &Plan, endpoint: &Endpoint) -> Resul
     // Whether alerts can be kept is looked at by who judges: events don't wait for that.
     let catalog = catalog.needed(false);
     patiently(&format!("ClickHouse at {endpoint:?}"), || async {
-        match check_tables(&client, &catalog).await {
+        match check_tables(client, &catalog).await {
             Err(SchemaError::Query { error, .. }) if passes(&error) => Err(Failure::Passing(error.to_string())),
             Err(error) => Err(Failure::Final(error.into())),
             Ok(()) => Ok(()),
@@ -250,10 +249,16 @@ async fn prepare(settings: &Settings, plan: &Plan, endpoint: &Endpoint) -> Resul
             recorded => recorded.context("recording the plan").map_err(Failure::Final),
         }
     })
-    .await?;
+    .await
+}
+
+/// Waits for both servers at a time, checks the tables and claims the topics.
+async fn prepare(settings: &Settings, plan: &Plan, endpoint: &Endpoint) -> Result<BTreeMap<Arc<str>, Claim>> {
+    let client = Client::new(endpoint.clone());
     let topics = settings.kafka.topics.join(" and the topic ");
     let topics = format!("the topic {topics} at {}", settings.kafka.brokers.join(","));
-    let found = patiently(&topics, || identify(settings.consumer("highwater-start"))).await?;
+    let identities = patiently(&topics, || identify(settings.consumer("highwater-start")));
+    let ((), found) = tokio::try_join!(check(settings, plan, &client, endpoint), identities)?;
     let mut claims = BTreeMap::new();
     for (topic, found) in settings.kafka.topics.iter().zip(found) {
         let group = &settings.kafka.group;
@@ -293,27 +298,35 @@ fn passes(error: &QueryError) -> bool {
     }
 }
 
-/// Who the topics are, in order, if we may read them in the group; all rights that are missing are told at once. One client
-/// asks it all, for to connect takes longer than to ask; and a new one each time, for it keeps what it knew of the cluster.
+/// Who the topics are, in order, if we may read them in the group. One client asks it all, for to connect takes longer than
+/// to ask; and a new one each time, for it keeps what it knew of the cluster.
 async fn identify(consumer: ConsumerSettings) -> Result<Vec<TopicIdentity>, Failure> {
     let ask = move || -> Result<Vec<TopicIdentity>, Failure> {
         let observer =
             Observer::new(&consumer, Duration::from_secs(5)).map_err(|error| Failure::Final(error.into()))?;
-        // A broker that is away, and a topic that is, are found when the topics are looked for.
-        if let Ok(access) = observer.access()
-            && !access.lacking.is_empty()
-        {
-            return Err(Failure::Final(anyhow::anyhow!(rights(&access.lacking))));
-        }
-        let who = |topic: &String| {
-            observer.identity(topic).map_err(|error| match error {
-                IdentityError::Refused { .. } | IdentityError::Credentials { .. } => Failure::Final(error.into()),
-                IdentityError::NotFound(_) | IdentityError::Away { .. } => Failure::Passing(error.to_string()),
-            })
-        };
-        consumer.topics.iter().map(who).collect()
+        let found = identities(&observer, &consumer.topics);
+        // It ends within a tenth of a second, which nobody has to wait for.
+        tokio::task::spawn_blocking(move || drop(observer));
+        found
     };
     tokio::task::spawn_blocking(ask).await.unwrap_or_else(|error| Err(Failure::Final(error.into())))
+}
+
+/// The same of a client that is there; all rights that are missing are told at once.
+fn identities(observer: &Observer, topics: &[String]) -> Result<Vec<TopicIdentity>, Failure> {
+    // A broker that is away, and a topic that is, are found when the topics are looked for.
+    if let Ok(access) = observer.access()
+        && !access.lacking.is_empty()
+    {
+        return Err(Failure::Final(anyhow::anyhow!(rights(&access.lacking))));
+    }
+    let who = |topic: &String| {
+        observer.identity(topic).map_err(|error| match error {
+            IdentityError::Refused { .. } | IdentityError::Credentials { .. } => Failure::Final(error.into()),
+            IdentityError::NotFound(_) | IdentityError::Away { .. } => Failure::Passing(error.to_string()),
+        })
+    };
+    topics.iter().map(who).collect()
 }
 
 enum Failure {

@@ -21,11 +21,11 @@ use rdkafka::message::Message;
 use rdkafka::topic_partition_list::Offset;
 
 use self::membership::Leave;
-use super::bounds::{bounds, list, position};
+use super::bounds::{list, position};
 use super::complaint::explain;
 use super::context::Context;
 use super::ends::Ends;
-use super::identity::{self, IdentityError, TopicIdentity};
+use super::identity::{IdentityError, TopicIdentity};
 use super::inbox::{Arrival, Inbox};
 use super::reach::{Limiter, Reach};
 use super::settings::{ConsumerSettings, GroupProtocol, SettingsError};
@@ -70,8 +70,7 @@ pub struct KafkaLog {
     /// No member of the group any more: others may commit for its partitions.
     left: bool,
     settings: ConsumerSettings,
-    /// Made when it is asked for the first time.
-    ends: Option<Ends>,
+    ends: Ends,
     /// Declared last, to hold the last reference when the consumer is dropped.
     _leave: Leave,
 }
@@ -83,6 +82,8 @@ impl KafkaLog {
     /// The settings are refused, by the engine or by librdkafka.
     pub fn new(settings: &ConsumerSettings) -> Result<Self, SettingsError> {
         let config = settings.client_config()?;
+        // Connects while the group is joined: by then there are questions.
+        let ends = Ends::new(settings)?;
         let refused = |error: KafkaError| SettingsError::Client(error.to_string());
         // Under the brokers' own protocol nobody tells a member that it is assigned nothing.
         let context = Context::new(settings.protocol == GroupProtocol::Consumer);
@@ -113,7 +114,7 @@ impl KafkaLog {
             fatal: None,
             left: false,
             settings: settings.clone(),
-            ends: None,
+            ends,
         })
     }
 
@@ -130,12 +131,12 @@ impl KafkaLog {
         self.fatal.as_deref()
     }
 
-    /// Who a topic is, asked over this consumer's connection.
+    /// Who a topic is.
     ///
     /// # Errors
-    /// As [`identity::topic_identity`].
+    /// As [`topic_identity`](super::identity::topic_identity).
     pub fn identity(&self, topic: &str, patience: Duration) -> Result<TopicIdentity, IdentityError> {
-        identity::topic_identity(self.consumer.client(), topic, patience)
+        self.ends.identity(topic, patience)
     }
 
     /// Pauses and resumes what is to be paused and resumed. Nobody asks for it twice, so what fails is tried again at the
@@ -234,15 +235,6 @@ impl KafkaLog {
         (taken, bytes)
     }
 
-    /// The client that fetches nothing, made when it is first needed.
-    fn ends(&mut self) -> Result<&Ends, LogError> {
-        let ends = match self.ends.take() {
-            Some(ends) => ends,
-            None => Ends::new(&self.settings).map_err(|error| LogError::Passing(error.to_string()))?,
-        };
-        Ok(self.ends.insert(ends))
-    }
-
     /// Commits what is done, and leaves the group unless it has left already; each takes at most three seconds or so. Dropping
     /// does the same without the commit.
     pub fn close(mut self) {
@@ -276,7 +268,7 @@ impl Log for KafkaLog {
     }
 
     fn bounds(&mut self, partitions: &[TopicPartition]) -> Vec<Result<Bounds, LogError>> {
-        let found = bounds(&*self.consumer, partitions, ASK);
+        let found = self.ends.bounds(partitions);
         // Afterwards, so that what was found is of the topic that is recognised.
         let topics: BTreeSet<&Arc<str>> = partitions.iter().map(|name| &name.topic).collect();
         let strange: BTreeMap<Arc<str>, LogError> = topics
@@ -294,7 +286,7 @@ impl Log for KafkaLog {
         }
         // Away may mean that one broker of many is.
         let patience = if self.brokers.is_away() { trouble::PROBE } else { ASK };
-        let found = match self.ends()?.identity(topic, patience) {
+        let found = match self.ends.identity(topic, patience) {
             Ok(found) => self.is_claimed(topic, &found),
             Err(error) => {
                 if matches!(error, IdentityError::Away { .. }) {
@@ -361,10 +353,7 @@ impl Log for KafkaLog {
     }
 
     fn high_watermarks(&mut self, partitions: &[TopicPartition]) -> Vec<Result<u64, LogError>> {
-        match self.ends() {
-            Ok(ends) => ends.ask(partitions),
-            Err(error) => vec![Err(error); partitions.len()],
-        }
+        self.ends.ask(partitions)
     }
 
     fn commit(&mut self, offsets: &[(TopicPartition, u64)]) {

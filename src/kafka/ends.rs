@@ -1,21 +1,23 @@
-//! Where partitions really end, open transactions included, and who topics are: asked by a client that fetches nothing.
+//! What a consumer asks Kafka beside records, over a client of its own that fetches nothing: where partitions begin and end,
+//! and who topics are. Over the client that fetches, a question waits until the fetch before it is answered, and that waits
+//! for records.
 
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::topic_partition_list::Offset;
 
-use super::bounds::{list, raw};
+use super::bounds::{bounds, known, list};
 use super::identity::{IdentityError, TopicIdentity, topic_identity};
+use super::native::{self, Isolation};
 use super::observer::Quiet;
 use super::settings::{ConsumerSettings, SettingsError};
-use crate::ports::{LogError, TopicPartition};
+use crate::ports::{Bounds, LogError, TopicPartition};
 
-/// How long the question may hold up the thread that polls.
+/// How long a question may hold up the thread that polls.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A client that sees uncommitted records. One that does not takes the beginning of an open transaction for the end of the
-/// log; and what librdkafka remembers of its last fetch is of an unknown moment.
+/// The client that fetches nothing.
 pub(super) struct Ends {
     consumer: BaseConsumer<Quiet>,
 }
@@ -23,35 +25,38 @@ pub(super) struct Ends {
 impl Ends {
     /// Connects in the background.
     pub(super) fn new(settings: &ConsumerSettings) -> Result<Ends, SettingsError> {
-        let mut config = settings.client_config()?;
-        config.set("isolation.level", "read_uncommitted");
-        let consumer = config.create_with_context(Quiet::default());
+        let consumer = settings.client_config()?.create_with_context(Quiet::default());
         Ok(Ends { consumer: consumer.map_err(|error| SettingsError::Client(error.to_string()))? })
     }
 
-    /// Who a topic is. A question over the client that fetches would wait behind its fetches, which wait for records.
+    /// Who a topic is.
     pub(super) fn identity(&self, topic: &str, patience: Duration) -> Result<TopicIdentity, IdentityError> {
-        let _ = self.consumer.poll(Duration::ZERO);
+        self.serve();
         topic_identity(self.consumer.client(), topic, patience)
     }
 
-    /// One past the last offset of each partition.
+    /// Where partitions begin, where those of committed transactions end, and what the group committed.
+    pub(super) fn bounds(&self, partitions: &[TopicPartition]) -> Vec<Result<Bounds, LogError>> {
+        self.serve();
+        bounds(&self.consumer, partitions, PATIENCE)
+    }
+
+    /// One past the last offset of each partition, open transactions included: the end of those that are committed is the
+    /// beginning of one that is open, and what librdkafka remembers of its last fetch is of an unknown moment.
     pub(super) fn ask(&self, partitions: &[TopicPartition]) -> Vec<Result<u64, LogError>> {
-        // Errors of the connection are served by a poll and say nothing that the answer does not.
+        self.serve();
+        let wanted = list(partitions.iter().map(|name| (name, Offset::End)));
+        match native::offsets(self.consumer.client(), &wanted, Isolation::Uncommitted, PATIENCE) {
+            Ok(ends) => partitions.iter().map(|name| known(&ends, "end", name)).collect(),
+            Err((_, reason)) => {
+                let error = LogError::Passing(format!("cannot ask Kafka where partitions end: {reason}"));
+                vec![Err(error); partitions.len()]
+            }
+        }
+    }
+
+    /// Errors of the connection are served by a poll and say nothing that an answer does not.
+    fn serve(&self) {
         let _ = self.consumer.poll(Duration::ZERO);
-        let failed = |name: &TopicPartition, why: &str| {
-            Err(LogError::Passing(format!("cannot ask Kafka where {name} ends: {why}")))
-        };
-        let question = list(partitions.iter().map(|name| (name, Offset::End)));
-        let ends = match self.consumer.offsets_for_times(question, PATIENCE) {
-            Ok(ends) => ends,
-            Err(error) => return partitions.iter().map(|name| failed(name, &error.to_string())).collect(),
-        };
-        let end = |name: &TopicPartition| {
-            let found = ends.find_partition(&name.topic, name.partition);
-            let found = found.filter(|element| element.error().is_ok()).and_then(|element| raw(element.offset()));
-            found.map_or_else(|| failed(name, "no answer"), Ok)
-        };
-        partitions.iter().map(end).collect()
     }
 }

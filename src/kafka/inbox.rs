@@ -26,7 +26,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 
 use super::context::Context;
-use super::native::Owned;
+use super::native::{Owned, code};
 use crate::ports::{Record, TopicPartition};
 
 /// Messages taken by one call at most.
@@ -134,10 +134,10 @@ impl Inbox {
 /// What a message says; `None`: nothing that concerns a partition.
 fn arrival(message: &Owned<native::rd_kafka_message_t>) -> Option<Arrival<'_>> {
     let raw = message.0;
-    // SAFETY: the message is alive and ours alone as long as `message` is borrowed. It is read field by field, and its error as
-    // the number that a broker sent: one that rdkafka has no name for would not be a value of the enum.
+    // SAFETY: the message is alive and ours alone as long as `message` is borrowed. It is read field by field, for its error
+    // may not be a value of its type.
     let (error, rkt, partition, offset, key, payload) = unsafe {
-        let error = std::ptr::addr_of!((*raw).err).cast::<i32>().read();
+        let error = code(std::ptr::addr_of!((*raw).err));
         // Null, or so many bytes that the message keeps.
         let (key, payload) = (bytes((*raw).key, (*raw).key_len), bytes((*raw).payload, (*raw).len));
         (error, (*raw).rkt, (*raw).partition, (*raw).offset, key, payload)
@@ -147,7 +147,6 @@ fn arrival(message: &Owned<native::rd_kafka_message_t>) -> Option<Arrival<'_>> {
     }
     // SAFETY: the message keeps its topic, whose name is a string that ends in zero and lives as long.
     let topic = unsafe { CStr::from_ptr(native::rd_kafka_topic_name(rkt)) }.to_str().ok()?;
-    let error = Code::try_from(error).unwrap_or(Code::RD_KAFKA_RESP_ERR_UNKNOWN);
     match error {
         Code::RD_KAFKA_RESP_ERR_NO_ERROR => {
             let offset = u64::try_from(offset).ok()?;

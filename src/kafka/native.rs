@@ -1,15 +1,22 @@
-//! What rdkafka has no safe call for: librdkafka's DescribeTopics and DescribeConsumerGroups, through its C interface.
+//! What rdkafka has no safe call for: librdkafka's DescribeTopics, DescribeConsumerGroups and ListOffsets, through its C
+//! interface.
 #![allow(
     unsafe_code,
-    reason = "rdkafka has no safe call for topic ids and permissions; all that is unsafe about these questions is in this file"
+    reason = "rdkafka has no safe call for topic ids, permissions and offsets by isolation; all that is unsafe about these \
+              questions is in this file"
 )]
 
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::bindings as native;
 use rdkafka::bindings::{rd_kafka_AclOperation_t as Operation, rd_kafka_resp_err_t as Code};
 use rdkafka::client::{Client, ClientContext};
+use rdkafka::topic_partition_list::TopicPartitionList;
+
+use crate::ports::TopicPartition;
 
 /// What the broker does not do, and its words on that.
 pub(super) type Refusal = (Code, String);
@@ -80,6 +87,51 @@ pub(super) fn group_operations<C: ClientContext>(
     Some(event.group())
 }
 
+/// Which records count where a partition's last offset is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Isolation {
+    /// Those of committed transactions, up to the first that is open.
+    Committed,
+    /// All.
+    Uncommitted,
+}
+
+/// Offsets, or why there is none. A negative number: no answer in time.
+pub(super) type Offsets = BTreeMap<TopicPartition, Result<i64, Code>>;
+
+/// Asks the leaders of partitions for the offsets that `wanted` names: the beginning or the end. Who leads is taken from what
+/// the client knows of the cluster. Each partition has an answer of its own: a broker that is away or leads no longer keeps
+/// only its own back.
+pub(super) fn offsets<C: ClientContext>(
+    client: &Client<C>,
+    wanted: &TopicPartitionList,
+    isolation: Isolation,
+    patience: Duration,
+) -> Result<Offsets, Refusal> {
+    use native::rd_kafka_IsolationLevel_t as Level;
+    let level = match isolation {
+        Isolation::Committed => Level::RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED,
+        Isolation::Uncommitted => Level::RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED,
+    };
+    // A while before we give up, so that the answers of the other brokers are heard.
+    let until = milliseconds(patience * 9 / 10);
+    let operation = native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS;
+    let event = ask(client.native_ptr(), operation, patience, |client, options, queue| {
+        // SAFETY: the options are alive; errors as in `ask`.
+        unsafe {
+            native::rd_kafka_AdminOptions_set_request_timeout(options, until, std::ptr::null_mut(), 0);
+            let error = native::rd_kafka_AdminOptions_set_isolation_level(options, level);
+            if !error.is_null() {
+                native::rd_kafka_error_destroy(error);
+            }
+        }
+        // SAFETY: as for topics; the list outlives the call and is copied.
+        unsafe { native::rd_kafka_ListOffsets(client, wanted.ptr(), options, queue) };
+    });
+    let late = || (Code::RD_KAFKA_RESP_ERR__TIMED_OUT, "no answer in time".to_owned());
+    event.ok_or_else(late)?.offsets()
+}
+
 fn milliseconds(patience: Duration) -> i32 {
     i32::try_from(patience.as_millis()).unwrap_or(i32::MAX)
 }
@@ -89,7 +141,7 @@ fn ask(
     client: *mut native::rd_kafka_t,
     operation: native::rd_kafka_admin_op_t,
     patience: Duration,
-    send: impl FnOnce(*mut native::rd_kafka_t, *const native::rd_kafka_AdminOptions_t, *mut native::rd_kafka_queue_t),
+    send: impl FnOnce(*mut native::rd_kafka_t, *mut native::rd_kafka_AdminOptions_t, *mut native::rd_kafka_queue_t),
 ) -> Option<Event> {
     // SAFETY: the caller borrows the client for the length of this function.
     let options = Owned::new(
@@ -202,6 +254,31 @@ impl Event {
             Ok(copied(first, operations))
         }
     }
+
+    /// The offsets asked for.
+    fn offsets(&self) -> Result<Offsets, Refusal> {
+        self.checked()?;
+        let mut count = 0;
+        let mut offsets = Offsets::new();
+        // SAFETY: as for topics; each of the `count` answers has a partition, whose name belongs to it and is copied.
+        unsafe {
+            let result = native::rd_kafka_event_ListOffsets_result(self.0.0);
+            if result.is_null() {
+                return Err(nothing());
+            }
+            let first = native::rd_kafka_ListOffsets_result_infos(result, &mut count);
+            for number in 0..count {
+                let found = native::rd_kafka_ListOffsetsResultInfo_topic_partition(*first.add(number));
+                let name = TopicPartition { topic: Arc::from(text((*found).topic)), partition: (*found).partition };
+                let answer = match code(std::ptr::addr_of!((*found).err)) {
+                    Code::RD_KAFKA_RESP_ERR_NO_ERROR => Ok((*found).offset),
+                    error => Err(error),
+                };
+                offsets.insert(name, answer);
+            }
+        }
+        Ok(offsets)
+    }
 }
 
 fn nothing() -> Refusal {
@@ -221,6 +298,16 @@ unsafe fn refused(error: *const native::rd_kafka_error_t) -> Result<(), Refusal>
         }
         Err((code, text(native::rd_kafka_error_string(error))))
     }
+}
+
+/// An error's number, which a broker may have sent: one that rdkafka has no name for would not be a value of its enum.
+///
+/// # Safety
+/// Alive during the call.
+pub(super) unsafe fn code(error: *const Code) -> Code {
+    // SAFETY: by the contract above; the enum is an `i32`.
+    let number = unsafe { error.cast::<i32>().read() };
+    Code::try_from(number).unwrap_or(Code::RD_KAFKA_RESP_ERR_UNKNOWN)
 }
 
 /// # Safety

@@ -7,5 +7,6 @@ mod members;
 mod offsets;
 mod positions;
 mod producing;
+mod questions;
 mod support;
 mod transactions;

@@ -131,7 +131,7 @@ impl KafkaLog {
         if !self.claimed.contains_key(topic) {
             return Ok(());
         }
-        let found = self.ends()?.identity(topic, patience).map_err(|error| LogError::Passing(error.to_string()))?;
+        let found = self.ends.identity(topic, patience).map_err(|error| LogError::Passing(error.to_string()))?;
         self.is_claimed(topic, &found)
     }
 
