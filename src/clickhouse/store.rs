@@ -254,30 +254,31 @@ impl Task {
 
     async fn ask(&mut self, questions: &[Question]) -> Result<Vec<Marks>, StoreError> {
         let sql = marks::question(questions, &self.plan, &self.endpoint.database);
-        let (connection, text) = self.query(&sql).await?;
+        let settings = [&QUESTION[..], &marks::SETTINGS].concat();
+        let (connection, text) = self.query(&sql, &settings).await?;
         Ok(marks::answer(&text, questions, &self.plan, connection)?)
     }
 
     async fn ids(&mut self, source: &Source, from: u64, to: u64) -> Result<Vec<Id>, StoreError> {
         let sql = marks::ids_question(source, from, to, &self.plan, &self.endpoint.database);
-        let (_, text) = self.query(&sql).await?;
+        let (_, text) = self.query(&sql, &QUESTION).await?;
         Ok(marks::ids_answer(&text, &self.plan)?)
     }
 
     async fn report(&mut self, watermarks: &[(Source, i64)]) -> Result<(), StoreError> {
         let sql = watermarks::insertion(watermarks, &self.endpoint.database);
-        self.query(&sql).await?;
+        self.query(&sql, &QUESTION).await?;
         Ok(())
     }
 
     /// Asks on the open connection, or on a new one: a question may go out on any.
-    async fn query(&mut self, sql: &str) -> Result<(Connection, bytes::Bytes), QueryError> {
+    async fn query(&mut self, sql: &str, settings: &[(&str, &str)]) -> Result<(Connection, bytes::Bytes), QueryError> {
         // A server closes what is idle for long; to ask on a closed connection would cost the asker one failed attempt.
         let open = match self.open.take().filter(|open| !open.pinned.is_closed()) {
             Some(open) => open,
             None => self.dial().await?,
         };
-        let answered = open.pinned.query(sql, &QUESTION).await;
+        let answered = open.pinned.query(sql, settings).await;
         let answer = self.keep(answered, open.known)?;
         let connection = self.open.as_ref().map(|open| open.pinned.id());
         // `keep` has put the connection back, for it answered.

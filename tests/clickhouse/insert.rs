@@ -122,6 +122,17 @@ async fn a_large_block_is_one_part() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_rollups_block_is_not_merged_before_it_is_written() {
+    // Its own server: it counts what everybody makes it do.
+    let server = devstack::ClickHouse::options().start().unwrap();
+    let mut db = Db::on(&server, "unmerged").await;
+    db.write(&batch(&db.plan, source(0), 0, &probes(&db.plan, 0, 50, START)));
+    let merging = "(SELECT sum(value) FROM system.events WHERE event = 'MergeTreeDataWriterMergingBlocksMicroseconds')";
+    assert_eq!(db.number(merging).await, 0);
+    assert_eq!(db.number("(SELECT sum(count) FROM unmerged.probe_1m)").await, 49);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_racing_writers_one_lands() {
     let db = Db::new("races").await;
     for round in 0..15_u64 {

@@ -94,6 +94,7 @@ async fn a_long_table_is_not_read() {
     // Its own server: it counts what everybody reads.
     let server = devstack::ClickHouse::options().start().unwrap();
     let mut db = Db::on(&server, "long").await;
+    let rollup = Key { table: db.plan.table_named("probe_1m_parts").unwrap(), month: Month(202601) };
     for source in 0..4 {
         let columns = "app, environment, occurred_at, _source, _offset";
         let rows = format!(
@@ -102,10 +103,22 @@ async fn a_long_table_is_not_read() {
         );
         db.run(&format!("INSERT INTO long.probe ({columns}) {rows}")).await;
     }
+    // Besides the marker, a million series of another minute.
+    let columns = "minute, app, region, kind, _source, _through, count";
+    let marker = "SELECT toDateTime('2026-01-01 00:00:00', 'UTC'), '', '', '', '1/events/2', 70, 0";
+    let series =
+        "SELECT toDateTime('2026-01-01 00:01:00', 'UTC'), toString(number), '', '', '', 0, 1 FROM numbers(1000000)";
+    db.run(&format!("INSERT INTO long.probe_1m_parts ({columns}) {marker} UNION ALL {series}")).await;
     const READ: &str = "(SELECT sum(value) FROM system.events WHERE event = 'SelectedRows')";
-    let before = db.number(READ).await;
-    let marks = db.marks(&source(2), 999_000, vec![key(0, 202601)], true);
-    let read = db.number(READ).await - before;
+    // Nor is another thread asked to read so little, or a column before the next.
+    const HOW: &str = "(SELECT sum(value) FROM system.events WHERE event LIKE 'ThreadPoolReaderPageCache%' OR event = \
+                       'RowsReadByPrewhereReaders')";
+    let before = [db.number(READ).await, db.number(HOW).await];
+    let marks = db.marks(&source(2), 999_000, vec![key(0, 202601), rollup], true);
+    let after = [db.number(READ).await, db.number(HOW).await];
     assert_eq!(marks.marks[&key(0, 202601)], 1_000_000);
-    assert!(read < 10_000, "{read} rows were read of 4,000,000");
+    assert_eq!(marks.marks[&rollup], 70);
+    let read = after[0] - before[0];
+    assert!(read < 20_000, "{read} rows were read of 5,000,000");
+    assert_eq!(after[1], before[1]);
 }
