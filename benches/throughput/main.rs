@@ -9,7 +9,7 @@
 //! - [`workload`]: the events and the truth about them; [`mod@produce`] writes them to Kafka
 //! - [`systems`]: how each system is run and metered; [`floor`] and [`naive`] are two of them
 //! - [`process`]: processor time and memory from `/proc`
-//! - [`check`]: results against the truth; [`report`]: the table
+//! - [`check`]: results against the truth; [`report`]: the tables; [`spent`]: what ClickHouse's time went to
 //! - [`scale`]: what happens as things grow, over the events of [`synthetic`]; [`curve`] draws it
 
 mod check;
@@ -21,6 +21,7 @@ mod process;
 mod produce;
 mod report;
 mod scale;
+mod spent;
 mod synthetic;
 mod systems;
 mod workload;

@@ -7,12 +7,13 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
+use crate::spent::Kind;
 use crate::systems::{Figures, System};
 
 const LEGEND: &str = "\
 client     CPU seconds (user + system, all threads) of the consuming process per million events, start and stop included
 inserts    CPU seconds of the ClickHouse server per million events while merges are held back
-merges     the same for making all merges afterwards: OPTIMIZE … FINAL of every table
+merges     the same for merging each row once afterwards: OPTIMIZE … FINAL of every table, and no other merge
 peak MB    most resident memory of the consuming process
 k pages    thousand pages of memory that it was given: paid once, for what it grows to, and not for each event
 MB/s       bytes of messages per CPU second of the consuming process: what one core takes
@@ -57,6 +58,7 @@ impl Figures {
             "client_mb_per_cpu_s": self.mb_per_core(),
             "events": self.events,
             "event_bytes": self.event_bytes,
+            "server_spent": self.spent.iter().map(Kind::json).collect::<Map<_, _>>(),
             "wall_s": self.wall_s,
             "correct": self.wrong.is_none(),
             "wrong": self.wrong,
@@ -179,7 +181,24 @@ pub fn print(all: &[Figures], machine: &str, costs: Costs) {
         };
         _ = writeln!(text, "{:<58}{:>8}   {bound:<14} {verdict}", goal.what, number(goal.found, 2));
     }
+    for figures in all.iter().filter(|figures| !figures.spent.is_empty()) {
+        text.push_str(&spent(figures));
+    }
     println!("{text}");
+}
+
+/// What ClickHouse's time went to, and what no query of its log accounts for.
+fn spent(figures: &Figures) -> String {
+    let mut text =
+        format!("\nClickHouse's CPU seconds, {} events of {:.0} bytes\n", figures.events, figures.event_bytes);
+    let mut left = figures.server.map_or(0.0, |server| server.insert_cpu_s + server.merge_cpu_s);
+    for Kind { name, times, rows, cpu_s } in &figures.spent {
+        let each = cpu_s * 1e3 / *times as f64;
+        _ = writeln!(text, "{name:<44}{times:>6} times{rows:>10} rows{cpu_s:>9.3} s{each:>9.1} ms each");
+        left -= cpu_s;
+    }
+    _ = writeln!(text, "{:<73}{left:>9.3} s", "the server's own: connections, memory, threads that wait");
+    text
 }
 
 /// Writes everything as JSON: an object for each system by its key, the machine, and what was aimed at.

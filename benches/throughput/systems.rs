@@ -12,6 +12,7 @@ use crate::check::{Results, check};
 use crate::floor::Received;
 use crate::process::{Usage, cpu_seconds, watch};
 use crate::produce::Topic;
+use crate::spent::{self, Kind};
 use crate::workload::SCHEMA;
 
 /// How often a server is asked how far a system has come: seldom, since asking costs the server.
@@ -58,6 +59,8 @@ pub struct Figures {
     pub wall_s: f64,
     pub client: Option<Client>,
     pub server: Option<Server>,
+    /// What the server's time went to, where that was asked.
+    pub spent: Vec<Kind>,
     /// What is wrong with its results.
     pub wrong: Option<String>,
 }
@@ -101,6 +104,7 @@ impl Bench {
             wall_s: 0.0,
             client: None,
             server: None,
+            spent: Vec::new(),
             wrong: None,
         };
         let outcome = match system {
@@ -173,7 +177,7 @@ impl Bench {
 
     /// The shipped program with its default settings, told to stop once the ledger has every event.
     fn highwater(&self, topic: &Topic, figures: &mut Figures) -> Result<()> {
-        let clickhouse = ClickHouse::options().start()?;
+        let clickhouse = ClickHouse::options().argument(spent::config(&self.folder)?).start()?;
         self.configured(&clickhouse, topic, "migrate", &mut |command| {
             let output = command.output()?;
             ensure!(output.status.success(), "migrate: {}", String::from_utf8_lossy(&output.stderr));
@@ -199,6 +203,7 @@ impl Bench {
             })
         })?;
         figures.server = Some(meter.settle("highwater")?);
+        figures.spent = spent::kinds(&clickhouse)?;
         let minutes = "SELECT toUnixTimestamp(minute), app, model, status, count, input_tokens_sum, \
                        output_tokens_sum, quantilesExactWeightedArray(0.5, 0.95, 0.99)(latency_ms.1, latency_ms.2) \
                        FROM highwater.bench_call_1m GROUP BY ALL";
@@ -288,15 +293,23 @@ impl<'a> ServerMeter<'a> {
         Ok(cpu_seconds(self.pid)? - self.before)
     }
 
-    /// Makes all merges of a database.
+    /// Makes all merges of a database, each row once: were the server to begin merges of its own before it is told to make
+    /// them all, those rows would be merged twice.
     fn settle(self, database: &str) -> Result<Server> {
         let inserted = cpu_seconds(self.pid)?;
         println!("  merging all parts…");
-        self.clickhouse.query("SYSTEM START MERGES")?;
         let tables = format!(
             "SELECT name FROM system.tables WHERE database = '{database}' AND engine LIKE '%MergeTree' FORMAT TSVRaw"
         );
-        for table in self.clickhouse.query(&tables)?.lines() {
+        let tables = self.clickhouse.query(&tables)?;
+        for table in tables.lines() {
+            self.clickhouse.query(&format!(
+                "ALTER TABLE {database}.{table} MODIFY SETTING max_bytes_to_merge_at_max_space_in_pool = 1, \
+                 max_bytes_to_merge_at_min_space_in_pool = 1"
+            ))?;
+        }
+        self.clickhouse.query("SYSTEM START MERGES")?;
+        for table in tables.lines() {
             self.clickhouse.query(&format!("OPTIMIZE TABLE {database}.{table} FINAL"))?;
         }
         let merged = cpu_seconds(self.pid)?;
