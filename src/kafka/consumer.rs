@@ -37,8 +37,8 @@ const POLL_EVENTS: usize = 4_096;
 /// Bytes of keys and values likewise, as far as the next records are as long as the last ones: a caller that may hold only so
 /// much finds out after each poll, and more is fetched while it lasts.
 const POLL_BYTES: usize = 1 << 20;
-/// How long nothing may come of a partition that was just started until its messages are sent for again; twice as long each
-/// time, up to the second.
+/// How long nothing may come of a partition that was just started until its messages are sent for again: at first, and at
+/// last, twice as long each time.
 const COLLECT: Duration = Duration::from_millis(10);
 const COLLECT_AT_LAST: Duration = Duration::from_millis(500);
 /// How long the thread that polls may wait for where partitions begin and end; what has no answer is asked again.
@@ -142,26 +142,24 @@ impl KafkaLog {
     /// Pauses and resumes what is to be paused and resumed. Nobody asks for it twice, so what fails is tried again at the
     /// next poll.
     fn settle(&mut self, on: &mut dyn FnMut(LogEvent<'_>)) {
-        let mut mute = Vec::new();
-        let failed = self.slots.settle(|partition, untold| {
+        let (mut mute, mut failed) = (Vec::new(), None);
+        self.slots.settle(|slot, untold| {
+            let partition = &slot.partition;
             let list = list([(partition, Offset::Invalid)]);
             let (told, what) = match untold {
-                // What it notes as its place it may have one too far: that is set right here, while nothing is read.
-                Untold::Pause(Stage::Started { next, heard, .. }) => {
-                    let sought = self.consumer.pause(&list).and_then(|()| seek(&self.consumer, partition, next));
-                    let unread =
-                        matches!(&sought, Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::State));
-                    if unread && heard {
-                        mute.push(partition.clone());
-                    }
-                    (if unread { Ok(()) } else { sought }, "pause")
-                }
-                Untold::Pause(_) => (self.consumer.pause(&list), "pause"),
+                Untold::Pause => (self.consumer.pause(&list), "pause"),
+                Untold::Seek(next) => (seek(&self.consumer, partition, next), "seek"),
                 Untold::Resume => (self.consumer.resume(&list), "resume"),
             };
-            told.map_err(|error| format!("cannot {what} {partition}: {error}; tried again"))
+            let Err(error) = told else { return true };
+            match error.rdkafka_error_code() {
+                // librdkafka does not read it: not yet, or not any more.
+                Some(RDKafkaErrorCode::State) if slot.is_pending() => {}
+                Some(RDKafkaErrorCode::State) => mute.push(partition.clone()),
+                _ => failed = Some(format!("cannot {what} {partition}: {error}; tried again")),
+            }
+            false
         });
-        // These librdkafka does not read any more; what it has not begun to read begins where it was started.
         mute.iter().for_each(|name| self.slots.stop(&name.topic, name.partition, on));
         if let Some(failed) = failed
             && let Some(held) = self.limiter.pass(Instant::now(), "pause")
@@ -330,8 +328,7 @@ impl Log for KafkaLog {
             }
             Stage::Started { .. } => seek(&self.consumer, partition, offset).map_err(|error| failed(&error))?,
         }
-        slot.stage = Stage::Started { from: offset, next: offset, heard: false };
-        slot.held = false;
+        slot.start(offset);
         self.collected = COLLECT;
         if slot.paused {
             self.consumer.resume(&list).map_err(|error| failed(&error))?;

@@ -2,6 +2,7 @@
 //! and who topics are. Over the client that fetches, a question waits until the fetch before it is answered, and that waits
 //! for records.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -9,13 +10,15 @@ use rdkafka::topic_partition_list::Offset;
 
 use super::bounds::{bounds, known, list};
 use super::identity::{IdentityError, TopicIdentity, topic_identity};
-use super::native::{self, Isolation};
+use super::native::{self, Isolation, Offsets};
 use super::observer::Quiet;
 use super::settings::{ConsumerSettings, SettingsError};
 use crate::ports::{Bounds, LogError, TopicPartition};
 
 /// How long a question may hold up the thread that polls.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Errors and lines of its log that are served before each question, and every ten seconds or so: more than come.
+const SERVED: usize = 64;
 
 /// The client that fetches nothing.
 pub(super) struct Ends {
@@ -47,7 +50,10 @@ impl Ends {
         self.serve();
         let wanted = list(partitions.iter().map(|name| (name, Offset::End)));
         match native::offsets(self.consumer.client(), &wanted, Isolation::Uncommitted, PATIENCE) {
-            Ok(ends) => partitions.iter().map(|name| known(&ends, "end", name)).collect(),
+            Ok(ends) => {
+                self.hear_anew(&ends);
+                partitions.iter().map(|name| known(&ends, "end", name)).collect()
+            }
             Err((_, reason)) => {
                 let error = LogError::Passing(format!("cannot ask Kafka where partitions end: {reason}"));
                 vec![Err(error); partitions.len()]
@@ -55,8 +61,21 @@ impl Ends {
         }
     }
 
-    /// Errors of the connection are served by a poll and say nothing that an answer does not.
-    fn serve(&self) {
-        let _ = self.consumer.poll(Duration::ZERO);
+    /// Hears for the next time who leads, where somebody refused to answer: librdkafka does not by itself where a leader leads
+    /// since another epoch than it knew.
+    fn hear_anew(&self, answers: &Offsets) {
+        let refused: BTreeSet<&str> =
+            answers.iter().filter(|(_, answer)| answer.is_err()).map(|(name, _)| &*name.topic).collect();
+        for topic in refused {
+            // Who is away has not refused: this is answered soon, or it is for the next time.
+            let _ = self.consumer.fetch_metadata(Some(topic), PATIENCE / 4);
+        }
+    }
+
+    /// Errors of the connection are served by a poll, one by each, and say nothing that an answer does not.
+    pub(super) fn serve(&self) {
+        for _ in 0..SERVED {
+            let _ = self.consumer.poll(Duration::ZERO);
+        }
     }
 }

@@ -1,6 +1,11 @@
 //! The partitions assigned to a consumer and where each stands.
 
+use std::time::{Duration, Instant};
+
 use crate::ports::{LogEvent, Record, TopicPartition};
+
+/// How long librdkafka may take to begin to read what it was told to.
+const PENDING: Duration = Duration::from_secs(5);
 
 /// Where a partition is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,8 +28,10 @@ pub(super) enum Stage {
 /// What librdkafka is still to be told of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Untold {
-    /// To pause it, where it stands.
-    Pause(Stage),
+    /// To pause it.
+    Pause,
+    /// Where it stands: what librdkafka noted when it paused it may be one too far.
+    Seek(u64),
     /// To let it go on.
     Resume,
 }
@@ -37,18 +44,42 @@ pub(super) struct Slot {
     /// Whether librdkafka was told to pause it. To resume a partition that is not paused rewinds it to where it was
     /// last started, so this must be known.
     pub(super) paused: bool,
+    /// Whether it was paused and not yet sought to where it stands.
+    pub(super) unsought: bool,
     /// Whether it is to be paused.
     pub(super) held: bool,
+    /// When it was started last.
+    since: Instant,
 }
 
 impl Slot {
-    /// One that does not deliver is resumed by its start.
+    /// One that does not deliver is sought and resumed by its start.
     fn untold(&self) -> Option<Untold> {
-        match (self.held, self.paused, self.stage) {
-            (true, false, stage) => Some(Untold::Pause(stage)),
-            (false, true, Stage::Started { .. }) => Some(Untold::Resume),
+        match (self.held, self.paused, self.unsought, self.stage) {
+            (true, false, ..) => Some(Untold::Pause),
+            (_, true, true, Stage::Started { next, .. }) => Some(Untold::Seek(next)),
+            (false, true, false, Stage::Started { .. }) => Some(Untold::Resume),
             _ => None,
         }
+    }
+
+    fn told(&mut self, what: Untold) {
+        match what {
+            Untold::Pause => (self.paused, self.unsought) = (true, true),
+            Untold::Seek(_) => self.unsought = false,
+            Untold::Resume => self.paused = false,
+        }
+    }
+
+    /// Starts it; nothing that was told before counts.
+    pub(super) fn start(&mut self, offset: u64) {
+        self.stage = Stage::Started { from: offset, next: offset, heard: false };
+        (self.held, self.unsought, self.since) = (false, false, Instant::now());
+    }
+
+    /// Whether librdkafka may still be about to begin to read it.
+    pub(super) fn is_pending(&self) -> bool {
+        matches!(self.stage, Stage::Started { heard: false, .. }) && self.since.elapsed() < PENDING
     }
 }
 
@@ -64,7 +95,14 @@ impl Slots {
     /// Adds a silent partition.
     pub(super) fn add(&mut self, partition: TopicPartition) {
         self.remove(&partition);
-        self.list.push(Slot { partition, stage: Stage::Silent, paused: false, held: false });
+        self.list.push(Slot {
+            partition,
+            stage: Stage::Silent,
+            paused: false,
+            unsought: false,
+            held: false,
+            since: Instant::now(),
+        });
     }
 
     /// Forgets a partition.
@@ -92,18 +130,15 @@ impl Slots {
         self.list.iter_mut()
     }
 
-    /// Tells librdkafka what it is still to be told, and answers what it did not take: that is told again next time.
-    pub(super) fn settle<E>(&mut self, mut tell: impl FnMut(&TopicPartition, Untold) -> Result<(), E>) -> Option<E> {
-        let mut failed = None;
+    /// Tells librdkafka what it is still to be told; what it does not take is told again next time.
+    pub(super) fn settle(&mut self, mut is_taken: impl FnMut(&Slot, Untold) -> bool) {
         for slot in &mut self.list {
-            if let Some(untold) = slot.untold() {
-                match tell(&slot.partition, untold) {
-                    Ok(()) => slot.paused = matches!(untold, Untold::Pause(_)),
-                    Err(error) => failed = Some(error),
-                }
+            while let Some(untold) = slot.untold()
+                && is_taken(slot, untold)
+            {
+                slot.told(untold);
             }
         }
-        failed
     }
 
     /// Hands a record over if its partition is started and the record is due.
@@ -208,31 +243,37 @@ mod tests {
         let mut slots = Slots::default();
         slots.add(partition(0));
         slots.get("events", 0).unwrap().stage = Stage::Started { from: 0, next: 7, heard: true };
-        let told = |slots: &mut Slots, outcome: Result<(), &'static str>| {
+        let told = |slots: &mut Slots, is_taken: bool| {
             let mut told = Vec::new();
-            let failed = slots.settle(|name, untold| {
-                told.push((name.partition, untold));
-                outcome
+            slots.settle(|slot, untold| {
+                told.push((slot.partition.partition, untold));
+                is_taken
             });
-            assert_eq!(failed.is_some(), !told.is_empty() && outcome.is_err());
             told
         };
-        assert!(told(&mut slots, Ok(())).is_empty());
-        let stage = Stage::Started { from: 0, next: 7, heard: true };
-        for (held, untold) in [(true, Untold::Pause(stage)), (false, Untold::Resume)] {
-            slots.get("events", 0).unwrap().held = held;
-            assert_eq!(told(&mut slots, Err("busy")), [(0, untold)]);
-            assert_eq!(told(&mut slots, Err("busy")), [(0, untold)], "asked once, told until it is taken");
-            assert_eq!(told(&mut slots, Ok(())), [(0, untold)]);
-            assert!(told(&mut slots, Ok(())).is_empty());
-        }
+        assert!(told(&mut slots, true).is_empty());
+        let (pause, seek, resume) = ((0, Untold::Pause), (0, Untold::Seek(7)), (0, Untold::Resume));
+        slots.get("events", 0).unwrap().held = true;
+        assert_eq!(told(&mut slots, false), [pause]);
+        assert_eq!(told(&mut slots, false), [pause], "asked once, told until it is taken");
+        assert_eq!(told(&mut slots, true), [pause, seek]);
+        assert!(told(&mut slots, true).is_empty());
+        slots.get("events", 0).unwrap().held = false;
+        assert_eq!(told(&mut slots, false), [resume]);
+        assert_eq!(told(&mut slots, true), [resume]);
+        // Paused, and the seek was not taken: it goes on from where it stands all the same.
+        slots.get("events", 0).unwrap().held = true;
+        slots.settle(|_, untold| untold == Untold::Pause);
+        slots.get("events", 0).unwrap().held = false;
+        assert_eq!(told(&mut slots, false), [seek]);
+        assert_eq!(told(&mut slots, true), [seek, resume]);
         // Taken back before it was taken: nothing to tell. And a stopped one is resumed by its start.
         slots.get("events", 0).unwrap().held = true;
-        told(&mut slots, Err("busy"));
+        told(&mut slots, false);
         slots.get("events", 0).unwrap().held = false;
-        assert!(told(&mut slots, Ok(())).is_empty());
+        assert!(told(&mut slots, true).is_empty());
         let slot = slots.get("events", 0).unwrap();
-        (slot.paused, slot.stage) = (true, Stage::Stopped);
-        assert!(told(&mut slots, Ok(())).is_empty());
+        (slot.paused, slot.unsought, slot.stage) = (true, true, Stage::Stopped);
+        assert!(told(&mut slots, true).is_empty());
     }
 }

@@ -100,7 +100,7 @@ impl KafkaLog {
     /// go on from what it takes for the place. What it does not seek is started again.
     pub(super) fn stand(&mut self, on: &mut dyn FnMut(LogEvent<'_>)) {
         let standing = |slot: &Slot| match slot.stage {
-            Stage::Started { next, heard, .. } => Some((slot.partition.clone(), next, heard)),
+            Stage::Started { next, .. } => Some((slot.partition.clone(), next, slot.is_pending())),
             _ => None,
         };
         let standing: Vec<(TopicPartition, u64, bool)> = self.slots.iter().filter_map(standing).collect();
@@ -109,7 +109,7 @@ impl KafkaLog {
         }
         let places = list(standing.iter().map(|(name, next, _)| (name, position(*next))));
         let sought = self.consumer.seek_partitions(places, SEEK);
-        for (name, next, heard) in &standing {
+        for (name, next, pending) in &standing {
             let why = match &sought {
                 Ok(sought) => {
                     let found = sought.find_partition(&name.topic, name.partition);
@@ -119,7 +119,7 @@ impl KafkaLog {
             };
             let Some(why) = why else { continue };
             // What it has not begun to read begins where it was started.
-            if *heard || why.rdkafka_error_code() != Some(RDKafkaErrorCode::State) {
+            if !pending || why.rdkafka_error_code() != Some(RDKafkaErrorCode::State) {
                 tracing::debug!("cannot seek {name} to {next} in a rebalance: {why}; it is started again");
                 self.slots.stop(&name.topic, name.partition, on);
             }
@@ -155,6 +155,7 @@ impl KafkaLog {
             return;
         }
         self.recognised = now;
+        self.ends.serve();
         let mut strangers = self.topics.clone();
         strangers.retain(|topic| matches!(self.ensure_claimed(topic, PROBE), Err(LogError::OtherTopic(_))));
         // What is done of the one would be committed to the other.
