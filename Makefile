@@ -90,6 +90,11 @@ outage: fetch ## ClickHouse away under load: memory, catching up, exactness: mak
 simulate: ## the delivery protocol under random faults: make simulate SCHEDULES=1000000
 	SIMULATION_SCHEDULES=$(or $(SCHEDULES),1000000) cargo test --release --test simulation $(FEATURES) -- --nocapture
 
+.PHONY: memcheck
+memcheck: fetch ## the unsafe code around librdkafka under valgrind, against a real broker
+	cargo test --test kafka $(FEATURES) --config 'target."cfg(unix)".runner = ["valgrind", "--quiet", "--error-exitcode=9"]' \
+		-- --test-threads=1 positions:: identities::a_topic_made_anew_is_another questions::a_partition
+
 .PHONY: fuzz
 fuzz: ## damaged messages of random schemas, against the Avro library: make fuzz MINUTES=60 SEED=1
 	FUZZ_MINUTES=$(or $(MINUTES),10) FUZZ_SEED=$(or $(SEED),1) cargo test --release --test avro fuzz -- --nocapture
