@@ -238,7 +238,7 @@ settings! {
     memory: MemorySettings {
         /// Bytes of batches being filled or written, over all workers. At the limit partitions pause; nothing is
         /// dropped. At least twice `batch.bytes`: one batch is written while the next fills. Beside it the process needs up to
-        /// 160 MiB for each worker, and 2 MiB for each partition: by default one worker stays within 512 MiB.
+        /// 120 MiB for each worker, and 2 MiB for each partition: by default one worker with 20 of them stays within 512 MiB.
         limit: ByteSize = "352MiB" in "1MiB" to "1024GiB";
     }
 

@@ -18,8 +18,9 @@ use crate::ports::{Bounds, LogError, TopicPartition};
 ///
 /// All of it is asked over one client, which first hears anew which partitions there are and who leads them: one that was
 /// added a moment ago has its answer at once, and nobody is asked who had stopped leading by then. Brokers are told since
-/// when (in which epoch) they lead as far as we know, and refuse if that is not what they know themselves, so that nobody's
-/// old end is taken for the end. A partition without an answer, or with a refusal, keeps no other back and is asked again later.
+/// when (in which epoch) they lead as far as we know, and refuse if that is not what they know themselves: the old end of a
+/// broker that leads no longer is taken for the end only where that broker is cut off and told us itself that it leads. A
+/// partition without an answer, or with a refusal, keeps no other back and is asked again later.
 ///
 /// The client should fetch nothing: a fetch waits for records at the broker, and what is asked of it waits behind the fetch.
 pub(super) fn bounds<C: ConsumerContext>(

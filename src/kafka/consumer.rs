@@ -108,7 +108,7 @@ impl KafkaLog {
             brokers: Reach::new(format!("Kafka at {}", settings.brokers)),
             missing: names
                 .iter()
-                .map(|name| Reach::doubtful(now, format!("the Kafka topic {name}"), "no such topic"))
+                .map(|name| Reach::doubtful(now, format!("the Kafka topic {name}"), trouble::NO_TOPIC))
                 .collect(),
             limiter: Limiter::default(),
             fatal: None,
@@ -201,9 +201,6 @@ impl KafkaLog {
                 }
             }
             self.rebalance(on);
-        }
-        if self.consumer.context().take_doubt() {
-            self.ask_topics();
         }
         any
     }
@@ -316,14 +313,14 @@ impl Log for KafkaLog {
         let list = list([(partition, position(offset))]);
         match slot.stage {
             Stage::Silent => {
-                self.inbox.collect(partition);
+                self.inbox.detach(partition);
                 self.consumer.incremental_assign(&list).map_err(|error| failed(&error))?;
             }
             Stage::Stopped => {
                 // librdkafka refuses to seek a partition that it stopped, for ever.
                 self.consumer.incremental_unassign(&list).map_err(|error| failed(&error))?;
                 slot.stage = Stage::Silent;
-                self.inbox.collect(partition);
+                self.inbox.detach(partition);
                 self.consumer.incremental_assign(&list).map_err(|error| failed(&error))?;
             }
             Stage::Started { .. } => seek(&self.consumer, partition, offset).map_err(|error| failed(&error))?,

@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaResult;
+use rdkafka::metadata::Metadata;
 use rdkafka::topic_partition_list::Offset;
 
 use super::bounds::{bounds, known, list};
@@ -36,6 +38,12 @@ impl Ends {
     pub(super) fn identity(&self, topic: &str, patience: Duration) -> Result<TopicIdentity, IdentityError> {
         self.serve();
         topic_identity(self.consumer.client(), topic, patience)
+    }
+
+    /// What brokers say of a topic.
+    pub(super) fn metadata(&self, topic: &str, patience: Duration) -> KafkaResult<Metadata> {
+        self.serve();
+        self.consumer.fetch_metadata(Some(topic), patience)
     }
 
     /// Where partitions begin, where those of committed transactions end, and what the group committed.

@@ -74,9 +74,21 @@ impl Inbox {
         })
     }
 
-    /// Has the messages of a partition come here, from before it is assigned on. librdkafka ends this where it stops reading the
-    /// partition, a while after it was told to: until something has come, this is to be said again.
+    /// Has the messages of a partition come here. librdkafka ends this where it stops reading the partition, a while after it was
+    /// told to: until something has come, this is to be said again.
     pub(super) fn collect(&self, partition: &TopicPartition) {
+        self.forward(partition, self.queue.queue.0);
+    }
+
+    /// Has the messages of a partition come nowhere, not to the consumer's queue either: to be said before it is assigned, and when
+    /// it is taken away and nothing has come of it. For what librdkafka reads it ends the collecting itself; but where a partition
+    /// that it never began to read vanishes with its topic while it is collected, it clears this whole queue, whosever messages
+    /// lie there.
+    pub(super) fn detach(&self, partition: &TopicPartition) {
+        self.forward(partition, std::ptr::null_mut());
+    }
+
+    fn forward(&self, partition: &TopicPartition, queue: *mut native::rd_kafka_queue_t) {
         let Ok(topic) = CString::new(&*partition.topic) else {
             return; // No topic has such a name.
         };
@@ -89,8 +101,8 @@ impl Inbox {
             )
         };
         if let Some(source) = Owned::new(source, native::rd_kafka_queue_destroy) {
-            // SAFETY: both queues are alive; the forwarding keeps its own reference to the second.
-            unsafe { native::rd_kafka_queue_forward(source.0, self.queue.queue.0) };
+            // SAFETY: both queues are alive, or the second is null; the forwarding keeps its own reference to the second.
+            unsafe { native::rd_kafka_queue_forward(source.0, queue) };
         }
     }
 

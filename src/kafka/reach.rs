@@ -55,9 +55,16 @@ impl Reach {
     /// Something that nobody has seen yet: it is looked for soon.
     pub(super) fn doubtful(now: Instant, name: String, reason: &str) -> Self {
         let mut reach = Self::new(name);
-        reach.suspect(now, reason);
-        reach.postpone(now);
+        reach.doubt(now, reason);
         reach
+    }
+
+    /// It may be away: it is looked for in a while, unless it is already.
+    pub(super) fn doubt(&mut self, now: Instant, reason: &str) {
+        if self.away.is_none() {
+            self.suspect(now, reason);
+            self.postpone(now);
+        }
     }
 
     /// Whether it is known or suspected to be away.
@@ -97,7 +104,9 @@ impl Reach {
             return said.then(|| Say::Info(format!("{} is back after {seconds} s", self.name)));
         }
         away.probe = now + PROBE;
-        if self.said.is_some_and(|said| now.duration_since(said) < REMINDER) {
+        // A broker that is busy, or an election, is over by the next probe.
+        let is_new = now.duration_since(away.since) < PROBE;
+        if is_new || self.said.is_some_and(|said| now.duration_since(said) < REMINDER) {
             return None;
         }
         self.said = Some(now);
@@ -186,13 +195,36 @@ mod tests {
         let start = Instant::now();
         let mut reach = Reach::new("Kafka".into());
         let mut lines = 0;
-        for second in 0..59 {
+        for second in (0..58).step_by(2) {
             let now = start + Duration::from_secs(second);
             reach.suspect(now, "refused");
             lines += usize::from(reach.probed(now, false).is_some());
-            lines += usize::from(reach.probed(now, true).is_some());
+            lines += usize::from(reach.probed(now + PROBE, false).is_some());
+            lines += usize::from(reach.probed(now + PROBE, true).is_some());
         }
         assert_eq!(lines, 2);
+    }
+
+    #[test]
+    fn one_answer_that_was_late_is_not_worth_a_line() {
+        let start = Instant::now();
+        let mut reach = Reach::new("Kafka".into());
+        reach.suspect(start, "timed out");
+        assert_eq!(reach.probed(start, false), None);
+        assert!(!reach.wants_probe(start) && reach.wants_probe(start + PROBE));
+        assert_eq!(reach.probed(start + PROBE, true), None);
+    }
+
+    #[test]
+    fn a_doubt_waits_for_its_probe_and_never_brings_one_forward() {
+        let start = Instant::now();
+        let mut reach = Reach::new("a topic".into());
+        reach.doubt(start, "no such topic");
+        reach.doubt(start, "no such topic");
+        assert!(!reach.wants_probe(start) && reach.wants_probe(start + PROBE));
+        assert!(matches!(reach.probed(start + PROBE, false), Some(Say::Warn(_))));
+        reach.doubt(start + PROBE, "no such topic");
+        assert!(!reach.wants_probe(start + PROBE));
     }
 
     #[test]

@@ -6,6 +6,10 @@ use crate::ports::{LogEvent, Record, TopicPartition};
 
 /// How long librdkafka may take to begin to read what it was told to.
 const PENDING: Duration = Duration::from_secs(5);
+/// How long nothing may come of a partition that is read, at first; twice as long each time that it was started in vain, for
+/// a reader may be busy with a long stretch of aborted transactions.
+const MUTE: Duration = Duration::from_secs(60);
+const MUTE_AT_MOST: Duration = Duration::from_secs(3_600);
 
 /// Where a partition is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,8 +52,10 @@ pub(super) struct Slot {
     pub(super) unsought: bool,
     /// Whether it is to be paused.
     pub(super) held: bool,
-    /// When it was started last.
-    since: Instant,
+    /// Since when something is awaited of it: what was started, sought or resumed has a record to tell, or its end.
+    awaited: Option<Instant>,
+    /// How long that may take.
+    patience: Duration,
 }
 
 impl Slot {
@@ -67,19 +73,42 @@ impl Slot {
         match what {
             Untold::Pause => (self.paused, self.unsought) = (true, true),
             Untold::Seek(_) => self.unsought = false,
-            Untold::Resume => self.paused = false,
+            Untold::Resume => (self.paused, self.awaited) = (false, Some(Instant::now())),
         }
     }
 
     /// Starts it; nothing that was told before counts.
     pub(super) fn start(&mut self, offset: u64) {
         self.stage = Stage::Started { from: offset, next: offset, heard: false };
-        (self.held, self.unsought, self.since) = (false, false, Instant::now());
+        self.patience = if self.awaited.is_some() { (self.patience * 2).min(MUTE_AT_MOST) } else { MUTE };
+        (self.held, self.unsought, self.awaited) = (false, false, Some(Instant::now()));
+    }
+
+    /// From now on something is awaited of it, if it is read.
+    pub(super) fn await_from(&mut self, now: Instant) {
+        self.awaited = Some(now);
+    }
+
+    /// Whether something is awaited of it.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.awaited.is_some()
+    }
+
+    /// Whether it is read, and nothing came of it for longer than can be: librdkafka has forgotten it, or paused it for itself.
+    pub(super) fn is_mute(&self, now: Instant) -> bool {
+        let is_read = matches!(self.stage, Stage::Started { .. }) && !self.held && !self.paused;
+        is_read && self.awaited.is_some_and(|since| now.duration_since(since) >= self.patience)
+    }
+
+    /// Whether something came of it since it was started.
+    pub(super) fn is_heard(&self) -> bool {
+        matches!(self.stage, Stage::Started { heard: true, .. })
     }
 
     /// Whether librdkafka may still be about to begin to read it.
     pub(super) fn is_pending(&self) -> bool {
-        matches!(self.stage, Stage::Started { heard: false, .. }) && self.since.elapsed() < PENDING
+        let is_new = self.awaited.is_some_and(|since| since.elapsed() < PENDING);
+        is_new && matches!(self.stage, Stage::Started { heard: false, .. })
     }
 }
 
@@ -101,7 +130,8 @@ impl Slots {
             paused: false,
             unsought: false,
             held: false,
-            since: Instant::now(),
+            awaited: None,
+            patience: MUTE,
         });
     }
 
@@ -150,7 +180,7 @@ impl Slots {
             return;
         };
         if record.offset >= next {
-            slot.stage = Stage::Started { from, next: record.offset + 1, heard: true };
+            (slot.stage, slot.awaited) = (Stage::Started { from, next: record.offset + 1, heard: true }, None);
             on(LogEvent::Record(record));
         } else if record.offset >= from {
             // The order of the log is what everything stands on. Neither skipping nor repeating would be right, so the
@@ -174,7 +204,7 @@ impl Slots {
             && let Stage::Started { from, next, .. } = slot.stage
         {
             let next = next.max(offset);
-            slot.stage = Stage::Started { from, next, heard: true };
+            (slot.stage, slot.awaited) = (Stage::Started { from, next, heard: true }, None);
             on(LogEvent::End(slot.partition.clone(), next));
         }
     }
@@ -275,5 +305,34 @@ mod tests {
         let slot = slots.get("events", 0).unwrap();
         (slot.paused, slot.unsought, slot.stage) = (true, true, Stage::Stopped);
         assert!(told(&mut slots, true).is_empty());
+    }
+
+    #[test]
+    fn what_is_read_and_says_nothing_is_mute_and_has_longer_each_time() {
+        let mut slots = Slots::default();
+        slots.add(partition(0));
+        let later = |seconds: u64| Instant::now() + Duration::from_secs(seconds);
+        let is_mute = |slots: &mut Slots, seconds| slots.get("events", 0).unwrap().is_mute(later(seconds));
+        assert!(!is_mute(&mut slots, 9_999), "nobody reads it");
+        slots.get("events", 0).unwrap().start(5);
+        assert!(!is_mute(&mut slots, 59) && is_mute(&mut slots, 61));
+        slots.get("events", 0).unwrap().held = true;
+        assert!(!is_mute(&mut slots, 9_999), "nobody wants it");
+        slots.settle(|_, _| true);
+        slots.get("events", 0).unwrap().held = false;
+        assert!(!is_mute(&mut slots, 9_999), "it is still paused");
+        slots.settle(|_, _| true);
+        assert!(!is_mute(&mut slots, 59) && is_mute(&mut slots, 61));
+        slots.end("events", 0, 5, &mut |_| {});
+        assert!(!is_mute(&mut slots, 9_999), "it has been read to its end");
+        slots.get("events", 0).unwrap().await_from(Instant::now());
+        assert!(is_mute(&mut slots, 61), "a seek says the end again");
+        slots.get("events", 0).unwrap().start(5);
+        assert!(!is_mute(&mut slots, 119) && is_mute(&mut slots, 121));
+        assert_eq!(deliver(&mut slots, 0, 5), ["5"]);
+        slots.get("events", 0).unwrap().start(6);
+        assert!(is_mute(&mut slots, 61));
+        (0..99).for_each(|_| slots.get("events", 0).unwrap().start(6));
+        assert!(is_mute(&mut slots, 3_601));
     }
 }

@@ -190,6 +190,42 @@ fn a_topic_that_is_deleted_while_it_is_read_is_named_once() {
     }
 }
 
+/// librdkafka says so again with each answer about the topic: to ask for one whenever it does would never end.
+#[test]
+fn a_topic_that_is_deleted_holds_up_nobody() {
+    let brokers = broker();
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", &brokers).create().unwrap();
+    for (protocol, topic_name) in [(GroupProtocol::Classic, "held-classic"), (GroupProtocol::Consumer, "held-consumer")]
+    {
+        topic(&brokers, topic_name, 4);
+        fill(&brokers, topic_name, 4, 10);
+        let mut settings = settings_of(&brokers, &[topic_name], topic_name, protocol);
+        // A topic that is gone is believed to be at once, and the group hears of it late.
+        settings.properties.insert("topic.metadata.propagation.max.ms".into(), "0".into());
+        settings.properties.insert("topic.metadata.refresh.interval.ms".into(), "300000".into());
+        let mut log = KafkaLog::new(&settings).unwrap();
+        for name in join(&mut log, 4) {
+            start(&mut log, &name, 0);
+        }
+        poll_until(&mut log, |told| (0..4).all(|partition| ended(told, partition).is_some()));
+        let lines = Lines::default();
+        let _listening = lines.listen();
+        futures::executor::block_on(admin.delete_topics(&[topic_name], &AdminOptions::new())).unwrap();
+        let (mut said, mut longest, begun) = (Vec::new(), Duration::ZERO, Instant::now());
+        let is_named =
+            |line: &String| line.contains("WARN") && line.contains(topic_name) && line.contains("is not there");
+        while begun.elapsed() < Duration::from_secs(6) || !said.iter().any(is_named) {
+            assert!(begun.elapsed() < PATIENCE, "{protocol:?}: {said:?}");
+            let polled = Instant::now();
+            poll(&mut log);
+            longest = longest.max(polled.elapsed());
+            said.extend(lines.take());
+        }
+        assert!(longest < Duration::from_secs(2), "{protocol:?}: a poll of 20 ms took {longest:?}");
+    }
+}
+
 #[test]
 fn a_property_that_the_engine_fixes_is_refused() {
     let mut settings = settings_of("127.0.0.1:9", &["events"], "group", GroupProtocol::Classic);

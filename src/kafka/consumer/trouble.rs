@@ -14,6 +14,8 @@ use crate::ports::{LogError, LogEvent, TopicPartition};
 
 /// How long a probe of the brokers may hold up the thread that polls.
 pub(super) const PROBE: Duration = Duration::from_millis(300);
+/// What is wrong with a topic that is not there.
+pub(super) const NO_TOPIC: &str = "no such topic";
 /// How long brokers may take to say which rights are missing.
 const RIGHTS: Duration = Duration::from_secs(2);
 /// How often it is looked whether the topics are still those that were claimed.
@@ -59,7 +61,7 @@ impl KafkaLog {
             | Code::OperationTimedOut => self.brokers.suspect(now, reason),
             Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => {
                 for topic in &mut self.missing {
-                    topic.suspect(now, "no such topic");
+                    topic.suspect(now, NO_TOPIC);
                 }
             }
             _ => {
@@ -80,20 +82,6 @@ impl KafkaLog {
         self.fatal.get_or_insert_with(|| {
             format!("Kafka refuses this consumer: {code} ({reason}); check its permissions, and that no other consumer uses its group.instance.id or another protocol in its group")
         });
-    }
-
-    /// Asks for the topics, one of which something is wrong with.
-    pub(super) fn ask_topics(&mut self) {
-        for topic in self.topics.clone() {
-            let Ok(metadata) = self.consumer.fetch_metadata(Some(&topic), PROBE) else {
-                return; // Brokers that don't answer are noticed otherwise.
-            };
-            let found = metadata.topics().iter().find(|found| found.name() == &*topic);
-            if let Some(error) = found.and_then(|found| found.error()) {
-                let code = RDKafkaErrorCode::from(error);
-                self.trouble(code, false, &format!("the topic {topic}: {code}"));
-            }
-        }
     }
 
     /// Seeks what is read to where it stands, for librdkafka has paused it until this rebalance is answered and would have it
@@ -117,7 +105,13 @@ impl KafkaLog {
                 }
                 Err(error) => Some(error.clone()),
             };
-            let Some(why) = why else { continue };
+            let Some(why) = why else {
+                // From there on it says where it is, or librdkafka has forgotten that the pause is over.
+                if let Some(slot) = self.slots.get(&name.topic, name.partition) {
+                    slot.await_from(Instant::now());
+                }
+                continue;
+            };
             // What it has not begun to read begins where it was started.
             if !pending || why.rdkafka_error_code() != Some(RDKafkaErrorCode::State) {
                 tracing::debug!("cannot seek {name} to {next} in a rebalance: {why}; it is started again");
@@ -168,17 +162,42 @@ impl KafkaLog {
         }
     }
 
-    /// While brokers or topics are away: looks whether they are back.
+    /// Starts what should be read and is not again. A pause that librdkafka makes for a rebalance can come after the answer that
+    /// ends it, where a partition is started in that very moment: it would last until the next rebalance.
+    fn wake(&mut self, now: Instant, on: &mut dyn FnMut(LogEvent<'_>)) {
+        if self.brokers.is_away() {
+            self.slots.iter_mut().filter(|slot| slot.is_awaited()).for_each(|slot| slot.await_from(now));
+            return;
+        }
+        let mute: Vec<_> =
+            self.slots.iter().filter(|slot| slot.is_mute(now)).map(|slot| slot.partition.clone()).collect();
+        for name in &mute {
+            if let Some(held) = self.limiter.pass(now, "mute") {
+                tracing::warn!(
+                    held_back = held,
+                    "the Kafka client has said nothing of {name} for a minute or more, not even that it is at its end; it is \
+                     started again"
+                );
+            }
+            self.slots.stop(&name.topic, name.partition, on);
+        }
+    }
+
+    /// While brokers or topics are away: looks whether they are back. And after what is or should be read.
     pub(super) fn tend(&mut self, on: &mut dyn FnMut(LogEvent<'_>)) {
         let now = Instant::now();
         self.find_strangers(now, on);
+        self.wake(now, on);
+        if self.consumer.context().take_doubt() {
+            self.missing.iter_mut().for_each(|topic| topic.doubt(now, NO_TOPIC));
+        }
         let brokers = self.brokers.wants_probe(now);
-        let mut answers = true;
+        let (mut answers, mut denied) = (true, None);
         for (topic, reach) in self.topics.iter().zip(&mut self.missing) {
             if !answers || !(brokers || reach.wants_probe(now)) {
                 continue;
             }
-            match self.consumer.fetch_metadata(Some(topic), PROBE) {
+            match self.ends.metadata(topic, PROBE) {
                 Err(error) => {
                     answers = false;
                     reach.postpone(now);
@@ -188,7 +207,11 @@ impl KafkaLog {
                 }
                 Ok(metadata) => {
                     let known = metadata.topics().iter().find(|found| found.name() == &**topic);
-                    let exists = known.is_some_and(|found| found.error().is_none());
+                    let error = known.and_then(|found| found.error()).map(RDKafkaErrorCode::from);
+                    if let Some(code) = error.filter(|code| access::is_denial(*code)) {
+                        denied = Some((code, format!("the topic {topic}: {code}")));
+                    }
+                    let exists = known.is_some() && error.is_none();
                     answers &=
                         known.is_none_or(|found| found.partitions().iter().all(|partition| partition.leader() >= 0));
                     if let Some(line) = reach.probed(now, exists) {
@@ -199,6 +222,9 @@ impl KafkaLog {
         }
         if brokers && let Some(line) = self.brokers.probed(Instant::now(), answers) {
             line.out();
+        }
+        if let Some((code, reason)) = denied {
+            self.trouble(code, false, &reason);
         }
     }
 }
