@@ -219,7 +219,12 @@ impl KafkaLog {
             Arrival::Error { topic, partition, code: RDKafkaErrorCode::AutoOffsetReset, .. } => {
                 slots.stop(topic, partition, on);
             }
-            Arrival::Error { code, reason, .. } => errors.push((code, reason)),
+            Arrival::Error { topic, partition, code, reason } => {
+                if let Some(slot) = slots.get(topic, partition) {
+                    slot.await_from(Instant::now()); // It does say something.
+                }
+                errors.push((code, reason));
+            }
         });
         if bytes > 0 {
             self.longest = longest;
@@ -260,6 +265,9 @@ impl Log for KafkaLog {
                 self.inbox.wait(std::mem::take(&mut wait));
             }
         }
+        // Where there is more than a poll takes, others are served first.
+        let is_behind = events >= POLL_EVENTS || bytes >= POLL_BYTES;
+        self.wake(is_behind, on);
     }
 
     fn bounds(&mut self, partitions: &[TopicPartition]) -> Vec<Result<Bounds, LogError>> {
@@ -317,7 +325,9 @@ impl Log for KafkaLog {
                 self.consumer.incremental_assign(&list).map_err(|error| failed(&error))?;
             }
             Stage::Stopped => {
-                // librdkafka refuses to seek a partition that it stopped, for ever.
+                // librdkafka refuses to seek a partition that it stopped, for ever. Detached twice, for a topic that is thought to be
+                // gone meanwhile has a partition that is forgotten, and then another one.
+                self.inbox.detach(partition);
                 self.consumer.incremental_unassign(&list).map_err(|error| failed(&error))?;
                 slot.stage = Stage::Silent;
                 self.inbox.detach(partition);

@@ -44,6 +44,8 @@ struct Away {
     since: Instant,
     reason: String,
     probe: Instant,
+    /// Whether a probe did not find it.
+    missed: bool,
     said: bool,
 }
 
@@ -72,6 +74,11 @@ impl Reach {
         self.away.is_some()
     }
 
+    /// Whether it was looked for in vain.
+    pub(super) fn is_missed(&self) -> bool {
+        self.away.as_ref().is_some_and(|away| away.missed)
+    }
+
     /// Puts the next probe off.
     pub(super) fn postpone(&mut self, now: Instant) {
         if let Some(away) = &mut self.away {
@@ -84,7 +91,8 @@ impl Reach {
         match &mut self.away {
             Some(away) => away.reason = reason.to_owned(),
             None => {
-                self.away = Some(Away { since: now, reason: reason.to_owned(), probe: now, said: false });
+                self.away =
+                    Some(Away { since: now, reason: reason.to_owned(), probe: now, missed: false, said: false });
             }
         }
     }
@@ -103,7 +111,7 @@ impl Reach {
             self.away = None;
             return said.then(|| Say::Info(format!("{} is back after {seconds} s", self.name)));
         }
-        away.probe = now + PROBE;
+        (away.probe, away.missed) = (now + PROBE, true);
         // A broker that is busy, or an election, is over by the next probe.
         let is_new = now.duration_since(away.since) < PROBE;
         if is_new || self.said.is_some_and(|said| now.duration_since(said) < REMINDER) {
@@ -210,7 +218,9 @@ mod tests {
         let start = Instant::now();
         let mut reach = Reach::new("Kafka".into());
         reach.suspect(start, "timed out");
+        assert!(!reach.is_missed());
         assert_eq!(reach.probed(start, false), None);
+        assert!(reach.is_missed());
         assert!(!reach.wants_probe(start) && reach.wants_probe(start + PROBE));
         assert_eq!(reach.probed(start + PROBE, true), None);
     }

@@ -7,8 +7,8 @@ use crate::ports::{LogEvent, Record, TopicPartition};
 /// How long librdkafka may take to begin to read what it was told to.
 const PENDING: Duration = Duration::from_secs(5);
 /// How long nothing may come of a partition that is read, at first; twice as long each time that it was started in vain, for
-/// a reader may be busy with a long stretch of aborted transactions.
-const MUTE: Duration = Duration::from_secs(60);
+/// a broker may have others to serve first, and a reader be busy with a long stretch of aborted transactions.
+const MUTE: Duration = Duration::from_secs(300);
 const MUTE_AT_MOST: Duration = Duration::from_secs(3_600);
 
 /// Where a partition is in its life.
@@ -54,8 +54,8 @@ pub(super) struct Slot {
     pub(super) held: bool,
     /// Since when something is awaited of it: what was started, sought or resumed has a record to tell, or its end.
     awaited: Option<Instant>,
-    /// How long that may take.
-    patience: Duration,
+    /// How often in a row it was started in vain.
+    vain: u32,
 }
 
 impl Slot {
@@ -80,8 +80,13 @@ impl Slot {
     /// Starts it; nothing that was told before counts.
     pub(super) fn start(&mut self, offset: u64) {
         self.stage = Stage::Started { from: offset, next: offset, heard: false };
-        self.patience = if self.awaited.is_some() { (self.patience * 2).min(MUTE_AT_MOST) } else { MUTE };
+        self.vain = if self.awaited.is_some() { self.vain + 1 } else { 0 };
         (self.held, self.unsought, self.awaited) = (false, false, Some(Instant::now()));
+    }
+
+    fn hear(&mut self, from: u64, next: u64) {
+        self.stage = Stage::Started { from, next, heard: true };
+        (self.awaited, self.vain) = (None, 0);
     }
 
     /// From now on something is awaited of it, if it is read.
@@ -97,12 +102,13 @@ impl Slot {
     /// Whether it is read, and nothing came of it for longer than can be: librdkafka has forgotten it, or paused it for itself.
     pub(super) fn is_mute(&self, now: Instant) -> bool {
         let is_read = matches!(self.stage, Stage::Started { .. }) && !self.held && !self.paused;
-        is_read && self.awaited.is_some_and(|since| now.duration_since(since) >= self.patience)
+        let patience = MUTE.saturating_mul(1 << self.vain.min(16)).min(MUTE_AT_MOST);
+        is_read && self.awaited.is_some_and(|since| now.duration_since(since) >= patience)
     }
 
-    /// Whether something came of it since it was started.
-    pub(super) fn is_heard(&self) -> bool {
-        matches!(self.stage, Stage::Started { heard: true, .. })
+    /// Whether its messages may be collected without librdkafka having begun to read it.
+    pub(super) fn is_unread(&self) -> bool {
+        matches!(self.stage, Stage::Started { heard: false, .. } | Stage::Stopped)
     }
 
     /// Whether librdkafka may still be about to begin to read it.
@@ -131,7 +137,7 @@ impl Slots {
             unsought: false,
             held: false,
             awaited: None,
-            patience: MUTE,
+            vain: 0,
         });
     }
 
@@ -180,7 +186,7 @@ impl Slots {
             return;
         };
         if record.offset >= next {
-            (slot.stage, slot.awaited) = (Stage::Started { from, next: record.offset + 1, heard: true }, None);
+            slot.hear(from, record.offset + 1);
             on(LogEvent::Record(record));
         } else if record.offset >= from {
             // The order of the log is what everything stands on. Neither skipping nor repeating would be right, so the
@@ -204,7 +210,7 @@ impl Slots {
             && let Stage::Started { from, next, .. } = slot.stage
         {
             let next = next.max(offset);
-            (slot.stage, slot.awaited) = (Stage::Started { from, next, heard: true }, None);
+            slot.hear(from, next);
             on(LogEvent::End(slot.partition.clone(), next));
         }
     }
@@ -315,24 +321,24 @@ mod tests {
         let is_mute = |slots: &mut Slots, seconds| slots.get("events", 0).unwrap().is_mute(later(seconds));
         assert!(!is_mute(&mut slots, 9_999), "nobody reads it");
         slots.get("events", 0).unwrap().start(5);
-        assert!(!is_mute(&mut slots, 59) && is_mute(&mut slots, 61));
+        assert!(!is_mute(&mut slots, 299) && is_mute(&mut slots, 301));
         slots.get("events", 0).unwrap().held = true;
         assert!(!is_mute(&mut slots, 9_999), "nobody wants it");
         slots.settle(|_, _| true);
         slots.get("events", 0).unwrap().held = false;
         assert!(!is_mute(&mut slots, 9_999), "it is still paused");
         slots.settle(|_, _| true);
-        assert!(!is_mute(&mut slots, 59) && is_mute(&mut slots, 61));
+        assert!(!is_mute(&mut slots, 299) && is_mute(&mut slots, 301));
         slots.end("events", 0, 5, &mut |_| {});
         assert!(!is_mute(&mut slots, 9_999), "it has been read to its end");
         slots.get("events", 0).unwrap().await_from(Instant::now());
-        assert!(is_mute(&mut slots, 61), "a seek says the end again");
+        assert!(is_mute(&mut slots, 301), "a seek says the end again");
         slots.get("events", 0).unwrap().start(5);
-        assert!(!is_mute(&mut slots, 119) && is_mute(&mut slots, 121));
+        assert!(!is_mute(&mut slots, 599) && is_mute(&mut slots, 601));
         assert_eq!(deliver(&mut slots, 0, 5), ["5"]);
-        slots.get("events", 0).unwrap().start(6);
-        assert!(is_mute(&mut slots, 61));
+        slots.get("events", 0).unwrap().await_from(Instant::now());
+        assert!(is_mute(&mut slots, 301), "what was in vain is past");
         (0..99).for_each(|_| slots.get("events", 0).unwrap().start(6));
-        assert!(is_mute(&mut slots, 3_601));
+        assert!(!is_mute(&mut slots, 3_599) && is_mute(&mut slots, 3_601));
     }
 }

@@ -8,6 +8,9 @@ use highwater::alert::{ALERT_SCHEMA, Framing, Message, Record};
 use highwater::kafka::{ConsumerSettings, Observer};
 use highwater::ports::{Registered, TopicPartition};
 use highwater::registry::{Client, Endpoint};
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::groups::GroupInfo;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -176,6 +179,15 @@ fn nothing_is_lost_when_it_is_killed() {
 fn committed(world: &World) -> u64 {
     // While nobody has joined a group, nobody may know who coordinates it.
     observer(world).bounds(ALERTS, 1).ok().and_then(|bounds| bounds[0].1.committed).unwrap_or(0)
+}
+
+/// How many have their place in the group.
+fn members(world: &World) -> usize {
+    let client: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", world.stack.kafka.bootstrap()).create().unwrap();
+    let listed = client.fetch_group_list(Some("highwater-forward-webhook"), Duration::from_secs(5));
+    let of = |group: &GroupInfo| if group.state() == "Stable" { group.members().len() } else { 0 };
+    listed.ok().and_then(|listed| listed.groups().first().map(of)).unwrap_or(0)
 }
 
 fn observer(world: &World) -> Observer {
@@ -382,6 +394,8 @@ fn people_are_told_when_kafka_is_away() {
     let (process, standby) = (forward(&world, "first"), forward(&world, "second"));
     let said = || format!("{}\n{}", process.said(), standby.said());
     wait_until("a", || hook.taken().len() == 1, &said);
+    // Who is no member yet knows of nobody who watches, and tells of itself.
+    wait_until("members", || members(&world) == 2, &said);
     topic.publish(&[]);
     world.stack.kafka.kill().unwrap();
     wait_until("silent", || hook.taken().len() > 1, &said);

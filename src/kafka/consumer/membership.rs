@@ -99,7 +99,7 @@ impl KafkaLog {
         let names = self.names(partitions);
         self.resume_all(&names);
         for name in &names {
-            if self.slots.get(&name.topic, name.partition).is_some_and(|slot| !slot.is_heard()) {
+            if self.slots.get(&name.topic, name.partition).is_some_and(|slot| slot.is_unread()) {
                 self.inbox.detach(name);
             }
             self.slots.remove(name);

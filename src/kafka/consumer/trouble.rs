@@ -1,5 +1,6 @@
 //! Errors: what librdkafka reports beside records, and what becomes of it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer;
@@ -164,18 +165,30 @@ impl KafkaLog {
 
     /// Starts what should be read and is not again. A pause that librdkafka makes for a rebalance can come after the answer that
     /// ends it, where a partition is started in that very moment: it would last until the next rebalance.
-    fn wake(&mut self, now: Instant, on: &mut dyn FnMut(LogEvent<'_>)) {
-        if self.brokers.is_away() {
-            self.slots.iter_mut().filter(|slot| slot.is_awaited()).for_each(|slot| slot.await_from(now));
-            return;
+    ///
+    /// `is_behind`: there is more to deliver than was; then nobody can be told to have nothing to say. Nor of what is away.
+    pub(super) fn wake(&mut self, is_behind: bool, on: &mut dyn FnMut(LogEvent<'_>)) {
+        let (now, all) = (Instant::now(), is_behind || self.brokers.is_missed());
+        let excused: Vec<&Arc<str>> = self
+            .topics
+            .iter()
+            .zip(&self.missing)
+            .filter(|(_, reach)| all || reach.is_missed())
+            .map(|(name, _)| name)
+            .collect();
+        let mut mute = Vec::new();
+        for slot in self.slots.iter_mut().filter(|slot| slot.is_awaited()) {
+            if excused.contains(&&slot.partition.topic) {
+                slot.await_from(now);
+            } else if slot.is_mute(now) {
+                mute.push(slot.partition.clone());
+            }
         }
-        let mute: Vec<_> =
-            self.slots.iter().filter(|slot| slot.is_mute(now)).map(|slot| slot.partition.clone()).collect();
         for name in &mute {
             if let Some(held) = self.limiter.pass(now, "mute") {
                 tracing::warn!(
                     held_back = held,
-                    "the Kafka client has said nothing of {name} for a minute or more, not even that it is at its end; it is \
+                    "the Kafka client has said nothing of {name} for five minutes or more, not even that it is at its end; it is \
                      started again"
                 );
             }
@@ -183,11 +196,10 @@ impl KafkaLog {
         }
     }
 
-    /// While brokers or topics are away: looks whether they are back. And after what is or should be read.
+    /// While brokers or topics are away: looks whether they are back.
     pub(super) fn tend(&mut self, on: &mut dyn FnMut(LogEvent<'_>)) {
         let now = Instant::now();
         self.find_strangers(now, on);
-        self.wake(now, on);
         if self.consumer.context().take_doubt() {
             self.missing.iter_mut().for_each(|topic| topic.doubt(now, NO_TOPIC));
         }
