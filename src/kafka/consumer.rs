@@ -220,7 +220,7 @@ impl KafkaLog {
                 slots.stop(topic, partition, on);
             }
             Arrival::Error { topic, partition, code, reason } => {
-                if let Some(slot) = slots.get(topic, partition) {
+                if let Some(slot) = slots.get(topic, partition).filter(|slot| slot.is_awaited()) {
                     slot.await_from(Instant::now()); // It does say something.
                 }
                 errors.push((code, reason));
@@ -265,9 +265,10 @@ impl Log for KafkaLog {
                 self.inbox.wait(std::mem::take(&mut wait));
             }
         }
-        // Where there is more than a poll takes, others are served first.
-        let is_behind = events >= POLL_EVENTS || bytes >= POLL_BYTES;
-        self.wake(is_behind, on);
+        // Where there is more than a poll takes, what it has to say may lie there yet.
+        if events < POLL_EVENTS && bytes < POLL_BYTES {
+            self.wake(on);
+        }
     }
 
     fn bounds(&mut self, partitions: &[TopicPartition]) -> Vec<Result<Bounds, LogError>> {

@@ -52,6 +52,8 @@ pub(super) struct Slot {
     pub(super) unsought: bool,
     /// Whether it is to be paused.
     pub(super) held: bool,
+    /// When it was started last.
+    since: Option<Instant>,
     /// Since when something is awaited of it: what was started, sought or resumed has a record to tell, or its end.
     awaited: Option<Instant>,
     /// How often in a row it was started in vain.
@@ -81,7 +83,8 @@ impl Slot {
     pub(super) fn start(&mut self, offset: u64) {
         self.stage = Stage::Started { from: offset, next: offset, heard: false };
         self.vain = if self.awaited.is_some() { self.vain + 1 } else { 0 };
-        (self.held, self.unsought, self.awaited) = (false, false, Some(Instant::now()));
+        let now = Some(Instant::now());
+        (self.held, self.unsought, self.since, self.awaited) = (false, false, now, now);
     }
 
     fn hear(&mut self, from: u64, next: u64) {
@@ -113,7 +116,7 @@ impl Slot {
 
     /// Whether librdkafka may still be about to begin to read it.
     pub(super) fn is_pending(&self) -> bool {
-        let is_new = self.awaited.is_some_and(|since| since.elapsed() < PENDING);
+        let is_new = self.since.is_some_and(|since| since.elapsed() < PENDING);
         is_new && matches!(self.stage, Stage::Started { heard: false, .. })
     }
 }
@@ -136,6 +139,7 @@ impl Slots {
             paused: false,
             unsought: false,
             held: false,
+            since: None,
             awaited: None,
             vain: 0,
         });

@@ -165,10 +165,9 @@ impl KafkaLog {
 
     /// Starts what should be read and is not again. A pause that librdkafka makes for a rebalance can come after the answer that
     /// ends it, where a partition is started in that very moment: it would last until the next rebalance.
-    ///
-    /// `is_behind`: there is more to deliver than was; then nobody can be told to have nothing to say. Nor of what is away.
-    pub(super) fn wake(&mut self, is_behind: bool, on: &mut dyn FnMut(LogEvent<'_>)) {
-        let (now, all) = (Instant::now(), is_behind || self.brokers.is_missed());
+    /// What is away, or its topic, has nothing to say.
+    pub(super) fn wake(&mut self, on: &mut dyn FnMut(LogEvent<'_>)) {
+        let (now, all) = (Instant::now(), self.brokers.is_missed());
         let excused: Vec<&Arc<str>> = self
             .topics
             .iter()
