@@ -220,8 +220,8 @@ impl KafkaLog {
                 slots.stop(topic, partition, on);
             }
             Arrival::Error { topic, partition, code, reason } => {
-                if let Some(slot) = slots.get(topic, partition).filter(|slot| slot.is_awaited()) {
-                    slot.await_from(Instant::now()); // It does say something.
+                if let Some(slot) = slots.get(topic, partition) {
+                    slot.excuse(Instant::now()); // It does say something.
                 }
                 errors.push((code, reason));
             }

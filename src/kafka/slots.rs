@@ -1,5 +1,6 @@
 //! The partitions assigned to a consumer and where each stands.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::ports::{LogEvent, Record, TopicPartition};
@@ -97,13 +98,13 @@ impl Slot {
         self.awaited = Some(now);
     }
 
-    /// Whether something is awaited of it.
-    pub(super) fn is_awaited(&self) -> bool {
-        self.awaited.is_some()
+    /// What is awaited of it is awaited from now on.
+    pub(super) fn excuse(&mut self, now: Instant) {
+        self.awaited = self.awaited.map(|_| now);
     }
 
     /// Whether it is read, and nothing came of it for longer than can be: librdkafka has forgotten it, or paused it for itself.
-    pub(super) fn is_mute(&self, now: Instant) -> bool {
+    fn is_mute(&self, now: Instant) -> bool {
         let is_read = matches!(self.stage, Stage::Started { .. }) && !self.held && !self.paused;
         let patience = MUTE.saturating_mul(1 << self.vain.min(16)).min(MUTE_AT_MOST);
         is_read && self.awaited.is_some_and(|since| now.duration_since(since) >= patience)
@@ -179,6 +180,19 @@ impl Slots {
                 slot.told(untold);
             }
         }
+    }
+
+    /// Those that are read and say nothing. What is away is excused.
+    pub(super) fn mute(&mut self, now: Instant, is_away: impl Fn(&Arc<str>) -> bool) -> Vec<TopicPartition> {
+        let mut mute = Vec::new();
+        for slot in self.list.iter_mut().filter(|slot| slot.awaited.is_some()) {
+            match is_away(&slot.partition.topic) {
+                true => slot.excuse(now),
+                false if slot.is_mute(now) => mute.push(slot.partition.clone()),
+                false => {}
+            }
+        }
+        mute
     }
 
     /// Hands a record over if its partition is started and the record is due.
@@ -322,21 +336,27 @@ mod tests {
         let mut slots = Slots::default();
         slots.add(partition(0));
         let later = |seconds: u64| Instant::now() + Duration::from_secs(seconds);
-        let is_mute = |slots: &mut Slots, seconds| slots.get("events", 0).unwrap().is_mute(later(seconds));
+        let is_mute = |slots: &mut Slots, seconds| slots.mute(later(seconds), |_| false) == [partition(0)];
         assert!(!is_mute(&mut slots, 9_999), "nobody reads it");
         slots.get("events", 0).unwrap().start(5);
         assert!(!is_mute(&mut slots, 299) && is_mute(&mut slots, 301));
+        slots.end("events", 0, 5, &mut |_| {});
+        assert!(!is_mute(&mut slots, 9_999), "it has been read to its end");
+        slots.get("events", 0).unwrap().excuse(Instant::now());
+        assert!(!is_mute(&mut slots, 9_999), "nothing more is awaited");
         slots.get("events", 0).unwrap().held = true;
         assert!(!is_mute(&mut slots, 9_999), "nobody wants it");
         slots.settle(|_, _| true);
         slots.get("events", 0).unwrap().held = false;
         assert!(!is_mute(&mut slots, 9_999), "it is still paused");
         slots.settle(|_, _| true);
-        assert!(!is_mute(&mut slots, 299) && is_mute(&mut slots, 301));
+        assert!(!is_mute(&mut slots, 299) && is_mute(&mut slots, 301), "once it goes on it says where it is");
         slots.end("events", 0, 5, &mut |_| {});
-        assert!(!is_mute(&mut slots, 9_999), "it has been read to its end");
         slots.get("events", 0).unwrap().await_from(Instant::now());
         assert!(is_mute(&mut slots, 301), "a seek says the end again");
+        assert!(slots.mute(later(301), |topic| **topic == *"events").is_empty(), "its topic is away");
+        assert!(!is_mute(&mut slots, 600) && is_mute(&mut slots, 602), "it has as long again once that is back");
+        assert!(slots.mute(Instant::now(), |_| true).is_empty());
         slots.get("events", 0).unwrap().start(5);
         assert!(!is_mute(&mut slots, 599) && is_mute(&mut slots, 601));
         assert_eq!(deliver(&mut slots, 0, 5), ["5"]);

@@ -168,21 +168,11 @@ impl KafkaLog {
     /// What is away, or its topic, has nothing to say.
     pub(super) fn wake(&mut self, on: &mut dyn FnMut(LogEvent<'_>)) {
         let (now, all) = (Instant::now(), self.brokers.is_missed());
-        let excused: Vec<&Arc<str>> = self
-            .topics
-            .iter()
-            .zip(&self.missing)
-            .filter(|(_, reach)| all || reach.is_missed())
-            .map(|(name, _)| name)
-            .collect();
-        let mut mute = Vec::new();
-        for slot in self.slots.iter_mut().filter(|slot| slot.is_awaited()) {
-            if excused.contains(&&slot.partition.topic) {
-                slot.await_from(now);
-            } else if slot.is_mute(now) {
-                mute.push(slot.partition.clone());
-            }
-        }
+        let (topics, missing) = (&self.topics, &self.missing);
+        let is_away = |topic: &Arc<str>| {
+            all || topics.iter().zip(missing).any(|(name, reach)| name == topic && reach.is_missed())
+        };
+        let mute = self.slots.mute(now, is_away);
         for name in &mute {
             if let Some(held) = self.limiter.pass(now, "mute") {
                 tracing::warn!(
