@@ -139,7 +139,7 @@ fn compare() -> Result<ExitCode> {
     let fingerprint = workload::fingerprint(&small)?;
     let avro = |event: &Event, out: &mut Vec<u8>| event.avro(fingerprint, out);
 
-    let with_clients = [System::Poll, System::BatchQueue, System::Highwater, System::Naive];
+    let with_clients = [System::Poll, System::BatchQueue, System::Highwater, System::Uncompressed, System::Naive];
     let mut all: Vec<Figures> = Vec::new();
     for (name, workload) in [("calls", small), ("long-calls", large)] {
         run_all(&bench, &mut all, with_clients.into_iter().filter(|&system| is_wanted(system)), || {

@@ -23,6 +23,8 @@ use crate::systems::ServerMeter;
 
 /// How often ClickHouse is asked how far it is.
 const LOOK: Duration = Duration::from_millis(500);
+/// What takes longer says how far it is.
+const LONG_S: u64 = 120;
 
 /// What all cases share.
 pub struct Scale {
@@ -224,6 +226,11 @@ impl Scale {
                 thread::sleep(every);
                 outcome = running.look();
                 memory.extend(rss_mb(running.child.id()));
+                if seconds > LONG_S {
+                    let (passed, mb) = (begun.elapsed().as_secs(), memory.last().copied().unwrap_or_default());
+                    let said = |written: u64| println!("  {passed} of {seconds} s: {written} events written, {mb:.0} MB");
+                    outcome = outcome.and_then(|()| ledger(&clickhouse).map(said));
+                }
             }
             over.store(true, Ordering::Relaxed);
             let sent = producing.join().map_err(|_| anyhow::anyhow!("the producer panicked"))?;

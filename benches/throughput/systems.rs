@@ -23,6 +23,8 @@ pub enum System {
     Poll,
     BatchQueue,
     Highwater,
+    /// The same with inserts that are not compressed.
+    Uncompressed,
     Naive,
     KafkaEngine,
 }
@@ -34,6 +36,7 @@ impl System {
             System::Poll => "floor_poll",
             System::BatchQueue => "floor_batch_queue",
             System::Highwater => "highwater",
+            System::Uncompressed => "highwater_uncompressed",
             System::Naive => "naive",
             System::KafkaEngine => "clickhouse_kafka_engine",
         }
@@ -44,6 +47,7 @@ impl System {
             System::Poll => "floor: poll and discard",
             System::BatchQueue => "floor: batch queue and discard",
             System::Highwater => "highwater",
+            System::Uncompressed => "highwater, compression none",
             System::Naive => "naive Rust program",
             System::KafkaEngine => "ClickHouse ENGINE=Kafka",
         }
@@ -109,7 +113,8 @@ impl Bench {
         };
         let outcome = match system {
             System::Poll | System::BatchQueue => self.floor(topic, &mut figures),
-            System::Highwater => self.highwater(topic, &mut figures),
+            System::Highwater => self.highwater(topic, "lz4", &mut figures),
+            System::Uncompressed => self.highwater(topic, "none", &mut figures),
             System::Naive => self.naive(topic, &mut figures),
             System::KafkaEngine => self.engine(topic, &mut figures),
         };
@@ -175,8 +180,9 @@ impl Bench {
         check(&clickhouse, &Results { events: "calls", minutes }, &topic.truth)
     }
 
-    /// The shipped program with its default settings, told to stop once the ledger has every event.
-    fn highwater(&self, topic: &Topic, figures: &mut Figures) -> Result<()> {
+    /// The shipped program with its default settings but for the compression of inserts, told to stop once the ledger has every
+    /// event.
+    fn highwater(&self, topic: &Topic, compression: &str, figures: &mut Figures) -> Result<()> {
         let clickhouse = ClickHouse::options().argument(spent::config(&self.folder)?).start()?;
         self.configured(&clickhouse, topic, "migrate", &mut |command| {
             let output = command.output()?;
@@ -189,6 +195,7 @@ impl Bench {
         let meter = ServerMeter::start(&clickhouse)?;
         let (mut looked, mut stopped) = (Duration::ZERO, false);
         self.configured(&clickhouse, topic, "run", &mut |command| {
+            command.env("HIGHWATER_CLICKHOUSE__COMPRESSION", compression);
             self.child(command, figures, |pid, elapsed| {
                 if stopped || elapsed < looked + LOOK {
                     return Ok(());
