@@ -189,8 +189,9 @@ pub fn print(all: &[Figures], machine: &str, costs: Costs) {
 
 /// What ClickHouse's time went to, and what no query of its log accounts for.
 fn spent(figures: &Figures) -> String {
+    let Figures { system, events, event_bytes, .. } = figures;
     let mut text =
-        format!("\nClickHouse's CPU seconds, {} events of {:.0} bytes\n", figures.events, figures.event_bytes);
+        format!("\nClickHouse's CPU seconds, {}, {events} events of {event_bytes:.0} bytes\n", system.title());
     let mut left = figures.server.map_or(0.0, |server| server.insert_cpu_s + server.merge_cpu_s);
     for Kind { name, times, rows, cpu_s } in &figures.spent {
         let each = cpu_s * 1e3 / *times as f64;

@@ -228,7 +228,8 @@ impl Scale {
                 memory.extend(rss_mb(running.child.id()));
                 if seconds > LONG_S {
                     let (passed, mb) = (begun.elapsed().as_secs(), memory.last().copied().unwrap_or_default());
-                    let said = |written: u64| println!("  {passed} of {seconds} s: {written} events written, {mb:.0} MB");
+                    let said =
+                        |written: u64| println!("  {passed} of {seconds} s: {written} events written, {mb:.0} MB");
                     outcome = outcome.and_then(|()| ledger(&clickhouse).map(said));
                 }
             }

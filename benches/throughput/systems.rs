@@ -193,9 +193,10 @@ impl Bench {
             clickhouse.query(sql)?;
         }
         let meter = ServerMeter::start(&clickhouse)?;
-        let (mut looked, mut stopped) = (Duration::ZERO, false);
+        let (mut looked, mut stopped, system) = (Duration::ZERO, false, figures.system);
         self.configured(&clickhouse, topic, "run", &mut |command| {
-            command.env("HIGHWATER_CLICKHOUSE__COMPRESSION", compression);
+            // Each from the beginning of the topic: a group begins where it has committed.
+            command.env("HIGHWATER_CLICKHOUSE__COMPRESSION", compression).env("HIGHWATER_KAFKA__GROUP", system.key());
             self.child(command, figures, |pid, elapsed| {
                 if stopped || elapsed < looked + LOOK {
                     return Ok(());
