@@ -44,12 +44,13 @@ type Curve = (&'static str, &'static str, Vec<(u64, Shape, u64)>);
 type Point = BTreeMap<&'static str, f64>;
 
 /// What is drawn of each case.
-pub const FIGURES: [(&str, &str); 5] = [
+pub const FIGURES: [(&str, &str); 6] = [
     ("client_cpu_s_per_million", "client, CPU s per million"),
     ("server_cpu_s_per_million", "ClickHouse inserts, CPU s per million"),
     ("peak_rss_mb", "peak memory, MB"),
     ("rollup_rows_per_event", "rollup rows per event"),
     ("most_parts", "most active parts of a table"),
+    ("parts_per_s", "parts written a second, all tables"),
 ];
 
 impl Scale {
@@ -57,13 +58,15 @@ impl Scale {
     pub fn curves(&self, scale: u64, wanted: &dyn Fn(&str) -> bool) -> Result<Value> {
         let base = Shape { events: BASE.events * scale, ..BASE };
         let more = |factor: u64| Shape { events: base.events * factor, ..base };
+        // Of 200,000 series more come into one batch than it may hold apart.
+        let crowded = Shape { per_minute: base.events, partitions: 2, ..base };
         let cases: [Curve; 6] = [
             ("workers", "workers", [1, 2, 4].map(|workers| (workers, more(2), workers)).into()),
             ("partitions", "partitions", [8, 64, 256].map(|n| (n, Shape { partitions: n, ..base }, 1)).into()),
             (
                 "series",
                 "series a minute",
-                [100, 10_000, 200_000].map(|n| (n, Shape { series: n, per_minute: base.events, ..base }, 1)).into(),
+                [100, 10_000, 200_000].map(|n| (n, Shape { series: n, ..crowded }, 1)).into(),
             ),
             ("types", "event types in one topic", [1, 4, 14].map(|n| (n, Shape { types: n, ..base }, 1)).into()),
             ("fields", "fields", [4, 20, 60].map(|n| (n, Shape { fields: n, ..base }, 1)).into()),
@@ -106,7 +109,7 @@ impl Scale {
         most_parts = most_parts.max(parts(&clickhouse)?);
         let client = running.stop()?;
         let server = meter.so_far()?;
-        let rollup_rows = self.check(&clickhouse, shape)?;
+        let [rollup_rows, overflowed] = self.check(&clickhouse, shape)?;
         let millions = shape.events as f64 / 1e6;
         Ok(Point::from([
             ("client_cpu_s_per_million", client.cpu_s / millions),
@@ -114,28 +117,33 @@ impl Scale {
             ("peak_rss_mb", client.peak_rss_mb),
             ("rollup_rows_per_event", rollup_rows / shape.events as f64),
             ("most_parts", most_parts),
+            ("parts_per_s", blocks(&clickhouse)? / wall_s),
+            ("overflowed_per_event", overflowed / shape.events as f64),
             ("events_per_s", shape.events as f64 / wall_s),
         ]))
     }
 
-    /// Every event is there once, and the rollups of each type add up to its events; answers the rows of all rollups.
-    fn check(&self, clickhouse: &ClickHouse, shape: Shape) -> Result<f64> {
-        let mut rollup_rows = 0.0;
+    /// Every event is there once, and the rollups of each type add up to its events; answers the rows of all rollups,
+    /// and how many events stand in them under no series of their own.
+    fn check(&self, clickhouse: &ClickHouse, shape: Shape) -> Result<[f64; 2]> {
+        let (mut rollup_rows, mut overflowed) = (0.0, 0.0);
         for kind in 0..shape.types {
             let (table, sent) =
                 (name(kind), (0..shape.events).skip(kind as usize).step_by(shape.types as usize).count());
             let found = clickhouse.query(&format!(
                 "SELECT count(), uniqExact(event_id), (SELECT sum(count) FROM highwater.{table}_1m), \
-                 (SELECT count() FROM highwater.{table}_1m_parts) FROM highwater.{table}"
+                 (SELECT count() FROM highwater.{table}_1m_parts), \
+                 (SELECT sumIf(count, app = '__other__') FROM highwater.{table}_1m) FROM highwater.{table}"
             ))?;
             let cells: Vec<u64> = found.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
             ensure!(
-                cells.len() == 4 && cells[..3].iter().all(|&cell| cell == sent as u64),
+                cells.len() == 5 && cells[..3].iter().all(|&cell| cell == sent as u64),
                 "{table}: {sent} sent, {found}"
             );
             rollup_rows += cells[3] as f64;
+            overflowed += cells[4] as f64;
         }
-        Ok(rollup_rows)
+        Ok([rollup_rows, overflowed])
     }
 
     fn write_schemas(&self, topic: &str, shape: Shape) -> Result<()> {
@@ -216,7 +224,7 @@ impl Scale {
         ensure!(self.command(&clickhouse, topic, 1, "migrate").output()?.status.success(), "migrate failed");
         let mut running = Running::start(self.command(&clickhouse, topic, 1, "run"))?;
         let (over, every) = (AtomicBool::new(false), Duration::from_secs((seconds / 10).max(1)));
-        let mut memory = Vec::new();
+        let (mut memory, mut most_parts) = (Vec::new(), 0.0_f64);
         let sent = thread::scope(|scope| -> Result<u64> {
             let over = &over;
             let producing = scope.spawn(move || shape.stream(&brokers, topic, rate, &|| over.load(Ordering::Relaxed)));
@@ -224,7 +232,8 @@ impl Scale {
             let mut outcome = Ok(());
             while outcome.is_ok() && begun.elapsed() < Duration::from_secs(seconds) {
                 thread::sleep(every);
-                outcome = running.look();
+                outcome =
+                    running.look().and_then(|()| parts(&clickhouse)).map(|parts| most_parts = most_parts.max(parts));
                 memory.extend(rss_mb(running.child.id()));
                 if seconds > LONG_S {
                     let (passed, mb) = (begun.elapsed().as_secs(), memory.last().copied().unwrap_or_default());
@@ -259,12 +268,13 @@ impl Scale {
         };
         let (first, second) = (quantiles("1")?, quantiles("0")?);
         println!(
-            "{topic}: {rate}/s, {sent} events; freshness {first:.2?} then {second:.2?} s; {:.0} % of a core; memory {memory:.0?} MB",
+            "{topic}: {rate}/s, {sent} events; freshness {first:.2?} then {second:.2?} s; {:.0} % of a core; memory {memory:.0?} MB; \
+             most parts {most_parts}",
             cores * 100.0
         );
         Ok(json!({
             "rate": rate, "cpu_percent": cores * 100.0, "events": sent, "first_half_s": first, "second_half_s": second,
-            "rss_mb": memory,
+            "rss_mb": memory, "most_parts": most_parts,
         }))
     }
 }
@@ -281,6 +291,12 @@ fn ledger(clickhouse: &ClickHouse) -> Result<u64> {
 fn parts(clickhouse: &ClickHouse) -> Result<f64> {
     let sql = "SELECT max(n) FROM (SELECT count() AS n FROM system.parts WHERE active AND database = 'highwater' \
                GROUP BY table)";
+    Ok(clickhouse.query(sql)?.trim().parse()?)
+}
+
+/// Blocks of rows written so far to all tables: each is a part until it is merged.
+fn blocks(clickhouse: &ClickHouse) -> Result<f64> {
+    let sql = "SELECT sum(value) FROM system.events WHERE event = 'MergeTreeDataWriterBlocks'";
     Ok(clickhouse.query(sql)?.trim().parse()?)
 }
 
