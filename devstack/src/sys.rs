@@ -11,7 +11,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -22,7 +23,7 @@ pub enum Signal {
     Kill,
     /// SIGTERM: end in good order.
     Terminate,
-    /// SIGSTOP: freeze.
+    /// SIGSTOP: freeze, all threads of it.
     Pause,
     /// SIGCONT: go on after a freeze.
     Resume,
@@ -39,7 +40,11 @@ impl Signal {
     }
 }
 
-/// Sends `signal` to the process `pid`.
+/// Threads of a process that is told to freeze stand still after so long, unless a disk keeps them.
+const FREEZING: Duration = Duration::from_secs(5);
+
+/// Sends `signal` to the process `pid`. What is to freeze stands still afterwards: the signal alone leaves each thread to find
+/// out by itself, and one that is just running may answer somebody meanwhile.
 ///
 /// # Errors
 /// There is no such process, or it belongs to somebody else. Zero and numbers
@@ -50,10 +55,23 @@ pub fn send(pid: u32, signal: Signal) -> io::Result<()> {
         _ => return Err(io::Error::from(io::ErrorKind::InvalidInput)),
     };
     // SAFETY: kill takes two integers and touches no memory of this process.
-    match unsafe { libc::kill(pid, signal.number()) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
+    if unsafe { libc::kill(pid, signal.number()) } != 0 {
+        return Err(io::Error::last_os_error());
     }
+    let begun = Instant::now();
+    while signal == Signal::Pause && is_moving(pid) && begun.elapsed() < FREEZING {
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// Whether a thread of a process may still run: it is neither stopped (`T`) nor over (`Z`, `X`, or not there).
+fn is_moving(pid: libc::pid_t) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok()).any(|stat| {
+        // The state stands behind the name, which is in brackets and may have any character in it.
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['T', 'Z', 'X']))
+    })
 }
 
 /// Makes a command's process end by SIGTERM when the calling thread ends, which for the main thread is when the process
@@ -151,5 +169,29 @@ fn link_error() -> String {
             return "no reason given".to_owned();
         }
         CStr::from_ptr(message).to_string_lossy().into_owned()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_frozen_stands_still_at_once() {
+        // It never sleeps, so that a signal seldom finds it where it would notice by itself.
+        let mut child = Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+        thread::sleep(Duration::from_millis(200));
+        let pid = libc::pid_t::try_from(child.id()).unwrap();
+        let moved = (0..200).filter(|_| {
+            send(child.id(), Signal::Pause).unwrap();
+            let is_moving = is_moving(pid);
+            send(child.id(), Signal::Resume).unwrap();
+            is_moving
+        });
+        let moved = moved.count();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(moved, 0);
     }
 }
