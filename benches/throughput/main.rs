@@ -26,7 +26,7 @@ mod synthetic;
 mod systems;
 mod workload;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::thread;
@@ -100,8 +100,8 @@ fn grow(run: &dyn Fn(&Scale) -> Result<(&'static str, Value)>) -> Result<()> {
     let binaries = own.parent().context("this program has no path")?;
     let folder = tempfile::tempdir()?;
     let scale = Scale {
+        highwater: highwater(binaries)?,
         kafka: Kafka::options().start()?,
-        highwater: binaries.join("highwater"),
         folder: folder.path().to_owned(),
         begin_us: workload::begin_us()?,
         timeout: Duration::from_secs(setting("TIMEOUT", 600)?),
@@ -113,6 +113,13 @@ fn grow(run: &dyn Fn(&Scale) -> Result<(&'static str, Value)>) -> Result<()> {
     Ok(())
 }
 
+/// The program that is measured, which stands beside this one.
+fn highwater(binaries: &Path) -> Result<PathBuf> {
+    let path = binaries.join("highwater");
+    ensure!(path.is_file(), "there is no {}; `make bench` builds it", path.display());
+    Ok(path)
+}
+
 fn compare() -> Result<ExitCode> {
     let events: u64 = setting("EVENTS", 10_000_000)?;
     let timeout = Duration::from_secs(setting("TIMEOUT", 600)?);
@@ -122,8 +129,7 @@ fn compare() -> Result<ExitCode> {
     println!("benchmark on {machine}: EVENTS={events}");
     let own = std::env::current_exe()?;
     let binaries = own.parent().context("this program has no path")?;
-    let highwater = binaries.join("highwater");
-    ensure!(highwater.is_file(), "there is no {}; `make bench` builds it", highwater.display());
+    let highwater = highwater(binaries)?;
     let fresh_page = fresh_page_s()?;
     println!("starting Kafka…");
     let kafka = Kafka::options().start()?;

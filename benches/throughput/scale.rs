@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use devstack::sys::{Signal, send};
+use devstack::sys::{Signal, end_with_this_thread, send};
 use devstack::{ClickHouse, Kafka};
 use serde_json::{Map, Value, json};
 
@@ -128,8 +128,7 @@ impl Scale {
     fn check(&self, clickhouse: &ClickHouse, shape: Shape) -> Result<[f64; 2]> {
         let (mut rollup_rows, mut overflowed) = (0.0, 0.0);
         for kind in 0..shape.types {
-            let (table, sent) =
-                (name(kind), (0..shape.events).skip(kind as usize).step_by(shape.types as usize).count());
+            let (table, sent) = (name(kind), (0..shape.events).filter(|&at| shape.kind(at) == kind).count());
             let found = clickhouse.query(&format!(
                 "SELECT count(), uniqExact(event_id), (SELECT sum(count) FROM highwater.{table}_1m), \
                  (SELECT count() FROM highwater.{table}_1m_parts), \
@@ -313,6 +312,7 @@ struct Used {
 
 impl Running {
     fn start(mut command: Command) -> Result<Running> {
+        end_with_this_thread(&mut command);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         Ok(Running { child, peak_rss_mb: 0.0 })
     }

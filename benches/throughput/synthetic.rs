@@ -22,7 +22,7 @@ const FLUSH: Duration = Duration::from_secs(60);
 pub struct Shape {
     pub events: u64,
     pub partitions: u64,
-    /// Event types in the one topic, in turn.
+    /// Event types in the one topic, in turn in each partition.
     pub types: u64,
     /// Fields of each type, the four that every type has among them.
     pub fields: u64,
@@ -66,12 +66,17 @@ impl Shape {
         (0..self.types).map(of).collect()
     }
 
+    /// The type of event number `at`: every partition has all types, though events go to partitions in turn.
+    pub fn kind(&self, at: u64) -> u64 {
+        at / self.partitions % self.types
+    }
+
     /// Event number `at`, which happened at `time_us`.
     pub fn encode(&self, at: u64, time_us: i64, fingerprints: &[Fingerprint], out: &mut Vec<u8>) {
         let mut rng = fastrand::Rng::with_seed(at.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 6);
         out.clear();
         out.extend_from_slice(&[0xc3, 0x01]);
-        out.extend_from_slice(&fingerprints[(at % self.types) as usize]);
+        out.extend_from_slice(&fingerprints[self.kind(at) as usize]);
         let id = u128::from(rng.u64(..)) << 64 | u128::from(at);
         text(&hyphenated(id & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62), out);
         long(time_us, out);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use devstack::ClickHouse;
+use devstack::sys::{Signal, end_with_this_thread, send};
 
 use crate::check::{Results, check};
 use crate::floor::Received;
@@ -138,6 +139,7 @@ impl Bench {
     ) -> Result<()> {
         let (path, log) = self.log(figures.system)?;
         let mut tend = tend;
+        end_with_this_thread(command);
         let mut child =
             command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn().context("it does not start")?;
         let pid = child.id();
@@ -205,7 +207,7 @@ impl Bench {
                 let done: u64 = clickhouse.query("SELECT sum(events) FROM highwater.ledger")?.trim().parse()?;
                 if done >= topic.truth.events {
                     stopped = true;
-                    devstack::sys::send(pid, devstack::sys::Signal::Terminate)?;
+                    send(pid, Signal::Terminate)?;
                 }
                 Ok(())
             })
