@@ -121,7 +121,7 @@ soak: release ## events at half load for long, then an audit: make soak MINUTES=
 .PHONY: profile
 profile: release ## where highwater's processor time goes, by thread and function (needs perf); with inferno a flame graph
 	cargo build --release --package throughput
-	SYSTEMS=highwater EVENTS=$(EVENTS) target/release/throughput & bench=$$!; pid=; \
+	SYSTEMS=highwater EVENTS=$(EVENTS) target/release/throughput & bench=$$!; trap 'kill $$bench 2>/dev/null || true' EXIT; pid=; \
 	until [ -n "$$pid" ]; do \
 		kill -0 $$bench; sleep 0.05; pid=$$(pgrep -P $$bench -a highwater | awk '$$NF == "run" {print $$1; exit}' || true); \
 	done; \

@@ -46,7 +46,7 @@ type Point = BTreeMap<&'static str, f64>;
 /// What is drawn of each case.
 pub const FIGURES: [(&str, &str); 6] = [
     ("client_cpu_s_per_million", "client, CPU s per million"),
-    ("server_cpu_s_per_million", "ClickHouse inserts, CPU s per million"),
+    ("server_cpu_s_per_million", "ClickHouse, CPU s per million"),
     ("peak_rss_mb", "peak memory, MB"),
     ("rollup_rows_per_event", "rollup rows per event"),
     ("most_parts", "most active parts of a table"),
