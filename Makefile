@@ -126,7 +126,7 @@ profile: release ## where highwater's processor time goes, by thread and functio
 		kill -0 $$bench; sleep 0.05; pid=$$(pgrep -P $$bench -a highwater | awk '$$NF == "run" {print $$1; exit}' || true); \
 	done; \
 	until grep -qsx worker-0 /proc/$$pid/task/*/comm; do kill -0 $$bench; sleep 0.02; done; \
-	perf record --quiet --event cpu-clock --freq 999 --call-graph dwarf,16384 --output target/perf.data --pid $$pid; wait $$bench
+	perf record --quiet --event cpu-clock --freq 999 --call-graph dwarf,16384 --output target/perf.data --pid $$pid; wait $$bench; trap - EXIT
 	perf report --no-inline --input target/perf.data --stdio --no-children --call-graph none --sort comm,dso,symbol 2>/dev/null \
 		| grep -v '^#' | grep -v '^$$' | head -60 | tee target/profile.txt
 	if command -v inferno-flamegraph >/dev/null; then \
