@@ -1,6 +1,8 @@
 //! `highwater alerts forward`: every alert at every target, whatever the targets do and however the process ends.
 
-use std::sync::Arc;
+mod refusals;
+mod silence;
+
 use std::time::Duration;
 
 use devstack::sys::{Signal, send};
@@ -11,13 +13,9 @@ use highwater::registry::{Client, Endpoint};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::groups::GroupInfo;
-use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 
-use crate::certificates::Authority;
-use crate::receiver::{Receiver, Then, is_up, nobody};
+use crate::receiver::{Receiver, Then, nobody};
 use crate::support::{Process, World};
 use crate::topic::{ALERTS, Topic, message};
 use crate::wait_until;
@@ -334,115 +332,6 @@ fn schemas_are_looked_up_in_the_registry() {
 }
 
 #[test]
-fn people_are_told_when_heartbeats_stop_and_when_they_come_again() {
-    let mut world = world();
-    let [hook, manager] = std::array::from_fn(|_| Receiver::start());
-    world.set("FORWARD__WEBHOOK_URL", &hook.url("/"));
-    world.set("FORWARD__ALERTMANAGER_URL", &manager.url(""));
-    world.set("FORWARD__RESEND", "1s");
-    world.set("FORWARD__SILENT_AFTER", "2s");
-    world.set("ALERTS__HEARTBEAT", "1s");
-    let mut topic = Topic::new(&world);
-    topic.publish(&[message("a", 1, "firing")]);
-    let process = forward(&world, "first");
-    let said = || process.said();
-    let silent =
-        || -> Vec<Value> { hook.taken().into_iter().filter(|body| body["rule"] == "highwater_silent").collect() };
-    let real = || -> Vec<Value> { hook.taken().into_iter().filter(|body| body["rule"] == "failures").collect() };
-    wait_until("a", || real().len() == 1, &said);
-    wait_until("silent", || !silent().is_empty(), &said);
-    let known_to_manager = || -> Vec<Value> {
-        let alerts = manager.taken().into_iter().flat_map(|body| body.as_array().unwrap().clone());
-        alerts.filter(|alert| alert["labels"]["alertname"] == "highwater_silent").collect()
-    };
-    // As often as what fires.
-    wait_until("reminded", || known_to_manager().len() > 2, &said);
-    let told = silent();
-    assert_eq!((told.len(), &told[0]["state"], &told[0]["severity"]), (1, &json!("firing"), &json!("page")));
-    let summary = told[0]["summary"].as_str().unwrap();
-    assert!(summary.starts_with("no heartbeat of highwater: the last came at 20") && summary.contains("was judged"));
-    let before = committed(&world);
-
-    topic.publish(&[message("a", 2, "resolved")]);
-    wait_until("over", || silent().len() == 2 && real().len() == 2, &said);
-    assert_eq!((&silent()[1]["state"], &silent()[1]["alert_id"]), (&json!("resolved"), &told[0]["alert_id"]));
-    assert!(silent()[1]["sequence"].as_i64() > told[0]["sequence"].as_i64());
-    wait_until("over there", || known_to_manager().last().unwrap()["endsAt"].is_string(), &said);
-    assert_eq!(numbers(&real()), [("a".to_owned(), 1), ("a".to_owned(), 2)]);
-    wait_until("committed", || committed(&world) > before, &said);
-    // What is told anew is no message that may come twice.
-    let heads = manager.requests().into_iter().map(|request| request.head);
-    let keys = heads.filter_map(|head| Some(head.split_once("idempotency-key: ")?.1.lines().next()?.to_owned()));
-    let (mut keys, all) = (keys.collect::<Vec<_>>(), manager.requests().len());
-    keys.sort();
-    let count = keys.len();
-    keys.dedup();
-    assert!(keys.len() == count && count < all, "{keys:?} of {all}");
-    assert!(process.terminate().0.success());
-}
-
-/// Whoever has the partition is cut off from it, and stands by no more than before.
-#[test]
-fn people_are_told_when_kafka_is_away() {
-    let mut world = world();
-    let hook = Receiver::start();
-    world.set("FORWARD__WEBHOOK_URL", &hook.url("/"));
-    world.set("FORWARD__SILENT_AFTER", "5s");
-    world.set("ALERTS__HEARTBEAT", "1s");
-    let mut topic = Topic::new(&world);
-    topic.publish(&[message("a", 1, "firing")]);
-    let (process, standby) = (forward(&world, "first"), forward(&world, "second"));
-    let said = || format!("{}\n{}", process.said(), standby.said());
-    wait_until("a", || hook.taken().len() == 1, &said);
-    // Who is no member yet knows of nobody who watches, and tells of itself.
-    wait_until("members", || members(&world) == 2, &said);
-    topic.publish(&[]);
-    world.stack.kafka.kill().unwrap();
-    wait_until("silent", || hook.taken().len() > 1, &said);
-    // Another one may have come to have it in the last moment.
-    std::thread::sleep(Duration::from_secs(3));
-    let told = hook.taken();
-    assert!(told.len() <= 3, "{told:?}");
-    assert!(
-        told[1..].iter().all(|body| (&body["rule"], &body["state"]) == (&json!("highwater_silent"), &json!("firing")))
-    );
-    assert!(told[1..].iter().all(|body| body["sequence"] == told[1]["sequence"]), "{told:?}");
-}
-
-/// One of the two that begin without Kafka will stand by. Neither ends what it told before there is a heartbeat: an end of the
-/// one, told while the other one still hears nothing, would stand as the last word.
-#[test]
-fn people_are_told_though_kafka_was_never_there() {
-    let mut world = world();
-    let hook = Receiver::start();
-    world.set("FORWARD__WEBHOOK_URL", &hook.url("/"));
-    world.set("FORWARD__SILENT_AFTER", "3s");
-    world.set("ALERTS__HEARTBEAT", "1s");
-    let mut topic = Topic::new(&world);
-    topic.publish(&[message("a", 1, "firing")]);
-    world.stack.kafka.pause().unwrap();
-    let processes = ["first", "second"].map(|name| forward(&world, name));
-    let said = || processes.each_ref().map(Process::said).join("\n");
-    let states = || -> Vec<String> {
-        let own = hook.taken().into_iter().filter(|body| body["rule"] == "highwater_silent");
-        own.map(|body| body["state"].as_str().unwrap().to_owned()).collect()
-    };
-    wait_until("silent", || states() == ["firing"; 2], &said);
-    world.stack.kafka.resume().unwrap();
-    wait_until("a", || hook.taken().iter().any(|body| body["rule"] == "failures"), &said);
-    // Longer than either may be silent, and than standing by takes.
-    std::thread::sleep(Duration::from_secs(5));
-    assert_eq!(states(), ["firing"; 2], "{}", said());
-    let is_over = || states() == ["firing", "firing", "resolved", "resolved"];
-    // Heartbeats go on coming, so that it does not matter when the one that stands by looked first.
-    let beats = || {
-        topic.publish(&[]);
-        is_over()
-    };
-    wait_until("over", beats, &said);
-}
-
-#[test]
 fn a_topic_that_is_missing_is_said_to_be() {
     let mut world = world();
     let hook = Receiver::start();
@@ -529,144 +418,4 @@ fn a_topic_made_anew_is_read_from_its_begin() {
     wait_until("what fires anew", || hook.taken().len() > before, &|| process.said());
     assert_eq!(numbers(&hook.taken()).last().unwrap(), &("b".to_owned(), 1));
     assert!(process.said().contains("so it was made anew; what fires is told again"), "{}", process.said());
-}
-
-#[test]
-fn check_looks_whether_somebody_listens() {
-    let mut world = world();
-    let hook = Receiver::start();
-    drop(Topic::new(&world));
-    world.set("FORWARD__WEBHOOK_URL", &hook.url(SECRET));
-    let port = nobody();
-    world.set("FORWARD__ALERTMANAGER_URL", &format!("http://127.0.0.1:{port}/s3cr3t"));
-    let (_, said) = failed(&world, &["check"]);
-    assert!(said.contains(&format!("ok       somebody listens at http://127.0.0.1:{}", hook.port)), "{said}");
-    assert!(said.contains(&format!("WRONG    http://127.0.0.1:{port}: ")), "{said}");
-    assert!(!said.contains("s3cr3t") && hook.requests().is_empty(), "{said}");
-}
-
-#[test]
-fn targets_under_tls_are_told_if_they_are_trusted() {
-    let mut world = world();
-    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
-    let shown = ours.issue("localhost", 2060);
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let certificate = CertificateDer::from_pem_slice(shown.certificate.as_bytes()).unwrap();
-    let key = PrivateKeyDer::from_pem_slice(shown.key.as_bytes()).unwrap();
-    let config = config.with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();
-    let hook = Receiver::with(Some(Arc::new(config)));
-    world.set("FORWARD__WEBHOOK_URL", &format!("https://Aladdin:s3cr3t@localhost:{}{SECRET}", hook.port));
-    world.set("FORWARD__CA_FILE", &ours.ca_file.display().to_string());
-    let said = world.done(&["alerts", "forward", "--test"]);
-    assert!(said.contains(&format!("the webhook at https://localhost:{} took it", hook.port)), "{said}");
-    let request = &hook.requests()[0];
-    assert!(request.head.contains("authorization: basic qwxhzgrpbjpzm2nym3q="), "{}", request.head);
-    assert_eq!((&request.body["rule"], &request.body["state"]), (&json!("highwater_test"), &json!("resolved")));
-
-    world.set("FORWARD__CA_FILE", &theirs.ca_file.display().to_string());
-    let (status, said) = failed(&world, &["alerts", "forward", "--test"]);
-    assert_eq!(status, 1);
-    assert!(said.contains("signed by no CA that is trusted here; look at forward.ca_file"), "{said}");
-    assert!(!said.contains("s3cr3t"), "{said}");
-}
-
-fn failed(world: &World, arguments: &[&str]) -> (i32, String) {
-    let output = world.command(arguments).output().unwrap();
-    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
-    (output.status.code().unwrap(), said)
-}
-
-/// | what is wrong | what is said |
-/// |---|---|
-/// | no target; no topic | which settings there are |
-/// | a URL in the file, on the command line, empty, of another scheme, two for Slack | where it belongs, and not what it is |
-/// | a URL and a file of it; a file that is not there | both are named |
-/// | TLS files without TLS; a link that is none | the setting |
-/// | a target that refuses, that nobody listens at | what it answered |
-#[test]
-fn what_is_wrong_is_told_before_anything_is_done() {
-    // No server is asked.
-    let mut world = Bare::new();
-    let forward = ["alerts", "forward"];
-    world.says(&forward, 1, "there is nobody to tell: set one of HIGHWATER_FORWARD__WEBHOOK_URL");
-    world.set("WEBHOOK_URL", "http://localhost:1/s3cr3t");
-    world.says(&forward, 1, "alerts.topic is \"\"");
-    world.unset("WEBHOOK_URL");
-
-    let flag = [&forward[..], &["--setting", "forward.slack_url=https://x/s3cr3t"]].concat();
-    world.says(
-        &flag,
-        2,
-        "forward.slack_url: found in the flag --setting forward.slack_url=…, where others can read it",
-    );
-    let bad = [
-        ("SLACK_URL", "s3cr3t", "forward.slack_url: a URL is not of the form http://host/path"),
-        ("SLACK_URL", "ftp://x/s3cr3t", "forward.slack_url: a URL is not of the form"),
-        ("SLACK_URL", "http://x/s3cr3t http://y/", "only Alertmanager may have several URLs"),
-        ("ALERTMANAGER_URL", "http://x:1/?s3cr3t", "forward.alertmanager_url: a URL is not of the form"),
-        ("ALERTMANAGER_URL", " , ", "forward.alertmanager_url: a URL is not of the form"),
-        ("WEBHOOK_URL_FILE", "/no/such/file", "forward.webhook_url_file: can't read /no/such/file"),
-        ("CA_FILE", "/no/such/file", "forward.ca_file: set, and used only by https://"),
-        ("LINK", "grafana", "forward.link: found something else in"),
-        ("LINK", "https://g/{app}", "forward.link: found something else in"),
-        ("RESEND", "0s", "forward.resend: found \"0s\""),
-        ("GIVE_UP", "soon", "forward.give_up: found \"soon\""),
-        ("SILENT_AFTER", "2d", "forward.silent_after: found \"2d\""),
-    ];
-    for (key, value, expected) in bad {
-        world.set(key, value);
-        world.says(&forward, 2, expected);
-        world.says(&["check", "--offline"], 1, expected);
-        world.unset(key);
-    }
-    world.set("SLACK_URL", "https://x/s3cr3t");
-    world.set("CA_FILE", "/no/such/file");
-    world.says(&forward, 2, "forward.ca_file: can't read /no/such/file");
-    world.unset("CA_FILE");
-    world.set("SLACK_URL_FILE", "/no/such/file");
-    world.says(&forward, 2, "forward.slack_url: set as HIGHWATER_FORWARD__SLACK_URL and by forward.slack_url_file");
-    world.unset("SLACK_URL_FILE");
-
-    let refusing = Receiver::start();
-    refusing.always(Then::Answer(403, "", "invalid_token"));
-    world.set("SLACK_URL", &refusing.url(SECRET));
-    world.says(
-        &["alerts", "forward", "--test"],
-        1,
-        "did not take it: it answered 403 Forbidden; is forward.slack_url right",
-    );
-    refusing.always(Then::Answer(302, "Location: /s3cr3t\r\n", ""));
-    world.says(&["alerts", "forward", "--test"], 1, "redirections are not followed");
-    let port = nobody();
-    assert!(!is_up(port));
-    world.set("SLACK_URL", &format!("http://127.0.0.1:{port}{SECRET}"));
-    world.says(&["alerts", "forward", "--test"], 1, "did not take it: ");
-}
-
-/// A command line without servers.
-struct Bare(std::collections::BTreeMap<String, String>);
-
-impl Bare {
-    fn new() -> Bare {
-        Bare([("HIGHWATER_LOG__LEVEL".to_owned(), "debug".to_owned())].into())
-    }
-
-    fn set(&mut self, key: &str, value: &str) {
-        self.0.insert(format!("HIGHWATER_FORWARD__{key}"), value.to_owned());
-    }
-
-    fn unset(&mut self, key: &str) {
-        self.0.remove(&format!("HIGHWATER_FORWARD__{key}"));
-    }
-
-    fn says(&self, arguments: &[&str], status: i32, expected: &str) {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_highwater"));
-        command.args(arguments).envs(&self.0).current_dir(env!("CARGO_MANIFEST_DIR"));
-        let output = command.output().unwrap();
-        let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
-        assert!(said.contains(expected), "{arguments:?} {:?} does not say {expected:?}: {said}", self.0);
-        assert_eq!(output.status.code(), Some(status), "{arguments:?}: {said}");
-        assert!(!said.contains("s3cr3t"), "{arguments:?}: {said}");
-    }
 }

@@ -1,136 +1,22 @@
 //! Dead letters read again once their schema is mended: exactly once, whatever is killed.
 
 mod rewind;
+mod scene;
 
-use std::path::PathBuf;
-use std::process::{Output, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use devstack::{ClickHouse, Kafka, Registry, Stack};
 use highwater::event::EventType;
 use highwater::event::wire::Writer;
 use highwater::failpoint::{Point, VARIABLE};
-use highwater::kafka::Producer;
-use highwater::kafka::producer::Outgoing;
-use highwater::registry::{Client, Endpoint};
 
 use crate::registry::Gate;
 use crate::shared::compare;
-use crate::shared::truth::{self, Truth};
-use crate::support::{TOPIC, World};
+use crate::shared::truth;
+use crate::support::TOPIC;
 
-const MINUTE: Duration = Duration::from_secs(60);
-const LLM_CALL: &str = include_str!("../../schemas/llm_call.avsc");
-const PACK: &str = include_str!("../../packs/llm.toml");
-const LOOKUP: &str = r#"{"type": "record", "name": "lookup", "fields": [
-    {"name": "event_id", "type": {"type": "string", "logicalType": "uuid"}, "highwater": {"role": "id"}},
-    {"name": "occurred_at", "type": {"type": "long", "logicalType": "timestamp-millis"}, "highwater": {"role": "time"}},
-    {"name": "app", "type": "string", "highwater": {"role": "dimension"}},
-    {"name": "environment", "type": "string", "highwater": {"role": "dimension"}},
-    {"name": "user", "type": "string", "highwater": {"role": "subject", "pii": "pseudonymize"}},
-    {"name": "bytes_read", "type": "long", "highwater": {"role": "measure", "unit": "bytes"}}]}"#;
-const REDRIVE: [&str; 3] = ["dead-letters", "redrive", "--yes"];
-
-/// A world whose schemas can be mended.
-struct Scene {
-    world: World,
-    schemas: PathBuf,
-}
-
-impl Scene {
-    /// With the schema of a lookup, and none of what is sent.
-    fn new() -> Scene {
-        Scene::of(World::new())
-    }
-
-    fn of(mut world: World) -> Scene {
-        let schemas = world.folder.path().join("schemas");
-        std::fs::create_dir(&schemas).unwrap();
-        std::fs::write(schemas.join("lookup.avsc"), LOOKUP).unwrap();
-        let packs = world.folder.path().join("packs");
-        std::fs::create_dir(&packs).unwrap();
-        world.set("EVENTS__SCHEMAS", schemas.to_str().unwrap());
-        world.set("EVENTS__PACKS", packs.to_str().unwrap());
-        Scene { world, schemas }
-    }
-
-    fn mend(&self) {
-        std::fs::write(self.schemas.join("llm_call.avsc"), LLM_CALL).unwrap();
-        std::fs::write(self.world.folder.path().join("packs/llm.toml"), PACK).unwrap();
-        self.world.done(&["migrate"]);
-    }
-
-    fn spoil(&self) {
-        std::fs::remove_file(self.schemas.join("llm_call.avsc")).unwrap();
-        std::fs::remove_file(self.world.folder.path().join("packs/llm.toml")).unwrap();
-    }
-
-    /// Generates traffic, by the real schemas.
-    fn generate(&self, more: &[&str]) {
-        let arguments = ["generate", "--type", "llm_call", "--topic", TOPIC, "--partitions", "4"];
-        let mut command = self.world.command(&[&arguments[..], more].concat());
-        command.env_remove("HIGHWATER_EVENTS__SCHEMAS").env_remove("HIGHWATER_EVENTS__PACKS");
-        let output = command.output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    }
-
-    fn run(&self, name: &str, messages: u64) {
-        let mut process = self.world.run(name);
-        self.world.wait_for(messages, &mut process, MINUTE);
-        let (status, said) = process.terminate();
-        assert!(status.success(), "{status}: {said}");
-    }
-
-    /// Traffic of which every message is a dead letter; answers how many.
-    fn letters(&self, more: &[&str]) -> u64 {
-        self.generate(more);
-        self.world.done(&["migrate"]);
-        let sent = truth::of(&self.world.stack.kafka.bootstrap(), TOPIC).messages;
-        self.run("before", sent);
-        assert_eq!(self.world.number("SELECT count() FROM highwater.dead_letters"), sent);
-        sent
-    }
-
-    fn output(&self, arguments: &[&str]) -> Output {
-        self.world.command(arguments).output().unwrap()
-    }
-
-    /// Events and minutes are the truth's, letters are as they were, and the audit agrees.
-    fn check(&self, letters: u64) -> Truth {
-        let truth = truth::of(&self.world.stack.kafka.bootstrap(), TOPIC);
-        let verdict = compare::hold_tables(&truth, &|sql| self.world.query(sql));
-        assert!(verdict.is_exact(), "{verdict}");
-        assert_eq!(self.world.number("SELECT count() FROM highwater.dead_letters"), letters, "dead letters");
-        self.clean();
-        truth
-    }
-
-    fn clean(&self) {
-        let audit = self.output(&["audit"]);
-        assert!(audit.status.success(), "{}", String::from_utf8_lossy(&audit.stdout));
-    }
-
-    /// The kinds of what the audit finds.
-    fn findings(&self) -> Vec<String> {
-        let audit: serde_json::Value = serde_json::from_slice(&self.output(&["audit", "--json"]).stdout).unwrap();
-        let kinds = audit["findings"].as_array().unwrap().iter();
-        let mut kinds: Vec<String> = kinds.map(|finding| finding["kind"].as_str().unwrap().to_owned()).collect();
-        kinds.sort();
-        kinds.dedup();
-        kinds
-    }
-
-    fn state(&self) -> String {
-        let tables = ["ledger", "redrives", "llm_call", "llm_call_1m_parts", "dead_letters"];
-        let table = |name: &&str| self.world.query(&format!("SELECT * FROM highwater.{name} ORDER BY ALL FORMAT TSV"));
-        tables.iter().map(table).collect()
-    }
-}
-
-fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
+use scene::{LOOKUP, MINUTE, REDRIVE, Scene, registry_of_lookups, said};
 
 #[test]
 fn letters_go_in_once_their_schema_is_mended() {
@@ -333,31 +219,6 @@ fn letters_of_a_batch_that_nobody_finished_are_left_to_the_worker() {
     assert_eq!(scene.findings(), ["extra_rows"]);
 }
 
-impl Scene {
-    /// Takes letters that a condition holds for out of the table, as retention does.
-    fn expire(&self, condition: &str) {
-        let letters = "highwater.dead_letters";
-        self.world.query("CREATE TABLE IF NOT EXISTS highwater.expired AS highwater.dead_letters");
-        self.world.query(&format!("INSERT INTO highwater.expired SELECT * FROM {letters} WHERE {condition}"));
-        self.world.query(&format!("ALTER TABLE {letters} DELETE WHERE {condition} SETTINGS mutations_sync = 2"));
-    }
-
-    /// Puts them back, so that the rest of the audit has nothing to say.
-    fn put_back(&self) {
-        self.world.query("INSERT INTO highwater.dead_letters SELECT * FROM highwater.expired");
-        self.world.query("DROP TABLE highwater.expired");
-    }
-
-    /// The ledger's ends of a run by partition.
-    fn ends(&self, run: u32) -> Vec<(i32, u64)> {
-        let of = |partition: i32| {
-            let sql = format!("SELECT max(to) FROM highwater.ledger WHERE source = '1r{run}/{TOPIC}/{partition}'");
-            (partition, self.world.number(&sql))
-        };
-        (0..4).map(of).collect()
-    }
-}
-
 #[test]
 fn what_a_run_has_written_may_expire_before_it_is_finished() {
     let mut scene = Scene::new();
@@ -442,55 +303,6 @@ fn a_run_that_can_not_be_finished_is_given_up_and_blocks_nobody() {
     scene.check(sent);
     let refused = scene.output(&["dead-letters", "redrive", "--give-up", "77", "--yes"]);
     assert!(said(&refused).contains("no run 77"), "{}", said(&refused));
-}
-
-/// A lookup's bytes, without a frame.
-fn lookup(id: u128, millis: i64) -> Vec<u8> {
-    fn long(body: &mut Vec<u8>, number: i64) {
-        let mut zigzag = (number as u64) << 1;
-        while zigzag > 0x7F {
-            body.push(zigzag as u8 | 0x80);
-            zigzag >>= 7;
-        }
-        body.push(zigzag as u8);
-    }
-    fn text(body: &mut Vec<u8>, text: &str) {
-        long(body, text.len() as i64);
-        body.extend_from_slice(text.as_bytes());
-    }
-    let mut body = Vec::new();
-    text(&mut body, &format!("00000000-0000-0000-0000-{id:012}"));
-    long(&mut body, millis);
-    ["one", "test", "somebody"].into_iter().for_each(|word| text(&mut body, word));
-    long(&mut body, 7);
-    body
-}
-
-/// A registry that knows the schema of lookups, and its id there.
-fn registry_of_lookups() -> (Registry, u32) {
-    let registry = Registry::start().unwrap();
-    let endpoint = Endpoint::new(&registry.url(), "", "", Duration::from_secs(20)).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let id = runtime.block_on(Client::new(endpoint).register("lookups", LOOKUP)).unwrap();
-    (registry, id)
-}
-
-impl Scene {
-    /// Sends lookups of these ids of events to one partition, each framed as told.
-    fn send_lookups(&self, lookups: impl IntoIterator<Item = (Writer, u128)>) {
-        let mut producer = Producer::new(&self.world.stack.kafka.bootstrap(), "test", &Default::default()).unwrap();
-        let now = jiff::Timestamp::now().as_millisecond();
-        for (writer, event) in lookups {
-            let mut payload = Vec::new();
-            writer.frame(&mut payload);
-            payload.extend(lookup(event, now));
-            let payload = Some(payload.as_slice());
-            producer
-                .send(Outgoing { topic: TOPIC, partition: Some(1), key: Some(b"k"), payload, timestamp_ms: Some(now) })
-                .unwrap();
-        }
-        producer.flush(MINUTE).unwrap();
-    }
 }
 
 #[test]
@@ -606,97 +418,4 @@ fn what_can_not_be_done_is_said_with_the_way_on() {
     refused(&["redrive", "--at-most", "0"], 2, "at-most");
     refused(&["redrive", "--setting", "clickhouse.url=http://127.0.0.1:1"], 1, "127.0.0.1:1");
     refused(&["list", "--setting", "clickhouse.url=http://127.0.0.1:1"], 1, "127.0.0.1:1");
-}
-
-#[test]
-fn a_rewind_takes_redriven_letters_back_and_leaves_none_out() {
-    // Users who may do what the documentation says is enough, and one thing less.
-    let documented =
-        include_str!("../../docs/connections.md").lines().filter_map(|line| line.trim().strip_prefix("GRANT "));
-    let grants: Vec<String> =
-        documented.map(|grant| format!("GRANT {}", grant.split(" TO ").next().unwrap_or_default())).collect();
-    let less: Vec<String> = grants.iter().map(|grant| grant.replace("ALTER UPDATE, ", "")).collect();
-    assert!(grants.len() == 5 && grants != less, "{grants:?}");
-    let clickhouse = ClickHouse::options().user("highwater", "secret", grants.iter().map(String::as_str)).user(
-        "less",
-        "secret",
-        less.iter().map(String::as_str),
-    );
-    let mut scene = Scene::of(World::of(Stack::start_with(Kafka::options(), clickhouse).unwrap()));
-    scene.world.set("BATCH__ROWS", "500");
-    let sent = scene.letters(&["--events", "4000", "--duplicates", "0.02", "--bad", "0.01", "--disorder", "20s"]);
-    scene.mend();
-    scene.world.done(&["dead-letters", "redrive", "--at-most", "1500", "--yes"]);
-    scene.world.done(&REDRIVE);
-    scene.check(sent);
-    // Half of a partition is read again: what was redriven there is taken back, and goes in once, by one way or the other.
-    let half = scene.world.number("SELECT intDiv(max(to), 2) FROM highwater.ledger WHERE source = '1/llm-calls/1'");
-    let half = half.to_string();
-    let one = ["rewind", TOPIC, "--partition", "1", "--to", half.as_str()];
-    // What a user lacks is told before anything is changed.
-    scene.world.set("CLICKHOUSE__PASSWORD", "secret");
-    scene.world.set("CLICKHOUSE__USER", "less");
-    let before = scene.state();
-    let refused = scene.output(&[&one[..], &["--yes"]].concat());
-    assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
-    assert!(said(&refused).contains("run: GRANT ALTER UPDATE ON `highwater`.* TO `less`"), "{}", said(&refused));
-    assert_eq!(scene.state(), before);
-    scene.world.set("CLICKHOUSE__USER", "highwater");
-    let explained = scene.world.done(&one);
-    assert!(explained.contains("redrove are taken back"), "{explained}");
-    scene.world.done(&[&one[..], &["--yes"]].concat());
-    let audit = scene.output(&["audit", "--without-kafka"]);
-    assert!(audit.status.success(), "{}", said(&audit));
-    let kept = scene.world.number("SELECT count() FROM highwater.dead_letters");
-    assert!(kept < sent, "no letter was taken back");
-    let truth = truth::of(&scene.world.stack.kafka.bootstrap(), TOPIC);
-    let log = "SELECT sum(events) FROM highwater.ledger WHERE kind != 'redrive'";
-    let mut process = scene.world.run("after");
-    let begun = Instant::now();
-    while scene.world.number(log) < truth.messages {
-        assert!(begun.elapsed() < MINUTE, "{}", process.said());
-        assert!(process.child.try_wait().unwrap().is_none(), "{}", process.said());
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    assert!(process.terminate().0.success());
-    scene.world.done(&REDRIVE);
-    let kept = scene.world.number("SELECT count() FROM highwater.dead_letters");
-    scene.check(kept);
-
-    // All of it: nothing of any run is left, and the tables are those of a topic that was read once.
-    scene.world.done(&["rewind", TOPIC, "--to", "start", "--yes"]);
-    assert_eq!(scene.world.number("SELECT count() FROM highwater.redrives WHERE NOT taken_back"), 0);
-    scene.run("again", truth.messages);
-    scene.world.check();
-}
-
-#[test]
-fn a_rewind_does_not_lose_an_event_to_a_letter_that_was_its_duplicate() {
-    let mut scene = Scene::new();
-    let (registry, id) = registry_of_lookups();
-    let fingerprint = EventType::parse("lookup.avsc", LOOKUP).unwrap().fingerprint;
-    let (letter, event) = (Writer::Id(id), Writer::Fingerprint(fingerprint));
-    scene.generate(&["--events", "40"]);
-    // A letter, and later, in another batch, its event as one that can be read.
-    scene.send_lookups([(letter, 1), (event, 2), (event, 3)]);
-    scene.world.done(&["migrate"]);
-    scene.run("first", 43);
-    let place = scene.world.query("SELECT max(to) FROM highwater.ledger WHERE source = '1/llm-calls/1'");
-    scene.send_lookups([4, 1, 5].map(|id| (event, id)));
-    scene.run("second", 46);
-    scene.world.set("REGISTRY__URL", &registry.url());
-    scene.world.done(&REDRIVE);
-    assert_eq!(scene.world.number("SELECT countIf(duplicate) FROM highwater.redrives"), 1);
-
-    let rewind = ["rewind", TOPIC, "--partition", "1", "--to", place.trim()];
-    let explained = scene.world.done(&rewind);
-    assert!(explained.contains("1 dead letters from before offset"), "{explained}");
-    scene.world.done(&[&rewind[..], &["--yes"]].concat());
-    scene.run("third", 46);
-    scene.world.done(&REDRIVE);
-    let ids = "SELECT toString(event_id) FROM highwater.lookup ORDER BY event_id FORMAT TSV";
-    let expected: String = [1, 2, 3, 4, 5].map(|id| format!("00000000-0000-0000-0000-{id:012}\n")).concat();
-    assert_eq!(scene.world.query(ids), expected);
-    assert_eq!(scene.world.number("SELECT sum(count) FROM highwater.lookup_1m"), 5);
-    scene.clean();
 }

@@ -1,9 +1,17 @@
-//! Redrives and rewinds of one topic at the same time.
+//! Redrives and rewinds of one topic: what was redriven is taken back, and both at the same time.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::*;
-use crate::support::Process;
+use devstack::{ClickHouse, Kafka, Stack};
+use highwater::event::EventType;
+use highwater::event::wire::Writer;
+use highwater::failpoint::{Point, VARIABLE};
+
+use super::scene::{LOOKUP, MINUTE, REDRIVE, Scene, registry_of_lookups, said};
+use crate::registry::Gate;
+use crate::shared::truth;
+use crate::support::{Process, TOPIC, World};
 
 const BEING_REWOUND: &str = "is being rewound, or a rewind of it was interrupted";
 
@@ -229,5 +237,98 @@ fn a_list_that_was_begun_before_a_rewind_does_not_stand_after_it() {
     assert_eq!(scene.world.query(listed), "3\t3\n", "the rewind has two numbers");
     assert_eq!(scene.world.number("SELECT count() FROM highwater.lookup"), 30);
     assert_eq!(scene.world.number("SELECT sum(count) FROM highwater.lookup_1m"), 30);
+    scene.clean();
+}
+
+#[test]
+fn a_rewind_takes_redriven_letters_back_and_leaves_none_out() {
+    // Users who may do what the documentation says is enough, and one thing less.
+    let documented =
+        include_str!("../../../docs/connections.md").lines().filter_map(|line| line.trim().strip_prefix("GRANT "));
+    let grants: Vec<String> =
+        documented.map(|grant| format!("GRANT {}", grant.split(" TO ").next().unwrap_or_default())).collect();
+    let less: Vec<String> = grants.iter().map(|grant| grant.replace("ALTER UPDATE, ", "")).collect();
+    assert!(grants.len() == 5 && grants != less, "{grants:?}");
+    let clickhouse = ClickHouse::options().user("highwater", "secret", grants.iter().map(String::as_str)).user(
+        "less",
+        "secret",
+        less.iter().map(String::as_str),
+    );
+    let mut scene = Scene::of(World::of(Stack::start_with(Kafka::options(), clickhouse).unwrap()));
+    scene.world.set("BATCH__ROWS", "500");
+    let sent = scene.letters(&["--events", "4000", "--duplicates", "0.02", "--bad", "0.01", "--disorder", "20s"]);
+    scene.mend();
+    scene.world.done(&["dead-letters", "redrive", "--at-most", "1500", "--yes"]);
+    scene.world.done(&REDRIVE);
+    scene.check(sent);
+    // Half of a partition is read again: what was redriven there is taken back, and goes in once, by one way or the other.
+    let half = scene.world.number("SELECT intDiv(max(to), 2) FROM highwater.ledger WHERE source = '1/llm-calls/1'");
+    let half = half.to_string();
+    let one = ["rewind", TOPIC, "--partition", "1", "--to", half.as_str()];
+    // What a user lacks is told before anything is changed.
+    scene.world.set("CLICKHOUSE__PASSWORD", "secret");
+    scene.world.set("CLICKHOUSE__USER", "less");
+    let before = scene.state();
+    let refused = scene.output(&[&one[..], &["--yes"]].concat());
+    assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+    assert!(said(&refused).contains("run: GRANT ALTER UPDATE ON `highwater`.* TO `less`"), "{}", said(&refused));
+    assert_eq!(scene.state(), before);
+    scene.world.set("CLICKHOUSE__USER", "highwater");
+    let explained = scene.world.done(&one);
+    assert!(explained.contains("redrove are taken back"), "{explained}");
+    scene.world.done(&[&one[..], &["--yes"]].concat());
+    let audit = scene.output(&["audit", "--without-kafka"]);
+    assert!(audit.status.success(), "{}", said(&audit));
+    let kept = scene.world.number("SELECT count() FROM highwater.dead_letters");
+    assert!(kept < sent, "no letter was taken back");
+    let truth = truth::of(&scene.world.stack.kafka.bootstrap(), TOPIC);
+    let log = "SELECT sum(events) FROM highwater.ledger WHERE kind != 'redrive'";
+    let mut process = scene.world.run("after");
+    let begun = Instant::now();
+    while scene.world.number(log) < truth.messages {
+        assert!(begun.elapsed() < MINUTE, "{}", process.said());
+        assert!(process.child.try_wait().unwrap().is_none(), "{}", process.said());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(process.terminate().0.success());
+    scene.world.done(&REDRIVE);
+    let kept = scene.world.number("SELECT count() FROM highwater.dead_letters");
+    scene.check(kept);
+
+    // All of it: nothing of any run is left, and the tables are those of a topic that was read once.
+    scene.world.done(&["rewind", TOPIC, "--to", "start", "--yes"]);
+    assert_eq!(scene.world.number("SELECT count() FROM highwater.redrives WHERE NOT taken_back"), 0);
+    scene.run("again", truth.messages);
+    scene.world.check();
+}
+
+#[test]
+fn a_rewind_does_not_lose_an_event_to_a_letter_that_was_its_duplicate() {
+    let mut scene = Scene::new();
+    let (registry, id) = registry_of_lookups();
+    let fingerprint = EventType::parse("lookup.avsc", LOOKUP).unwrap().fingerprint;
+    let (letter, event) = (Writer::Id(id), Writer::Fingerprint(fingerprint));
+    scene.generate(&["--events", "40"]);
+    // A letter, and later, in another batch, its event as one that can be read.
+    scene.send_lookups([(letter, 1), (event, 2), (event, 3)]);
+    scene.world.done(&["migrate"]);
+    scene.run("first", 43);
+    let place = scene.world.query("SELECT max(to) FROM highwater.ledger WHERE source = '1/llm-calls/1'");
+    scene.send_lookups([4, 1, 5].map(|id| (event, id)));
+    scene.run("second", 46);
+    scene.world.set("REGISTRY__URL", &registry.url());
+    scene.world.done(&REDRIVE);
+    assert_eq!(scene.world.number("SELECT countIf(duplicate) FROM highwater.redrives"), 1);
+
+    let rewind = ["rewind", TOPIC, "--partition", "1", "--to", place.trim()];
+    let explained = scene.world.done(&rewind);
+    assert!(explained.contains("1 dead letters from before offset"), "{explained}");
+    scene.world.done(&[&rewind[..], &["--yes"]].concat());
+    scene.run("third", 46);
+    scene.world.done(&REDRIVE);
+    let ids = "SELECT toString(event_id) FROM highwater.lookup ORDER BY event_id FORMAT TSV";
+    let expected: String = [1, 2, 3, 4, 5].map(|id| format!("00000000-0000-0000-0000-{id:012}\n")).concat();
+    assert_eq!(scene.world.query(ids), expected);
+    assert_eq!(scene.world.number("SELECT sum(count) FROM highwater.lookup_1m"), 5);
     scene.clean();
 }

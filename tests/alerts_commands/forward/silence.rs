@@ -1,0 +1,120 @@
+//! Nothing is heard of highwater, or of Kafka: who is told, and when it is over.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{committed, forward, members, numbers, world};
+use crate::receiver::Receiver;
+use crate::support::Process;
+use crate::topic::{Topic, message};
+use crate::wait_until;
+
+#[test]
+fn people_are_told_when_heartbeats_stop_and_when_they_come_again() {
+    let mut world = world();
+    let [hook, manager] = std::array::from_fn(|_| Receiver::start());
+    world.set("FORWARD__WEBHOOK_URL", &hook.url("/"));
+    world.set("FORWARD__ALERTMANAGER_URL", &manager.url(""));
+    world.set("FORWARD__RESEND", "1s");
+    world.set("FORWARD__SILENT_AFTER", "2s");
+    world.set("ALERTS__HEARTBEAT", "1s");
+    let mut topic = Topic::new(&world);
+    topic.publish(&[message("a", 1, "firing")]);
+    let process = forward(&world, "first");
+    let said = || process.said();
+    let silent =
+        || -> Vec<Value> { hook.taken().into_iter().filter(|body| body["rule"] == "highwater_silent").collect() };
+    let real = || -> Vec<Value> { hook.taken().into_iter().filter(|body| body["rule"] == "failures").collect() };
+    wait_until("a", || real().len() == 1, &said);
+    wait_until("silent", || !silent().is_empty(), &said);
+    let known_to_manager = || -> Vec<Value> {
+        let alerts = manager.taken().into_iter().flat_map(|body| body.as_array().unwrap().clone());
+        alerts.filter(|alert| alert["labels"]["alertname"] == "highwater_silent").collect()
+    };
+    // As often as what fires.
+    wait_until("reminded", || known_to_manager().len() > 2, &said);
+    let told = silent();
+    assert_eq!((told.len(), &told[0]["state"], &told[0]["severity"]), (1, &json!("firing"), &json!("page")));
+    let summary = told[0]["summary"].as_str().unwrap();
+    assert!(summary.starts_with("no heartbeat of highwater: the last came at 20") && summary.contains("was judged"));
+    let before = committed(&world);
+
+    topic.publish(&[message("a", 2, "resolved")]);
+    wait_until("over", || silent().len() == 2 && real().len() == 2, &said);
+    assert_eq!((&silent()[1]["state"], &silent()[1]["alert_id"]), (&json!("resolved"), &told[0]["alert_id"]));
+    assert!(silent()[1]["sequence"].as_i64() > told[0]["sequence"].as_i64());
+    wait_until("over there", || known_to_manager().last().unwrap()["endsAt"].is_string(), &said);
+    assert_eq!(numbers(&real()), [("a".to_owned(), 1), ("a".to_owned(), 2)]);
+    wait_until("committed", || committed(&world) > before, &said);
+    // What is told anew is no message that may come twice.
+    let heads = manager.requests().into_iter().map(|request| request.head);
+    let keys = heads.filter_map(|head| Some(head.split_once("idempotency-key: ")?.1.lines().next()?.to_owned()));
+    let (mut keys, all) = (keys.collect::<Vec<_>>(), manager.requests().len());
+    keys.sort();
+    let count = keys.len();
+    keys.dedup();
+    assert!(keys.len() == count && count < all, "{keys:?} of {all}");
+    assert!(process.terminate().0.success());
+}
+
+/// Whoever has the partition is cut off from it, and stands by no more than before.
+#[test]
+fn people_are_told_when_kafka_is_away() {
+    let mut world = world();
+    let hook = Receiver::start();
+    world.set("FORWARD__WEBHOOK_URL", &hook.url("/"));
+    world.set("FORWARD__SILENT_AFTER", "5s");
+    world.set("ALERTS__HEARTBEAT", "1s");
+    let mut topic = Topic::new(&world);
+    topic.publish(&[message("a", 1, "firing")]);
+    let (process, standby) = (forward(&world, "first"), forward(&world, "second"));
+    let said = || format!("{}\n{}", process.said(), standby.said());
+    wait_until("a", || hook.taken().len() == 1, &said);
+    // Who is no member yet knows of nobody who watches, and tells of itself.
+    wait_until("members", || members(&world) == 2, &said);
+    topic.publish(&[]);
+    world.stack.kafka.kill().unwrap();
+    wait_until("silent", || hook.taken().len() > 1, &said);
+    // Another one may have come to have it in the last moment.
+    std::thread::sleep(Duration::from_secs(3));
+    let told = hook.taken();
+    assert!(told.len() <= 3, "{told:?}");
+    assert!(
+        told[1..].iter().all(|body| (&body["rule"], &body["state"]) == (&json!("highwater_silent"), &json!("firing")))
+    );
+    assert!(told[1..].iter().all(|body| body["sequence"] == told[1]["sequence"]), "{told:?}");
+}
+
+/// One of the two that begin without Kafka will stand by. Neither ends what it told before there is a heartbeat: an end of the
+/// one, told while the other one still hears nothing, would stand as the last word.
+#[test]
+fn people_are_told_though_kafka_was_never_there() {
+    let mut world = world();
+    let hook = Receiver::start();
+    world.set("FORWARD__WEBHOOK_URL", &hook.url("/"));
+    world.set("FORWARD__SILENT_AFTER", "3s");
+    world.set("ALERTS__HEARTBEAT", "1s");
+    let mut topic = Topic::new(&world);
+    topic.publish(&[message("a", 1, "firing")]);
+    world.stack.kafka.pause().unwrap();
+    let processes = ["first", "second"].map(|name| forward(&world, name));
+    let said = || processes.each_ref().map(Process::said).join("\n");
+    let states = || -> Vec<String> {
+        let own = hook.taken().into_iter().filter(|body| body["rule"] == "highwater_silent");
+        own.map(|body| body["state"].as_str().unwrap().to_owned()).collect()
+    };
+    wait_until("silent", || states() == ["firing"; 2], &said);
+    world.stack.kafka.resume().unwrap();
+    wait_until("a", || hook.taken().iter().any(|body| body["rule"] == "failures"), &said);
+    // Longer than either may be silent, and than standing by takes.
+    std::thread::sleep(Duration::from_secs(5));
+    assert_eq!(states(), ["firing"; 2], "{}", said());
+    let is_over = || states() == ["firing", "firing", "resolved", "resolved"];
+    // Heartbeats go on coming, so that it does not matter when the one that stands by looked first.
+    let beats = || {
+        topic.publish(&[]);
+        is_over()
+    };
+    wait_until("over", beats, &said);
+}
