@@ -32,15 +32,15 @@ unit: ## tests that need no server, the simulation among them
 	cargo test --workspace --lib --bins $(FEATURES)
 	cargo test --test simulation --test avro --test deploy --test check --test runbook $(FEATURES)
 
+# The binary as tests of the whole workspace have it: by itself its libraries would be built once more, with fewer features.
 .PHONY: fetch
 fetch: ## download the real servers, once
-	cargo build --package devstack
+	cargo build --workspace --test program $(FEATURES)
 	target/debug/devstack fetch
 
 .PHONY: integration
 integration: fetch ## tests against real Kafka and ClickHouse
-	cargo build --workspace $(FEATURES)
-	cargo test --package devstack --tests
+	cargo test --workspace --test program --test proxy --test servers $(FEATURES)
 	# Most of these mostly wait. ALERTMANAGER=path/of/alertmanager for one more of alerts_commands.
 	cargo test --test connections --test alerts_commands $(FEATURES) -- --test-threads=4
 	cargo test --no-fail-fast --test clickhouse --test kafka --test delivery $(FEATURES) -- --test-threads=3
@@ -61,14 +61,12 @@ cost-alerts: fetch ## what a round of 1,000 rules over 10,000 series costs, with
 
 .PHONY: chaos
 chaos: fetch ## real servers and replicas killed, frozen and cut off at random, then every number checked: make chaos MINUTES=20; SEED, PROTOCOL=classic|consumer and RATE as it prints them
-	cargo build --workspace $(FEATURES)
 	CHAOS_MINUTES=$(or $(MINUTES),20) CHAOS_SEED=$(SEED) CHAOS_PROTOCOL=$(PROTOCOL) CHAOS_RATE=$(RATE) \
 		cargo test --test chaos $(FEATURES) -- --nocapture
 
 # A minute of it for each group protocol, start and verification included three in all; SEED=n for other draws.
 .PHONY: chaos-short
 chaos-short: fetch ## the same for three minutes, both group protocols
-	cargo build --workspace $(FEATURES)
 	for protocol in classic consumer; do \
 		CHAOS_MINUTES=$(or $(MINUTES),1) CHAOS_SEED=$(or $(SEED),1) CHAOS_PROTOCOL=$$protocol CHAOS_RATE=$(or $(RATE),1000) \
 			cargo test --test chaos $(FEATURES) -- --nocapture || exit 1; \
@@ -151,7 +149,7 @@ advisories: $(DENY) ## known vulnerabilities; needs the advisory database from t
 	$(DENY) check advisories
 
 $(DENY):
-	cargo install cargo-deny --version $(DENY_VERSION) --locked --root $(TOOLS)
+	cargo install cargo-deny --version $(DENY_VERSION) --locked --debug --root $(TOOLS) # it is built for longer than it runs
 
 .PHONY: clean
 clean: ## what was built; the downloaded servers stay (.devstack)
