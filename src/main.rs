@@ -2,7 +2,6 @@
 
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand, ValueEnum};
@@ -10,6 +9,7 @@ use highwater::command::{
     UsageError, alerts, audit, check, dead_letters, generate, migrate, replay, rewind, run, schema,
 };
 use highwater::config::{self, ConfigError};
+use highwater::kafka::end_process;
 use highwater::telemetry;
 
 /// Usage telemetry from Kafka to ClickHouse, exactly once, with numbers that add up.
@@ -140,21 +140,22 @@ enum Reference {
     Metrics,
 }
 
-fn main() -> ExitCode {
+fn main() {
     highwater::allocator::keep_freed();
-    match execute(&Cli::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+    let code = match execute(&Cli::parse()) {
+        Ok(true) => 0,
+        Ok(false) => 1,
         Err(error) => {
             eprintln!("error: {error:#}");
             let usage = error.is::<ConfigError>() || error.is::<UsageError>();
             match (usage, error.is::<audit::NotMade>()) {
-                (true, _) => ExitCode::from(2),
-                (false, true) => ExitCode::from(3),
-                (false, false) => ExitCode::FAILURE,
+                (true, _) => 2,
+                (false, true) => 3,
+                (false, false) => 1,
             }
         }
-    }
+    };
+    end_process(code)
 }
 
 /// Runs a subcommand; false: it did its work and found something wrong.

@@ -25,6 +25,7 @@ pub use access::{Access, Resource, Right};
 pub use compacted::{Entry, follow, read_on, read_to_end};
 pub use consumer::KafkaLog;
 pub use identity::TopicIdentity;
+pub use native::end_process;
 pub use observer::Observer;
 pub use producer::Producer;
 pub use retention::keeps;

@@ -1,5 +1,5 @@
 //! What rdkafka has no safe call for: librdkafka's DescribeTopics, DescribeConsumerGroups and ListOffsets, through its C
-//! interface.
+//! interface; and the end of a process that has clients.
 #![allow(
     unsafe_code,
     reason = "rdkafka has no safe call for topic ids, permissions and offsets by isolation; all that is unsafe about these \
@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char};
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,16 @@ use rdkafka::client::{Client, ClientContext};
 use rdkafka::topic_partition_list::TopicPartitionList;
 
 use crate::ports::TopicPartition;
+
+/// Ends the process beside clients that are still at work, or being closed, on other threads.
+///
+/// C's handlers of an exit are left out: OpenSSL's frees what the clients' threads are using, and one in some hundreds of ends
+/// was a crash, with a signal in place of the exit code. What Rust holds back for standard output is written.
+pub fn end_process(code: u8) -> ! {
+    let _ = std::io::stdout().flush(); // who reads it may be gone
+    // SAFETY: it takes an integer, and may be called at any time from any thread.
+    unsafe { libc::_exit(code.into()) }
+}
 
 /// What the broker does not do, and its words on that.
 pub(super) type Refusal = (Code, String);
@@ -330,4 +341,34 @@ unsafe fn text(pointer: *const c_char) -> String {
     }
     // SAFETY: by the contract above.
     unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    const ENDED: &str = "HIGHWATER_TEST_ENDED";
+
+    extern "C" fn told() {
+        let _ = std::io::stderr().write_all(b"a handler ran");
+    }
+
+    #[test]
+    fn an_end_runs_no_handler_and_writes_what_is_held_back() {
+        if std::env::var_os(ENDED).is_some() {
+            // SAFETY: the handler is a function of the program that takes nothing.
+            assert_eq!(unsafe { libc::atexit(told) }, 0);
+            print!("held back");
+            end_process(7);
+        }
+        let name = "kafka::native::tests::an_end_runs_no_handler_and_writes_what_is_held_back";
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        let output = child.args(["--exact", name, "--nocapture"]).env(ENDED, "1").output().unwrap();
+        let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(7), "{out}{error}");
+        assert!(out.ends_with("held back") && !error.contains("a handler ran"), "{out}{error}");
+    }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::kafka::end_process;
 use anyhow::{Context, Result, anyhow};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -78,7 +79,7 @@ impl Stop {
                 tokio::select! { _ = terminate.recv() => {}, _ = tokio::signal::ctrl_c() => {} }
             }
             tracing::warn!("told twice: ending at once; what is not written will be read again");
-            std::process::exit(1);
+            end_process(1);
         });
         Ok(stop)
     }
