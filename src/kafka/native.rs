@@ -2,8 +2,8 @@
 //! interface; and the end of a process that has clients.
 #![allow(
     unsafe_code,
-    reason = "rdkafka has no safe call for topic ids, permissions and offsets by isolation; all that is unsafe about these \
-              questions is in this file"
+    reason = "rdkafka has no safe call for topic ids, permissions and offsets by isolation, and std none for an end without C's \
+              handlers; all that is unsafe about these is in this file"
 )]
 
 use std::collections::BTreeMap;
@@ -21,8 +21,9 @@ use crate::ports::TopicPartition;
 
 /// Ends the process beside clients that are still at work, or being closed, on other threads.
 ///
-/// C's handlers of an exit are left out: OpenSSL's frees what the clients' threads are using, and one in some hundreds of ends
-/// was a crash, with a signal in place of the exit code. What Rust holds back for standard output is written.
+/// C's handlers of an exit are left out: OpenSSL's, for one, frees what the clients' threads use. One in some hundreds of ends
+/// beside a client that was being closed was by a signal, without an exit code. What Rust holds back for standard output is
+/// written.
 pub fn end_process(code: u8) -> ! {
     let _ = std::io::stdout().flush(); // who reads it may be gone
     // SAFETY: it takes an integer, and may be called at any time from any thread.

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::kafka::end_process;
 use anyhow::{Context, Result, anyhow};
 use tokio::signal::unix::{SignalKind, signal};
+
+use crate::kafka::end_process;
 
 /// Starts a worker's thread. If it fails or panics, the others are told to stop, for the process must not go on with
 /// partitions that nobody reads.
