@@ -1,7 +1,8 @@
 //! Whether anything is heard of whoever judges: without heartbeats for too long that is an alert of our own.
 //!
-//! It is told of what the log says and needs no memory beside it: its number is the time of the last heartbeat, and what ends
-//! it is a heartbeat that came too long after the one before. So whoever is started anew tells the same under the same number.
+//! It is told of what the log says and needs no memory beside it: its number is the time of the last heartbeat and one, as that
+//! time may be the number of an end already, and what ends it is a heartbeat that came too long after the one before, under its
+//! own time. So whoever is started anew tells the same under the same number.
 
 use std::time::Duration;
 
@@ -24,8 +25,10 @@ pub(super) struct Silence {
     last: Option<Beat>,
     /// Since when it is looked without a break, and when last.
     looks: Option<(i64, i64)>,
-    /// What is told and not over: its number.
-    told: Option<i64>,
+    /// What is told and not over: its number, and since when nothing was heard.
+    told: Option<(i64, i64)>,
+    /// The number of the last end that was told without a heartbeat: what is told later stands above it.
+    handed_over: Option<i64>,
     /// Another process may have told of it before this one.
     goes_on: bool,
 }
@@ -49,7 +52,8 @@ impl Silence {
     /// Of a topic of alerts.
     pub(super) fn new(topic: &str, limit: Option<Duration>) -> Silence {
         let limit_ms = limit.map(millis);
-        Silence { topic: topic.to_owned(), limit_ms, last: None, looks: None, told: None, goes_on: false }
+        let topic = topic.to_owned();
+        Silence { topic, limit_ms, last: None, looks: None, told: None, handed_over: None, goes_on: false }
     }
 
     /// Takes in the next heartbeat, which `is_new` unless it stands before what was handed on; answers what is to be told.
@@ -64,14 +68,14 @@ impl Silence {
         // Who was told of it may have been told by another process than this.
         let was_silent = is_new && before.map_or(self.goes_on, |before| beat.sent_at - before > limit);
         // What was sent before it was told may be read only now.
-        let is_over = self.told.take_if(|told| beat.sent_at > *told).is_some();
+        let is_over = self.told.take_if(|(number, _)| beat.sent_at > *number).is_some();
         if self.told.is_some() || (!is_over && !was_silent) {
             return None;
         }
         let since = before.or(self.looks.map(|(since, _)| since)).unwrap_or(beat.sent_at);
         let seconds = (beat.sent_at - since) / 1_000;
         let summary = format!("heartbeats come again, after {seconds} s without one; rules are judged");
-        Some(self.message(State::Resolved, beat.sent_at, since, summary))
+        Some(self.message(State::Resolved, beat.sent_at, (beat.sent_at, since), summary))
     }
 
     /// Looks at the clock, once all that the log has is known, and again and again; answers what is to be told.
@@ -87,7 +91,8 @@ impl Silence {
         if self.told.is_some() || now - quiet_since.max(since) <= limit {
             return None;
         }
-        self.told = Some(quiet_since);
+        let number = quiet_since.max(self.handed_over.unwrap_or(i64::MIN)) + 1;
+        self.told = Some((number, quiet_since));
         let summary = match self.last {
             Some(Beat { judged: Some(judged), .. }) => {
                 format!("the last came at {}, when all before {} was judged", time(quiet_since), time(judged))
@@ -98,7 +103,7 @@ impl Silence {
         let summary = format!(
             "no heartbeat of highwater: {summary}. Nobody is told of any alert; are `highwater run` and Kafka up?"
         );
-        Some(self.message(State::Firing, quiet_since, quiet_since, summary))
+        Some(self.message(State::Firing, number, (quiet_since, quiet_since), summary))
     }
 
     /// Takes note that the log is gone on with where a process before this one was.
@@ -114,11 +119,11 @@ impl Silence {
     /// Somebody else watches from now on; answers what is to be told, at a time, if this process told of a silence.
     pub(super) fn hand_over(&mut self, now: i64) -> Option<Message> {
         self.looks = None;
-        let since = self.told.take()?;
-        let summary = "Kafka is there again, and another process watches whether heartbeats come".to_owned();
+        let (number, since) = self.told.take()?;
         // Below the number that a heartbeat will have.
-        let over = self.message(State::Resolved, now, since, summary);
-        Some(Message { sequence: since + 1, ..over })
+        self.handed_over = Some(number + 1);
+        let summary = "Kafka is there again, and another process watches whether heartbeats come".to_owned();
+        Some(self.message(State::Resolved, number + 1, (now, since), summary))
     }
 
     fn asleep_ms(&self) -> i64 {
@@ -130,10 +135,10 @@ impl Silence {
         self.last.is_some_and(|last| now - last.sent_at <= millis(within))
     }
 
-    fn message(&self, state: State, at: i64, since: i64, summary: String) -> Message {
+    fn message(&self, state: State, sequence: i64, (at, since): (i64, i64), summary: String) -> Message {
         let dimensions = [("topic".to_owned(), self.topic.clone())].into();
         let threshold = self.limit_ms.unwrap_or_default() as f64 / 1_000.0;
-        Own { rule: RULE, severity: "page", state, sequence: at, at, since, dimensions, summary, threshold }.message()
+        Own { rule: RULE, severity: "page", state, sequence, at, since, dimensions, summary, threshold }.message()
     }
 }
 
@@ -174,7 +179,7 @@ mod tests {
         assert_eq!(told.len(), 1, "{told:?}");
         let (second, firing) = &told[0];
         assert_eq!((*second, firing.state.as_str(), firing.severity.as_str()), (301, "firing", "page"));
-        assert_eq!((firing.rule.as_str(), firing.sequence), (RULE, BEGIN));
+        assert_eq!((firing.rule.as_str(), firing.sequence), (RULE, BEGIN + 1));
         assert_eq!(
             firing.summary,
             "no heartbeat of highwater: the last came at 2023-11-14T22:13:20Z, when all before 2023-11-14T22:12:40Z was \
@@ -188,13 +193,30 @@ mod tests {
         assert_eq!(looked(&mut silence, 1_331..1_400).len(), 1);
     }
 
+    /// Whoever keeps messages by their numbers takes an equal one for the same message.
+    #[test]
+    fn one_heartbeat_that_ends_a_silence_and_begins_the_next_tells_each_under_a_number_of_its_own() {
+        let mut silence = silence();
+        silence.heard(beat(0), true);
+        let mut told: Vec<Message> = looked(&mut silence, 0..1_000).into_iter().map(|(_, message)| message).collect();
+        for second in [1_000, 2_000] {
+            told.extend(silence.heard(beat(second), true));
+            told.extend(looked(&mut silence, second..second + 1_000).into_iter().map(|(_, message)| message));
+        }
+        told.extend(silence.hand_over(BEGIN + 3_000_000));
+        let states = ["firing", "resolved", "firing", "resolved", "firing", "resolved"];
+        assert!(told.iter().map(|message| message.state.as_str()).eq(states), "{told:?}");
+        let numbers: Vec<i64> = told.iter().map(|message| message.sequence).collect();
+        assert!(numbers.is_sorted_by(|one, next| one < next), "{numbers:?}");
+    }
+
     #[test]
     fn whoever_is_started_anew_tells_the_same_and_waits_before() {
         let mut silence = silence();
         silence.heard(beat(0), false);
         // The last heartbeat is old already: perhaps all was started together.
         let told = looked(&mut silence, 5_000..5_400);
-        assert_eq!((told[0].0, told[0].1.sequence), (5_301, BEGIN));
+        assert_eq!((told[0].0, told[0].1.sequence), (5_301, BEGIN + 1));
         // Started while it was silent, and told that it is over without having told of it.
         let mut silence = self::silence();
         silence.heard(beat(0), false);
@@ -269,9 +291,9 @@ mod tests {
         assert_eq!((over.state.as_str(), &over.alert_id), ("resolved", &firing.alert_id));
         assert_eq!((over.sequence, over.at), (firing.sequence + 1, BEGIN + 500_000));
         assert_eq!(silence.hand_over(BEGIN + 500_000), None);
-        // Cut off again soon after: it looks as if for the first time.
+        // Cut off again soon after: it looks as if for the first time, and what it tells is no message from before that end.
         let told = looked(&mut silence, 530..900);
-        assert_eq!((told[0].0, told[0].1.sequence), (831, BEGIN));
+        assert_eq!((told[0].0, told[0].1.sequence), (831, over.sequence + 1));
     }
 
     #[test]

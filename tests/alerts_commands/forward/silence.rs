@@ -10,6 +10,11 @@ use crate::support::Process;
 use crate::topic::{Topic, message};
 use crate::wait_until;
 
+/// Whether Alertmanager is told that an alert is over.
+fn is_over(alert: &Value) -> bool {
+    alert["endsAt"].is_string()
+}
+
 #[test]
 fn people_are_told_when_heartbeats_stop_and_when_they_come_again() {
     let mut world = world();
@@ -21,30 +26,43 @@ fn people_are_told_when_heartbeats_stop_and_when_they_come_again() {
     world.set("ALERTS__HEARTBEAT", "1s");
     let mut topic = Topic::new(&world);
     topic.publish(&[message("a", 1, "firing")]);
+    // Who does not come to read within the longest silence tells of one, however slow or quick it is otherwise.
+    world.stack.kafka.pause().unwrap();
     let process = forward(&world, "first");
     let said = || process.said();
-    let silent =
-        || -> Vec<Value> { hook.taken().into_iter().filter(|body| body["rule"] == "highwater_silent").collect() };
-    let real = || -> Vec<Value> { hook.taken().into_iter().filter(|body| body["rule"] == "failures").collect() };
-    wait_until("a", || real().len() == 1, &said);
-    wait_until("silent", || !silent().is_empty(), &said);
-    let known_to_manager = || -> Vec<Value> {
+    let of = |rule| move |body: &Value| body["rule"] == rule;
+    let silent = || -> Vec<Value> { hook.taken().into_iter().filter(of("highwater_silent")).collect() };
+    let real = || -> Vec<Value> { hook.taken().into_iter().filter(of("failures")).collect() };
+    let told_manager = || -> Vec<Value> {
         let alerts = manager.taken().into_iter().flat_map(|body| body.as_array().unwrap().clone());
         alerts.filter(|alert| alert["labels"]["alertname"] == "highwater_silent").collect()
     };
+    wait_until("never heard", || !silent().is_empty() && !told_manager().is_empty(), &said);
+    world.stack.kafka.resume().unwrap();
+    wait_until("a", || real().len() == 1, &said);
+    topic.publish(&[]);
+    wait_until("heard", || silent().len() > 1 && told_manager().iter().any(is_over), &said);
+    wait_until("silent", || silent().len() > 2, &said);
     // As often as what fires.
-    wait_until("reminded", || known_to_manager().len() > 2, &said);
+    let reminders = || told_manager().into_iter().rev().take_while(|alert| !is_over(alert)).count();
+    wait_until("reminded", || reminders() > 2, &said);
     let told = silent();
-    assert_eq!((told.len(), &told[0]["state"], &told[0]["severity"]), (1, &json!("firing"), &json!("page")));
-    let summary = told[0]["summary"].as_str().unwrap();
-    assert!(summary.starts_with("no heartbeat of highwater: the last came at 20") && summary.contains("was judged"));
+    let is_told: Vec<_> = told.iter().map(|body| body["state"].as_str().unwrap()).collect();
+    assert_eq!(is_told, ["firing", "resolved", "firing"]);
+    assert!(told.iter().all(|body| body["severity"] == "page" && body["alert_id"] == told[0]["alert_id"]), "{told:#?}");
+    let summary = |at: usize| told[at]["summary"].as_str().unwrap();
+    assert!(summary(0).starts_with("no heartbeat of highwater: none was ever read. "), "{}", summary(0));
+    let stopped = summary(2);
+    let begin = "no heartbeat of highwater: the last came at 20";
+    assert!(stopped.starts_with(begin) && stopped.contains("was judged"), "{stopped}");
     let before = committed(&world);
 
     topic.publish(&[message("a", 2, "resolved")]);
-    wait_until("over", || silent().len() == 2 && real().len() == 2, &said);
-    assert_eq!((&silent()[1]["state"], &silent()[1]["alert_id"]), (&json!("resolved"), &told[0]["alert_id"]));
-    assert!(silent()[1]["sequence"].as_i64() > told[0]["sequence"].as_i64());
-    wait_until("over there", || known_to_manager().last().unwrap()["endsAt"].is_string(), &said);
+    wait_until("over", || silent().len() > 3 && real().len() == 2, &said);
+    let told = silent();
+    assert_eq!((&told[3]["state"], &told[3]["alert_id"]), (&json!("resolved"), &told[2]["alert_id"]));
+    assert!(told.is_sorted_by_key(|body| body["sequence"].as_i64()), "{told:#?}");
+    wait_until("over there", || told_manager().last().is_some_and(is_over), &said);
     assert_eq!(numbers(&real()), [("a".to_owned(), 1), ("a".to_owned(), 2)]);
     wait_until("committed", || committed(&world) > before, &said);
     // What is told anew is no message that may come twice.
@@ -70,20 +88,29 @@ fn people_are_told_when_kafka_is_away() {
     topic.publish(&[message("a", 1, "firing")]);
     let (process, standby) = (forward(&world, "first"), forward(&world, "second"));
     let said = || format!("{}\n{}", process.said(), standby.said());
-    wait_until("a", || hook.taken().len() == 1, &said);
-    // Who is no member yet knows of nobody who watches, and tells of itself.
-    wait_until("members", || members(&world) == 2, &said);
-    topic.publish(&[]);
+    let silent =
+        || -> Vec<Value> { hook.taken().into_iter().filter(|body| body["rule"] == "highwater_silent").collect() };
+    wait_until("a", || hook.taken().len() > silent().len(), &said);
+    // Who is no member yet knows of nobody who watches, and tells of itself. What was told by whoever joined slowly is over
+    // with the next heartbeats.
+    let is_quiet = || silent().iter().map(|body| if body["state"] == "firing" { 1 } else { -1 }).sum::<i32>() == 0;
+    let joined = || {
+        topic.publish(&[]);
+        members(&world) == 2 && is_quiet()
+    };
+    wait_until("members", joined, &said);
+    // What the group knows each member is told soon.
+    std::thread::sleep(Duration::from_secs(1));
+    let before = silent().len();
     world.stack.kafka.kill().unwrap();
-    wait_until("silent", || hook.taken().len() > 1, &said);
+    wait_until("silent", || silent().len() > before, &said);
     // Another one may have come to have it in the last moment.
     std::thread::sleep(Duration::from_secs(3));
-    let told = hook.taken();
-    assert!(told.len() <= 3, "{told:?}");
-    assert!(
-        told[1..].iter().all(|body| (&body["rule"], &body["state"]) == (&json!("highwater_silent"), &json!("firing")))
-    );
-    assert!(told[1..].iter().all(|body| body["sequence"] == told[1]["sequence"]), "{told:?}");
+    assert_eq!(hook.taken().len(), silent().len() + 1, "{:?}", hook.taken());
+    let told = &silent()[before..];
+    assert!(told.len() <= 2, "{told:?}");
+    assert!(told.iter().all(|body| body["state"] == "firing"), "{told:?}");
+    assert!(told.iter().all(|body| body["sequence"] == told[0]["sequence"]), "{told:?}");
 }
 
 /// One of the two that begin without Kafka will stand by. Neither ends what it told before there is a heartbeat: an end of the
