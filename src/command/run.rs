@@ -30,8 +30,10 @@ use crate::registry::SchemaRegistry;
 use crate::telemetry::{self, Board, Counters, Outage, Reporter};
 use crate::worker::{self, Worker};
 
-use threads::{Stop, join, watched};
+use threads::{Stop, finish, watched};
 
+/// How long the whole end may take: a container is killed after ten seconds.
+const GOODBYE: Duration = Duration::from_secs(8);
 /// How long writing what was read may take at the end; the log still has it.
 const LAST_WRITES: Duration = Duration::from_secs(4);
 /// How long a round of alerts that is under way at the end is waited for.
@@ -105,11 +107,12 @@ pub async fn run(settings: &Settings) -> Result<()> {
         tracing::error!("alerts are not judged: {error:#}; events are consumed all the same");
         None
     });
-    let ended = tokio::task::spawn_blocking(move || join(threads));
-    let ended = ended.await.context("waiting for the workers")?;
+    stop.asked().await;
+    let end = Instant::now() + GOODBYE;
+    let ended = finish(threads, end).await;
     counters.say(true);
     // Whatever it waits for: to end without it is as safe as a crash, but leaves a transaction open for a while.
-    let deadline = Instant::now() + LAST_ALERTS;
+    let deadline = end.min(Instant::now() + LAST_ALERTS);
     while evaluator.as_ref().is_some_and(|thread| !thread.is_finished()) && Instant::now() < deadline {
         tokio::time::sleep(BUSY_WAIT).await;
     }

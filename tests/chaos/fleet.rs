@@ -16,7 +16,7 @@ use crate::stage::{SLOTS, Stage};
 const ABORT: i32 = 6;
 /// What SIGTERM is called by the system.
 const TERMINATE: i32 = 15;
-/// How long a replica may take to end in good order: nine seconds by its own word, on a busy machine.
+/// How long a replica may take to end in good order: eight seconds by its own word, on a busy machine.
 const GOODBYE: Duration = Duration::from_secs(30);
 
 struct Replica {

@@ -12,6 +12,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::kafka::end_process;
 
+/// Between two looks whether threads have ended.
+const LOOK: Duration = Duration::from_millis(5);
+
 /// Starts a worker's thread. If it fails or panics, the others are told to stop, for the process must not go on with
 /// partitions that nobody reads.
 ///
@@ -40,15 +43,25 @@ pub(super) fn watched(
     std::thread::Builder::new().name(format!("worker-{number}")).spawn(watch).context("starting a worker's thread")
 }
 
-/// Waits for all threads and answers the first thing that went wrong.
+/// Waits for threads that were told to stop, until `end`, and answers the first thing that went wrong. Who is not done by
+/// then, as its servers are away, ends with the process: that loses no more than a crash.
 ///
 /// # Errors
 /// A thread's.
-pub(super) fn join(threads: impl IntoIterator<Item = JoinHandle<Result<()>>>) -> Result<()> {
-    // All are waited for, whatever becomes of the first.
-    let ended: Vec<_> = threads.into_iter().map(JoinHandle::join).collect();
+pub(super) async fn finish(threads: Vec<JoinHandle<Result<()>>>, end: Instant) -> Result<()> {
+    while !threads.iter().all(JoinHandle::is_finished) && Instant::now() < end {
+        tokio::time::sleep(LOOK).await;
+    }
+    let (ended, late): (Vec<_>, Vec<_>) = threads.into_iter().partition(JoinHandle::is_finished);
+    if !late.is_empty() {
+        let count = late.len();
+        tracing::warn!(
+            "ending without {count} of the workers, which take too long; what they have not written is read again"
+        );
+    }
     ended
         .into_iter()
+        .map(JoinHandle::join)
         .try_for_each(|ended| ended.unwrap_or_else(|panic| Err(anyhow!("a thread panicked: {}", message(&*panic)))))
 }
 
@@ -126,26 +139,46 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_worker_that_panics_or_fails_ends_the_others_and_is_named() {
+    /// Longer than anybody works.
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(60)
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_panics_or_fails_ends_the_others_and_is_named() {
         let stop = stop();
         let first = watched(0, &stop, diligent(&stop)).unwrap();
         let second = watched(1, &stop, || panic!("index out of {}", "bounds")).unwrap();
-        let error = format!("{:#}", join([first, second]).unwrap_err());
+        let error = format!("{:#}", finish(vec![first, second], soon()).await.unwrap_err());
         assert!(error.contains("worker 1") && error.contains("index out of bounds"), "{error}");
 
         let stop = self::stop();
         let first = watched(0, &stop, diligent(&stop)).unwrap();
         let second = watched(1, &stop, || bail!("Kafka will deliver nothing more")).unwrap();
-        let error = format!("{:#}", join([first, second]).unwrap_err());
+        let error = format!("{:#}", finish(vec![first, second], soon()).await.unwrap_err());
         assert!(error.contains("Kafka will deliver nothing more"), "{error}");
     }
 
-    #[test]
-    fn workers_that_end_in_peace_are_no_error() {
+    #[tokio::test]
+    async fn workers_that_end_in_peace_are_no_error() {
         let stop = stop();
         let threads = [0, 1].map(|number| watched(number, &stop, diligent(&stop)).unwrap());
         stop.ask();
-        join(threads).unwrap();
+        finish(threads.into(), soon()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_does_not_end_in_time_is_left_and_what_went_wrong_is_told() {
+        let stop = stop();
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let stuck = watched(0, &stop, move || Ok(held.recv()?)).unwrap();
+        let failed = watched(1, &stop, || bail!("Kafka will deliver nothing more")).unwrap();
+        stop.asked().await;
+        while !failed.is_finished() {
+            tokio::time::sleep(LOOK).await;
+        }
+        let error = finish(vec![stuck, failed], Instant::now()).await.unwrap_err();
+        assert_eq!(error.to_string(), "Kafka will deliver nothing more");
+        drop(release);
     }
 }
