@@ -7,11 +7,17 @@ use tokio::net::TcpListener;
 
 use super::*;
 
+/// Long enough for a registry that answers.
+const PATIENT: Duration = Duration::from_secs(60);
+/// For one that never does.
+const IMPATIENT: Duration = Duration::from_millis(300);
+
 /// Answers one request with these bytes (nothing: never) and gives what was asked.
 async fn asked<T>(answer: &'static str, ask: impl AsyncFnOnce(Client) -> T) -> (String, T) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/base/", listener.local_addr().unwrap());
-    let endpoint = Endpoint::new(&url, "me", "pass", Duration::from_millis(300)).unwrap();
+    let timeout = if answer.is_empty() { IMPATIENT } else { PATIENT };
+    let endpoint = Endpoint::new(&url, "me", "pass", timeout).unwrap();
     let server = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut request = vec![0; 65_536];
@@ -20,13 +26,12 @@ async fn asked<T>(answer: &'static str, ask: impl AsyncFnOnce(Client) -> T) -> (
             read += stream.read(&mut request[read..]).await.unwrap();
         }
         stream.write_all(answer.as_bytes()).await.unwrap();
-        if answer.is_empty() {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-        String::from_utf8_lossy(&request[..read]).into_owned()
+        // The end of the connection would be an answer: it is held until nobody waits any more.
+        let held = answer.is_empty().then_some(stream);
+        (String::from_utf8_lossy(&request[..read]).into_owned(), held)
     });
     let outcome = ask(Client::new(endpoint)).await;
-    (server.await.unwrap(), outcome)
+    (server.await.unwrap().0, outcome)
 }
 
 fn complete(request: &[u8]) -> bool {
@@ -93,7 +98,7 @@ async fn everything_else_is_asked_again() {
 #[tokio::test]
 async fn nobody_there_is_an_error_that_says_where() {
     let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-    let endpoint = Endpoint::new(&format!("http://127.0.0.1:{port}"), "", "", Duration::from_secs(1)).unwrap();
+    let endpoint = Endpoint::new(&format!("http://127.0.0.1:{port}"), "", "", PATIENT).unwrap();
     let error = Client::new(endpoint).schema(1).await.unwrap_err();
     assert!(error.to_string().contains(&port.to_string()), "{error}");
 }
@@ -149,7 +154,7 @@ async fn under_tls(folder: &std::path::Path, ask: impl AsyncFnOnce(u16)) -> Opti
 fn trusting(port: u16, ca_file: Option<std::path::PathBuf>) -> Client {
     let files = crate::tls::TlsFiles { ca_file, ..Default::default() };
     let url = format!("https://localhost:{port}/base");
-    Client::new(Endpoint::open(&url, "me", "pass", Duration::from_secs(5), &files).unwrap())
+    Client::new(Endpoint::open(&url, "me", "pass", PATIENT, &files).unwrap())
 }
 
 #[tokio::test]
@@ -218,7 +223,7 @@ async fn of_pages(pages: Vec<(String, String)>) -> (Result<Registered, RegistryE
             let _ = stream.write_all(answer.as_bytes()).await;
         }
     });
-    let endpoint = Endpoint::new(&url, "", "", Duration::from_secs(20)).unwrap();
+    let endpoint = Endpoint::new(&url, "", "", PATIENT).unwrap();
     let said = Client::new(endpoint).schema(7).await;
     server.abort();
     let mut paths = Vec::new();
