@@ -36,7 +36,11 @@ impl Member {
                 *next += 1;
             }
             LogEvent::End(..) => {}
-            LogEvent::OutOfRange(name) => panic!("{name} out of range"),
+            // A partition that a rebalance could not seek in time is to be started again.
+            LogEvent::OutOfRange(name) => {
+                owned.remove(&name.partition);
+                pending.push(name.clone());
+            }
         });
         self.pending.retain(|name| {
             let next = ledger.lock().unwrap().get(&name.partition).copied().unwrap_or(0);

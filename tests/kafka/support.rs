@@ -40,6 +40,23 @@ pub(crate) fn bounds(log: &mut KafkaLog, names: &[TopicPartition]) -> Vec<Bounds
     }
 }
 
+/// Where partitions end, open transactions included, asked likewise.
+pub(crate) fn high_watermarks(log: &mut KafkaLog, names: &[TopicPartition]) -> Vec<u64> {
+    let begun = Instant::now();
+    loop {
+        match log.high_watermarks(names).into_iter().collect::<Result<Vec<_>, _>>() {
+            Ok(ends) => return ends,
+            Err(error) => assert!(matches!(error, LogError::Passing(_)) && begun.elapsed() < PATIENCE, "{error}"),
+        }
+    }
+}
+
+/// Whether one of five rounds goes well: for what has to be so at the first asking, or soon. A busy machine may be late in
+/// some of them; what goes wrong by itself goes wrong in each.
+pub(crate) fn once_in_five(mut goes_well: impl FnMut() -> bool) -> bool {
+    (0..5).any(|_| goes_well())
+}
+
 /// One past the last offset of one partition.
 pub(crate) fn log_end(log: &mut KafkaLog, names: &[TopicPartition]) -> u64 {
     bounds(log, names)[0].end
