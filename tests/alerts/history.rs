@@ -233,7 +233,7 @@ fn explain(script: &Script, told: &Message) {
 
 #[test]
 fn the_same_is_told_whoever_is_killed() {
-    let script = script();
+    let script = script().missed_soon();
     let mut process = script.world.run("run");
     script.wait("the begin", (0, 0), &mut [&process]);
     for (stage, (_, complete, messages)) in STAGES.into_iter().enumerate() {

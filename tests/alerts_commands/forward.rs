@@ -26,7 +26,6 @@ const SECRET: &str = "/services/s3cr3t?token=s3cr3t";
 fn world() -> World {
     let mut world = World::new();
     world.set("ALERTS__TOPIC", ALERTS);
-    world.set("FORWARD__TIMEOUT", "1s");
     world
 }
 
@@ -54,12 +53,13 @@ fn each_target_gets_all_in_order_whatever_the_others_do() {
     // One member of the cluster is away.
     world.set("FORWARD__ALERTMANAGER_URL", &format!("http://127.0.0.1:{},{}", nobody(), manager.url("/s3cr3t")));
     world.set("FORWARD__RESEND", "1h");
+    world.set("FORWARD__TIMEOUT", "4s");
     world.set("FORWARD__LINK", "https://grafana.example.com/d/x?alert={alert_id}");
     let mut topic = Topic::new(&world);
     let telling = Then::Answer(500, "", "Cannot POST /services/s3cr3t?token=s3cr3t");
     let moved = Then::Answer(404, "", "no s3cr3t");
     let limited = Then::Answer(429, "Retry-After: 2\r\n", "slowly");
-    hook.then(&[telling, moved, Then::HangUp, Then::Late(Duration::from_secs(3)), limited]);
+    hook.then(&[telling, moved, Then::HangUp, Then::Late(Duration::from_secs(12)), limited]);
     slack.always(Then::Answer(400, "", "no_service: s0me\u{1b} words"));
     let mut command = world.command(&["alerts", "forward"]);
     command.env("RUST_LOG", "trace");
@@ -130,7 +130,7 @@ fn each_target_gets_all_in_order_whatever_the_others_do() {
 
 #[test]
 fn nothing_is_lost_when_it_is_killed() {
-    let mut world = world();
+    let mut world = world().missed_soon();
     let hook = Receiver::start();
     world.set("FORWARD__WEBHOOK_URL", &hook.url("/"));
     let mut topic = Topic::new(&world);
@@ -238,7 +238,7 @@ fn the_first_start_tells_what_fires_and_records_of_others_are_left_out() {
 /// It is killed when one of two was told. The alert that was told as firing is over before it is started anew.
 #[test]
 fn a_first_start_that_is_killed_leaves_no_end_out() {
-    let mut world = world();
+    let mut world = world().missed_soon();
     let hook = Receiver::start();
     world.set("FORWARD__WEBHOOK_URL", &hook.url("/"));
     let mut topic = Topic::new(&world);
@@ -326,6 +326,7 @@ fn schemas_are_looked_up_in_the_registry() {
     publish("b");
     wait_until("b", || hook.taken().len() == 2, &said);
     assert_eq!(numbers(&hook.taken()), [("a".to_owned(), 1), ("b".to_owned(), 1)]);
+    world.set("REGISTRY__TIMEOUT", "30s");
     let printed = world.done(&["alerts"]);
     assert_eq!(printed.matches("failures").count(), 2, "{printed}");
     assert_eq!(runtime.block_on(client.latest(&format!("{ALERTS}-dev.highwater.alert"))).unwrap(), Registered::Missing);
@@ -348,7 +349,7 @@ fn a_topic_that_is_missing_is_said_to_be() {
 /// More than wait in memory, behind a target that is away; and what a target fails at for too long.
 #[test]
 fn what_waits_is_read_on_later_and_what_fails_for_ever_is_left_out() {
-    let mut world = world();
+    let mut world = world().missed_soon();
     let hook = Receiver::start();
     world.set("FORWARD__WEBHOOK_URL", &hook.url("/"));
     let mut topic = Topic::new(&world);

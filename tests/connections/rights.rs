@@ -187,7 +187,7 @@ fn is_for_alerts(command: &str) -> bool {
 /// consumed without.
 #[test]
 fn alerts_are_told_once_all_that_is_said_to_be_missing_is_granted() {
-    let mut world = denied();
+    let mut world = denied().missed_soon();
     for what in [["--topic", TOPIC], ["--group", GROUP]] {
         let granted = ["--add", "--allow-principal", "User:highwater", "--operation", "Read"];
         world.stack.kafka.acls(&[&granted[..], &what[..]].concat()).unwrap();

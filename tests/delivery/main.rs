@@ -54,7 +54,7 @@ fn a_stream_becomes_rows_and_minutes() {
 /// `DELIVERY_EVENTS` sets how many.
 #[test]
 fn killed_ten_times_in_a_million_events() {
-    let mut world = World::new();
+    let mut world = World::new().missed_soon();
     world.set("BATCH__ROWS", "20000");
     world.set("WORKERS", "2");
     let events = std::env::var("DELIVERY_EVENTS").unwrap_or_else(|_| "1000000".to_owned());
@@ -149,12 +149,13 @@ fn timeless() -> Vec<u8> {
 
 #[test]
 fn servers_that_are_away_are_waited_for() {
-    let world = World::new();
+    let world = World::new().missed_soon();
     world.generate(&["--events", "20000", "--bad", "0.001"]);
     world.done(&["migrate"]);
     world.stack.clickhouse.kill().unwrap();
     world.stack.kafka.kill().unwrap();
     let mut process = world.run("run");
+    process.wait_for_words("waiting for ClickHouse");
     std::thread::sleep(Duration::from_secs(3));
     assert!(process.child.try_wait().unwrap().is_none(), "it gave up: {}", process.said());
     world.stack.clickhouse.restart().unwrap();

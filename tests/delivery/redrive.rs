@@ -16,7 +16,7 @@ use crate::shared::compare;
 use crate::shared::truth;
 use crate::support::TOPIC;
 
-use scene::{LOOKUP, MINUTE, REDRIVE, Scene, registry_of_lookups, said};
+use scene::{LOOKUP, MINUTE, REDRIVE, Scene, ended, registry_of_lookups, said};
 
 #[test]
 fn letters_go_in_once_their_schema_is_mended() {
@@ -334,16 +334,14 @@ fn what_a_producer_sent_again_is_no_second_row_and_a_registry_is_waited_for() {
 
     let gate = Gate::before(&registry.url());
     scene.world.set("REGISTRY__URL", &gate.url);
-    scene.world.set("REGISTRY__TIMEOUT", "1s");
     gate.open.store(false, Ordering::SeqCst);
-    let mut command = scene.world.command(&REDRIVE);
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    std::thread::sleep(Duration::from_secs(3));
+    let mut waiting = scene.world.run_command("waiting", &REDRIVE);
+    waiting.wait_for_words("waiting for the schema registry");
+    std::thread::sleep(Duration::from_secs(2));
     assert_eq!(scene.world.number("SELECT count() FROM highwater.redrives"), 0);
     gate.open.store(true, Ordering::SeqCst);
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{}", said(&output));
-    assert!(said(&output).contains("waiting for the schema registry"), "{}", said(&output));
+    let (is_well, said_then) = ended(waiting);
+    assert!(is_well, "{said_then}");
     let ids = "SELECT toString(event_id) FROM highwater.lookup ORDER BY event_id FORMAT TSV";
     let expected: String = [1, 2, 3, 4, 5, 7].map(|id| format!("00000000-0000-0000-0000-{id:012}\n")).concat();
     assert_eq!(scene.world.query(ids), expected);

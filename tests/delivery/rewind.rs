@@ -175,7 +175,7 @@ fn half_written(world: &World) -> Vec<String> {
 
 #[test]
 fn what_was_left_half_written_goes_too_in_all_partitions() {
-    let mut world = World::new();
+    let mut world = World::new().missed_soon();
     world.set("BATCH__ROWS", "500");
     // Of what has nothing in the ledger yet, nothing would be taken back.
     world.generate(&["--events", "4000", "--minutes", "3"]);
@@ -226,7 +226,7 @@ fn by_epoch(world: &World, epochs: &str) -> u64 {
 
 #[test]
 fn who_slept_through_a_rewind_or_starts_during_one_writes_nothing() {
-    let mut world = World::new();
+    let mut world = World::new().missed_soon();
     world.set("BATCH__ROWS", "500");
     world.generate(&["--events", "8000", "--minutes", "3"]);
     world.done(&["migrate"]);
@@ -272,7 +272,7 @@ fn who_slept_through_a_rewind_or_starts_during_one_writes_nothing() {
 
 #[test]
 fn one_rewinds_at_a_time_and_what_was_interrupted_is_gone_on_with_on_purpose() {
-    let world = World::new();
+    let world = World::new().missed_soon();
     world.generate(&["--events", "4000", "--minutes", "3"]);
     world.done(&["migrate"]);
     run_until(&world, "first", 4_000);
@@ -349,7 +349,7 @@ fn one_rewinds_at_a_time_and_what_was_interrupted_is_gone_on_with_on_purpose() {
 /// An epoch that is entered in the table of watermarks and is nobody's would keep every minute from being complete.
 #[test]
 fn who_lost_the_turn_in_its_last_statement_leaves_no_epoch_behind() {
-    let world = World::new();
+    let world = World::new().missed_soon();
     world.generate(&["--events", "3000", "--minutes", "3", "--bad", "0.01"]);
     world.done(&["migrate"]);
     run_until(&world, "first", 3_000);

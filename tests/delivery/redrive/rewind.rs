@@ -8,10 +8,10 @@ use highwater::event::EventType;
 use highwater::event::wire::Writer;
 use highwater::failpoint::{Point, VARIABLE};
 
-use super::scene::{LOOKUP, MINUTE, REDRIVE, Scene, registry_of_lookups, said};
+use super::scene::{LOOKUP, MINUTE, REDRIVE, Scene, ended, registry_of_lookups, said};
 use crate::registry::Gate;
 use crate::shared::truth;
-use crate::support::{Process, TOPIC, World};
+use crate::support::{TOPIC, World};
 
 const BEING_REWOUND: &str = "is being rewound, or a rewind of it was interrupted";
 
@@ -58,18 +58,6 @@ impl Scene {
     fn written(&self) -> (u64, u64) {
         let number = |sql| self.world.number(sql);
         (number("SELECT count() FROM highwater.llm_call"), number("SELECT sum(count) FROM highwater.llm_call_1m"))
-    }
-}
-
-/// Waits for a command to end: whether well, and what it said.
-fn ended(mut process: Process) -> (bool, String) {
-    let begun = Instant::now();
-    loop {
-        if let Some(status) = process.child.try_wait().unwrap() {
-            return (status.success(), process.said());
-        }
-        assert!(begun.elapsed() < MINUTE, "{}", process.said());
-        std::thread::sleep(Duration::from_millis(50));
     }
 }
 
@@ -254,7 +242,7 @@ fn a_rewind_takes_redriven_letters_back_and_leaves_none_out() {
         "secret",
         less.iter().map(String::as_str),
     );
-    let mut scene = Scene::of(World::of(Stack::start_with(Kafka::options(), clickhouse).unwrap()));
+    let mut scene = Scene::of(World::of(Stack::start_with(Kafka::options(), clickhouse).unwrap()).missed_soon());
     scene.world.set("BATCH__ROWS", "500");
     let sent = scene.letters(&["--events", "4000", "--duplicates", "0.02", "--bad", "0.01", "--disorder", "20s"]);
     scene.mend();

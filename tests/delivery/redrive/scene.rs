@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Output;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use devstack::Registry;
 use highwater::event::wire::Writer;
@@ -12,7 +12,7 @@ use highwater::registry::{Client, Endpoint};
 
 use crate::shared::compare;
 use crate::shared::truth::{self, Truth};
-use crate::support::{TOPIC, World};
+use crate::support::{Process, TOPIC, World};
 
 pub const MINUTE: Duration = Duration::from_secs(60);
 const LLM_CALL: &str = include_str!("../../../schemas/llm_call.avsc");
@@ -35,7 +35,7 @@ pub struct Scene {
 impl Scene {
     /// With the schema of a lookup, and none of what is sent.
     pub fn new() -> Scene {
-        Scene::of(World::new())
+        Scene::of(World::new().missed_soon())
     }
 
     pub fn of(mut world: World) -> Scene {
@@ -194,4 +194,16 @@ pub fn registry_of_lookups() -> (Registry, u32) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let id = runtime.block_on(Client::new(endpoint).register("lookups", LOOKUP)).unwrap();
     (registry, id)
+}
+
+/// Waits for a command to end: whether well, and what it said.
+pub fn ended(mut process: Process) -> (bool, String) {
+    let begun = Instant::now();
+    loop {
+        if let Some(status) = process.child.try_wait().unwrap() {
+            return (status.success(), process.said());
+        }
+        assert!(begun.elapsed() < MINUTE, "{}", process.said());
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
