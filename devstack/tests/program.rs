@@ -136,7 +136,8 @@ fn slow_npm(folder: &Path) -> String {
     let script = "#!/bin/sh
 echo called >> \"$CALLS\"
 if [ \"$(wc -l < \"$CALLS\")\" -eq 1 ]; then
-    while [ -e \"$CALLS\" ]; do sleep 0.1; done
+    left=1200
+    while [ -e \"$CALLS\" ] && [ $left -gt 0 ]; do sleep 0.1; left=$((left - 1)); done
     exit 1
 fi
 sleep 1

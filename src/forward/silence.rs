@@ -1,8 +1,9 @@
 //! Whether anything is heard of whoever judges: without heartbeats for too long that is an alert of our own.
 //!
-//! It is told of what the log says and needs no memory beside it: its number is the time of the last heartbeat and one, as that
-//! time may be the number of an end already, and what ends it is a heartbeat that came too long after the one before, under its
-//! own time. So whoever is started anew tells the same under the same number.
+//! It is told of what the log says and needs no memory beside it: its number is one more than the time of the last heartbeat
+//! (that may be the number of an end already), and what ends it is a heartbeat that came too long after the one before, under
+//! its own time. So whoever is started anew tells the same under the same number. Only who ended it without a heartbeat
+//! ([`Silence::hand_over`]) goes on from the number of that end.
 
 use std::time::Duration;
 

@@ -101,7 +101,7 @@ fn a_member_that_closes_hands_over_at_once() {
     let brokers = broker();
     topic(&brokers, "leave", 2);
     let mut offset = 0;
-    let soon = once_in_five(|| {
+    let soon = mostly(|| {
         let mut first = lasting(&brokers, "leave", GroupProtocol::Classic);
         let names = join(&mut first, 2);
         offset += 7;

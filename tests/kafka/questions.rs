@@ -48,7 +48,7 @@ fn questions_do_not_wait_for_records() {
         start(&mut log, name, 0);
     }
     poll_until(&mut log, |told| (0..2).any(|partition| !offsets(told, partition).is_empty()));
-    let at_once = once_in_five(|| {
+    let at_once = mostly(|| {
         // There is nothing to fetch, so that nearly always a fetch is under way.
         poll_for(&mut log, Duration::from_millis(500));
         let begun = Instant::now();
@@ -70,7 +70,7 @@ fn a_partition_that_was_added_a_moment_ago_has_its_bounds() {
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", &brokers).create().unwrap();
     let mut filled = vec![0_u64];
-    let at_once = once_in_five(|| {
+    let at_once = mostly(|| {
         // What is there already is known well.
         bounds(&mut log, &names);
         high_watermarks(&mut log, &names);
@@ -101,7 +101,7 @@ fn a_leader_that_is_away_or_was_replaced_keeps_back_at_most_its_own_partitions()
     let mut log = uninformed(&cluster.bootstrap_servers(), "led", &[]);
     let names = [name("led", 0), name("led", 1), name("led", 2)];
     let mut leaders = [1, 2].into_iter().cycle();
-    let at_once = once_in_five(|| {
+    let at_once = mostly(|| {
         // Who leads now is known well.
         bounds(&mut log, &names);
         high_watermarks(&mut log, &names);
@@ -114,7 +114,7 @@ fn a_leader_that_is_away_or_was_replaced_keeps_back_at_most_its_own_partitions()
     cluster.broker_down(3).unwrap();
     until(|| answered(&log.bounds(&names)) == [true, true, false]);
     until(|| answered(&log.high_watermarks(&names)) == [true, true, false]);
-    let in_time = once_in_five(|| {
+    let in_time = mostly(|| {
         let begun = Instant::now();
         asked(&mut log, &names) == [true, true, false] && begun.elapsed() < Duration::from_millis(1500)
     });
@@ -122,9 +122,9 @@ fn a_leader_that_is_away_or_was_replaced_keeps_back_at_most_its_own_partitions()
 
     let nobody = || cluster.partition_leader("led", 2, None).unwrap();
     nobody();
-    assert!(once_in_five(|| asked(&mut log, &names) == [true, true, false]), "nobody leads");
+    assert!(mostly(|| asked(&mut log, &names) == [true, true, false]), "nobody leads");
 
-    let at_once = once_in_five(|| {
+    let at_once = mostly(|| {
         nobody();
         until(|| asked(&mut log, &names) == [true, true, false]);
         led_by(2, 2);

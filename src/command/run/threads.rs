@@ -35,8 +35,8 @@ pub(super) fn watched(
             ))
         });
         if let Err(error) = &result {
-            tracing::error!(worker = number, "{error:#}");
             stop.ask();
+            tracing::error!(worker = number, "{error:#}");
         }
         result
     };
@@ -171,14 +171,14 @@ mod tests {
     async fn who_does_not_end_in_time_is_left_and_what_went_wrong_is_told() {
         let stop = stop();
         let (release, held) = std::sync::mpsc::channel::<()>();
-        let stuck = watched(0, &stop, move || Ok(held.recv()?)).unwrap();
+        let stuck = watched(0, &stop, move || Ok(held.recv_timeout(Duration::from_secs(60))?)).unwrap();
         let failed = watched(1, &stop, || bail!("Kafka will deliver nothing more")).unwrap();
-        stop.asked().await;
+        tokio::time::timeout(Duration::from_secs(60), stop.asked()).await.unwrap();
         while !failed.is_finished() {
             tokio::time::sleep(LOOK).await;
         }
         let error = finish(vec![stuck, failed], Instant::now()).await.unwrap_err();
         assert_eq!(error.to_string(), "Kafka will deliver nothing more");
-        drop(release);
+        assert!(release.send(()).is_ok(), "the other one was waited for");
     }
 }
