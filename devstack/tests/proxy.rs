@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 
 use devstack::{Pace, Proxy, Trap};
 
-/// How long something is waited for that happens, be the machine slow.
-const PATIENCE: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(5);
 const BRIEFLY: Duration = Duration::from_millis(150);
 
 /// An echo server; all that it was sent, connection by connection, comes out of the receiver when they end.
@@ -35,7 +34,7 @@ fn echo() -> (u16, Receiver<Vec<u8>>) {
 
 fn connect(proxy: &Proxy) -> TcpStream {
     let stream = TcpStream::connect(("127.0.0.1", proxy.port())).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
     stream
 }
 
@@ -50,7 +49,7 @@ fn exchange(stream: &mut TcpStream, text: &[u8]) {
 fn is_silent(stream: &mut TcpStream) -> bool {
     stream.set_read_timeout(Some(BRIEFLY)).unwrap();
     let silent = matches!(stream.read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock);
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
     silent
 }
 
@@ -67,11 +66,11 @@ fn both_ends_end_together() {
     exchange(&mut second, b"two");
     assert_eq!(proxy.connections(), 2);
     drop(first);
-    assert_eq!(ended.recv_timeout(PATIENCE).unwrap(), b"one");
+    assert_eq!(ended.recv_timeout(SOON).unwrap(), b"one");
     exchange(&mut second, b"more");
     assert_eq!(proxy.cut(), 1);
     assert!(is_ended(&mut second));
-    assert_eq!(ended.recv_timeout(PATIENCE).unwrap(), b"twomore");
+    assert_eq!(ended.recv_timeout(SOON).unwrap(), b"twomore");
     exchange(&mut connect(&proxy), b"a new one is let in");
 }
 
@@ -99,7 +98,7 @@ fn what_is_stalled_comes_later_even_from_a_client_that_has_gone() {
     let mut back = [0; 4];
     stays.read_exact(&mut back).unwrap();
     assert_eq!(&back, b"held");
-    assert_eq!(ended.recv_timeout(PATIENCE).unwrap(), b"bposthumous");
+    assert_eq!(ended.recv_timeout(SOON).unwrap(), b"bposthumous");
 }
 
 #[test]
@@ -112,12 +111,9 @@ fn a_slow_connection_takes_its_time() {
     exchange(&mut stream, &[7; 4_000]);
     assert!(begun.elapsed() > Duration::from_millis(400), "{:?}", begun.elapsed());
     proxy.slow(None);
-    // At the slow pace it would take a hundred seconds and more.
     let begun = Instant::now();
-    for _ in 0..250 {
-        exchange(&mut stream, &[7; 4_000]);
-    }
-    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    exchange(&mut stream, &[7; 4_000]);
+    assert!(begun.elapsed() < Duration::from_millis(300), "{:?}", begun.elapsed());
 }
 
 #[test]
@@ -127,7 +123,7 @@ fn who_is_refused_is_told_and_the_others_stay() {
     let mut stays = connect(&proxy);
     exchange(&mut stays, b"a");
     proxy.refuse(true);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + SOON;
     while TcpStream::connect(("127.0.0.1", proxy.port())).is_ok() {
         assert!(Instant::now() < deadline, "still let in");
     }
@@ -166,5 +162,5 @@ fn a_trap_holds_a_request_in_its_middle() {
     stream.write_all(b"INSERT abcdefghij").unwrap();
     stream.read_exact(&mut back).unwrap();
     drop(stream);
-    assert_eq!(ended.recv_timeout(PATIENCE).unwrap(), b"SELECT, longer than thatINSERT 0123456789SELECTINSERT abc");
+    assert_eq!(ended.recv_timeout(SOON).unwrap(), b"SELECT, longer than thatINSERT 0123456789SELECTINSERT abc");
 }

@@ -7,14 +7,11 @@ use std::time::Duration;
 
 use devstack::{ClickHouse, Kafka, Registry, http};
 
-/// How long an answer is waited for that comes, be the machine slow.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// Asks a broker which requests it knows (ApiVersions, version 0): the error
 /// code and how many it knows.
-fn api_versions(bootstrap: &str, patience: Duration) -> io::Result<(u16, u32)> {
+fn api_versions(bootstrap: &str) -> io::Result<(u16, u32)> {
     let mut stream = TcpStream::connect(bootstrap)?;
-    stream.set_read_timeout(Some(patience))?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
     // Length 10; key 18, version 0, correlation id 7, no client id.
     stream.write_all(&[0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 7, 0xff, 0xff])?;
     // Length, correlation id, error code, count.
@@ -28,15 +25,15 @@ fn api_versions(bootstrap: &str, patience: Duration) -> io::Result<(u16, u32)> {
 #[test]
 fn kafka_answers_and_comes_back_on_its_port() {
     let kafka = Kafka::options().property("num.partitions", "3").start().unwrap();
-    let (error, known) = api_versions(&kafka.bootstrap(), PATIENCE).unwrap();
+    let (error, known) = api_versions(&kafka.bootstrap()).unwrap();
     assert_eq!(error, 0);
     assert!(known > 20, "{known}");
     assert_eq!(kafka.cluster_id().len(), 22);
 
     kafka.pause().unwrap();
-    assert!(api_versions(&kafka.bootstrap(), Duration::from_secs(2)).is_err(), "a frozen broker answers");
+    assert!(api_versions(&kafka.bootstrap()).is_err(), "a frozen broker answers");
     kafka.resume().unwrap();
-    api_versions(&kafka.bootstrap(), PATIENCE).unwrap();
+    api_versions(&kafka.bootstrap()).unwrap();
 
     let pid = kafka.pid().unwrap();
     kafka.kill().unwrap();
@@ -45,7 +42,7 @@ fn kafka_answers_and_comes_back_on_its_port() {
     assert!(kafka.pause().is_err(), "nothing is there to be paused");
     kafka.restart().unwrap();
     assert_ne!(kafka.pid(), Some(pid));
-    api_versions(&kafka.bootstrap(), PATIENCE).unwrap();
+    api_versions(&kafka.bootstrap()).unwrap();
 
     let folder = kafka.folder().to_owned();
     drop(kafka);
@@ -104,6 +101,6 @@ fn registry_answers() {
     let url = registry.url();
     let (port, path) = url.strip_prefix("http://127.0.0.1:").unwrap().split_once('/').unwrap();
     let target = format!("/{path}/subjects");
-    let answer = http::request(port.parse().unwrap(), "GET", &target, "", PATIENCE).unwrap();
+    let answer = http::request(port.parse().unwrap(), "GET", &target, "", Duration::from_secs(5)).unwrap();
     assert_eq!((answer.status, answer.body.as_str()), (200, "[]"));
 }

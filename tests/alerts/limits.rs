@@ -43,7 +43,7 @@ fn a_question_beyond_a_limit_costs_its_rules_only() {
         "{said}"
     );
     assert_eq!(said.matches("ERROR").count(), 2, "once for each question: {said}");
-    assert!(process.terminate().0.success());
+    process.kill();
 
     // Who may ask for more judges what was left.
     script.world.set("ALERTS__QUERY_ROWS", "100000");

@@ -169,7 +169,7 @@ fn messages_are_framed_for_the_schema_registry() {
         }
     }
     assert_eq!(found["dev.highwater.rule_set"], 1);
-    assert!(process.terminate().0.success());
+    process.kill();
 
     // The next one reads that back, and goes on.
     let before = script.payloads("framed").len();
@@ -180,7 +180,7 @@ fn messages_are_framed_for_the_schema_registry() {
     wait_until("goes on", || script.payloads("framed").len() > before, &|| process.said());
 }
 
-/// From the event to «stop» on the topic. The quickest of three series counts, for others may be at work on the machine.
+/// From the event to «stop» on the topic.
 #[test]
 fn a_budget_that_is_spent_is_told_of_at_once() {
     let script = Script::new();
@@ -188,22 +188,19 @@ fn a_budget_that_is_spent_is_told_of_at_once() {
     let process = script.world.run_with("run", &variables);
     process_is_judging(&process);
     let subscriber = Subscriber::new(&script);
-    let took = |app: &str| {
-        let sent = script.spend(app, 1_000);
+    let mut took = Vec::new();
+    for number in 0..11 {
+        let app = format!("app-{number}");
+        let sent = script.spend(&app, 1_000);
         while !subscriber.next(&process).is_some_and(|told| told.severity == "stop" && told.dimensions["app"] == app) {}
-        let took = sent.elapsed().as_millis();
+        took.push(sent.elapsed().as_millis());
         // Whenever the batch and the round began.
         std::thread::sleep(Duration::from_millis(fastrand::u64(..1_000)));
-        took
-    };
-    let median = |series: usize| {
-        let mut took: Vec<_> = (0..11).map(|number| took(&format!("app-{series}-{number}"))).collect();
-        took.sort_unstable();
-        println!("from event to stop, ms: {took:?}");
-        took[took.len() / 2]
-    };
+    }
+    took.sort_unstable();
+    println!("from event to stop, ms: {took:?}");
     // A batch of a second, and two seconds.
-    assert!((0..3).any(|series| median(series) < 3_000));
+    assert!(took[took.len() / 2] < 3_000, "{took:?}");
 }
 
 fn process_is_judging(process: &Process) {

@@ -48,11 +48,10 @@ async fn a_question_ends_at_each_of_its_limits() {
     assert_eq!(ask("SELECT number FROM numbers(2000)", QueryLimits { rows: 1_000, ..LIMITS }).await, 396);
     let wide = "SELECT max(c) AS number FROM (SELECT number % 5000000 AS key, count() AS c FROM numbers(5000000) GROUP BY key)";
     assert_eq!(ask(wide, QueryLimits { memory: 20 << 20, ..LIMITS }).await, 241);
-    let long = "SELECT sum(sleepEachRow(0.1)) AS number FROM numbers(600) SETTINGS max_block_size = 1, function_sleep_max_microseconds_per_block = 60000000";
+    let long = "SELECT sum(sleepEachRow(0.1)) AS number FROM numbers(100) SETTINGS max_block_size = 1, function_sleep_max_microseconds_per_block = 60000000";
     let begun = Instant::now();
     assert_eq!(ask(long, QueryLimits { time: Duration::from_secs(1), ..LIMITS }).await, 159);
-    // Half of what it would take.
-    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
 }
 
 /// Neither the server's limit nor ours is for the time that rows wait to be taken: it has all before it sends the first.
@@ -91,7 +90,7 @@ async fn a_question_that_nobody_waits_for_ends() {
         let (asked, ran) = futures::join!(asking, comes_to(&client, &mark, 1, patience));
         assert!(matches!(asked, Err(QueryError::Broken(_))), "{asked:?}");
         // Far sooner than by itself.
-        assert!(comes_to(&client, &mark, 0, Duration::from_secs(60)).await, "it goes on");
+        assert!(comes_to(&client, &mark, 0, Duration::from_secs(20)).await, "it goes on");
         if ran {
             return;
         }

@@ -337,7 +337,7 @@ fn what_a_producer_sent_again_is_no_second_row_and_a_registry_is_waited_for() {
     gate.open.store(false, Ordering::SeqCst);
     let mut waiting = scene.world.run_command("waiting", &REDRIVE);
     waiting.wait_for_words("waiting for the schema registry");
-    std::thread::sleep(Duration::from_secs(2));
+    std::thread::sleep(Duration::from_secs(3));
     assert_eq!(scene.world.number("SELECT count() FROM highwater.redrives"), 0);
     gate.open.store(true, Ordering::SeqCst);
     let (is_well, said_then) = ended(waiting);

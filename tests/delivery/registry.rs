@@ -254,7 +254,7 @@ fn both_framings_are_exact_while_the_registry_dies_and_comes_back() {
     registry.pause().unwrap();
     let mut process = scene.world.run("frozen");
     process.wait_for_words("no answer within 1 s");
-    std::thread::sleep(Duration::from_secs(4));
+    std::thread::sleep(Duration::from_secs(8));
     assert_eq!(scene.done("alpha") + scene.done("beta"), before, "written before the ids were known");
     registry.resume().unwrap();
     scene.wait_for("alpha");

@@ -1,15 +1,13 @@
 //! Brokers and topics that are away, and what is said about it.
 
 use std::io::Write;
-use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use devstack::Kafka;
 use highwater::kafka::settings::SettingsError;
 use highwater::kafka::{GroupProtocol, KafkaLog};
-use highwater::ports::{Bounds, Log};
+use highwater::ports::Log;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
@@ -45,43 +43,6 @@ impl Lines {
     }
 }
 
-/// Polls until the lines said meanwhile are such, and for what more may follow them.
-fn hear(log: &mut KafkaLog, lines: &Lines, enough: impl Fn(&[String]) -> bool) -> (Vec<Told>, Vec<String>) {
-    let (mut told, mut said, begun) = (Vec::new(), lines.take(), Instant::now());
-    while !enough(&said) {
-        assert!(begun.elapsed() < PATIENCE, "{said:?}");
-        told.extend(poll(log));
-        said.extend(lines.take());
-    }
-    told.extend(poll_for(log, Duration::from_secs(3)));
-    said.extend(lines.take());
-    (told, said)
-}
-
-/// A consumer that has read four partitions from offset 50 to their end, and said nothing, and their bounds. A broker that is
-/// late twice is worth a line, but it is not late each time.
-fn quietly_read(brokers: &str, protocol: GroupProtocol, lines: &Lines) -> (KafkaLog, Vec<Bounds>) {
-    for _ in 0..3 {
-        let mut log = consumer(brokers, "killed", &format!("{protocol:?}"), protocol);
-        let names = join(&mut log, 4);
-        let ends = bounds(&mut log, &names);
-        for name in &names {
-            start(&mut log, name, 50);
-        }
-        let told = poll_until(&mut log, |told| (0..4).all(|partition| ended(told, partition).is_some()));
-        assert_eq!(offsets(&told, 3).first(), Some(&50));
-        let mut said = lines.take();
-        let quiet = without_brokers(&mut said);
-        assert_eq!(said, Vec::<String>::new());
-        if quiet {
-            return (log, ends);
-        }
-        log.close();
-        lines.take();
-    }
-    panic!("no quiet time");
-}
-
 #[test]
 fn a_broker_that_is_killed_is_mentioned_once_and_awaited() {
     let kafka = Kafka::options().start().unwrap();
@@ -91,21 +52,25 @@ fn a_broker_that_is_killed_is_mentioned_once_and_awaited() {
     let lines = Lines::default();
     let _listening = lines.listen();
     for protocol in [GroupProtocol::Classic, GroupProtocol::Consumer] {
-        let (mut log, ends) = quietly_read(&brokers, protocol, &lines);
-        let names = [0, 1, 2, 3].map(|partition| name("killed", partition));
+        let group = format!("{protocol:?}");
+        let mut log = consumer(&brokers, "killed", &group, protocol);
+        let names = join(&mut log, 4);
+        let ends = bounds(&mut log, &names);
+        for name in &names {
+            start(&mut log, name, 50);
+        }
+        let told = poll_until(&mut log, |told| (0..4).all(|partition| ended(told, partition).is_some()));
+        assert_eq!(offsets(&told, 3).first(), Some(&50));
+        assert_eq!(lines.take(), Vec::<String>::new(), "a quiet time");
 
         kafka.kill().unwrap();
-        let (mut told, said) = hear(&mut log, &lines, |said| !said.is_empty());
-        assert!(said.len() == 1 && said[0].contains("WARN") && said[0].contains(&brokers), "{said:?}");
-        told.extend(poll_for(&mut log, Duration::from_secs(3)));
+        let told = poll_for(&mut log, Duration::from_secs(8));
         assert!(told.iter().all(|told| !matches!(told, Told::Record(..))), "{told:?}");
-        assert_eq!(lines.take(), Vec::<String>::new(), "it is said once");
-        let soon = mostly(|| {
-            let begun = Instant::now();
-            assert!(log.bounds(&names).iter().all(Result::is_err));
-            begun.elapsed() < Duration::from_secs(4)
-        });
-        assert!(soon, "a question waits for a broker that is gone");
+        let said = lines.take();
+        assert!(said.len() == 1 && said[0].contains("WARN") && said[0].contains(&brokers), "{said:?}");
+        let begun = Instant::now();
+        assert!(log.bounds(&names).iter().all(Result::is_err));
+        assert!(begun.elapsed() < Duration::from_secs(4));
 
         kafka.restart().unwrap();
         fill(&brokers, "killed", 4, 20);
@@ -131,8 +96,12 @@ fn a_broker_that_is_killed_is_mentioned_once_and_awaited() {
             }
         }
         // The records may all come before the next look at the brokers.
+        let (mut said, begun) = (lines.take(), Instant::now());
         let back = |said: &[String]| said.iter().filter(|line| line.contains("is back after")).count();
-        let (_, said) = hear(&mut log, &lines, |said| back(said) > 0);
+        while back(&said) == 0 && begun.elapsed() < PATIENCE {
+            poll(&mut log);
+            said.extend(lines.take());
+        }
         assert_eq!(back(&said), 1, "{said:?}");
         assert!(said.len() <= 3, "{said:?}");
         log.close();
@@ -166,40 +135,23 @@ fn a_consumer_closes_though_its_broker_is_gone_or_frozen() {
     }
 }
 
-/// Takes out what is said of the brokers: whether there was nothing. One that is late for others' sake may be mentioned, but
-/// not each time.
-fn without_brokers(said: &mut Vec<String>) -> bool {
-    let all = said.len();
-    said.retain(|line| !line.contains("Kafka at "));
-    said.len() == all
-}
-
 #[test]
 fn a_topic_that_is_missing_is_named_once_and_awaited() {
     let brokers = broker();
-    for protocol in PROTOCOLS {
-        let mut rounds = 0..3;
-        let quiet = rounds.any(|round| is_awaited(&brokers, &format!("late-{protocol:?}-{round}"), protocol));
-        assert!(quiet, "{protocol:?}: it is the brokers that are said to be away, each time");
+    for (protocol, topic_name) in [(GroupProtocol::Classic, "late-classic"), (GroupProtocol::Consumer, "late-consumer")]
+    {
+        let lines = Lines::default();
+        let _listening = lines.listen();
+        let mut log = consumer(&brokers, topic_name, topic_name, protocol);
+        assert!(poll_for(&mut log, Duration::from_secs(4)).is_empty());
+        let said = lines.take();
+        assert!(said.len() == 1 && said[0].contains("WARN") && said[0].contains(topic_name), "{said:?}");
+        topic(&brokers, topic_name, 1);
+        join(&mut log, 1);
+        poll_for(&mut log, Duration::from_secs(2));
+        let said = lines.take();
+        assert!(said.len() == 1 && said[0].contains("is back"), "{said:?}");
     }
-}
-
-/// Whether nothing is said but of the topic.
-fn is_awaited(brokers: &str, name: &str, protocol: GroupProtocol) -> bool {
-    let lines = Lines::default();
-    let _listening = lines.listen();
-    let mut log = consumer(brokers, name, name, protocol);
-    let (told, mut said) = hear(&mut log, &lines, |said| missing(said, name) > 0);
-    assert!(told.is_empty(), "{told:?}");
-    let mut quiet = without_brokers(&mut said);
-    assert!(missing(&said, name) == 1 && said.len() == 1, "{said:?}");
-    topic(brokers, name, 1);
-    join(&mut log, 1);
-    let back = |said: &[String]| said.iter().filter(|line| line.contains(name) && line.contains("is back")).count();
-    let (_, mut said) = hear(&mut log, &lines, |said| back(said) > 0);
-    quiet &= without_brokers(&mut said);
-    assert!(back(&said) == 1 && said.len() == 1, "{said:?}");
-    quiet
 }
 
 const PROTOCOLS: [GroupProtocol; 2] = [GroupProtocol::Classic, GroupProtocol::Consumer];
@@ -232,80 +184,44 @@ fn missing(said: &[String], topic: &str) -> usize {
 #[test]
 fn a_topic_that_is_deleted_while_it_is_read_is_named_once() {
     for protocol in PROTOCOLS {
-        let mut rounds = 0..3;
-        let quiet = rounds.any(|round| {
-            let name = format!("gone-{protocol:?}-{round}");
-            let lines = Lines::default();
-            let _listening = lines.listen();
-            let mut log = deleted(&name, protocol, &[]);
-            let (_, mut said) = hear(&mut log, &lines, |said| missing(said, &name) > 0);
-            let quiet = without_brokers(&mut said);
-            // A group may say besides that the partitions are lost.
-            assert!(missing(&said, &name) == 1 && said.len() <= 2, "{said:?}");
-            quiet
-        });
-        assert!(quiet, "{protocol:?}: the brokers are said to be away, each time");
-    }
-}
-
-/// The longest that a thread slept which wanted to sleep 20 ms at a time, while `work` was done: how much of its time this
-/// process was not given.
-fn stalled_during(work: impl FnOnce()) -> Duration {
-    let done = AtomicBool::new(false);
-    let stalls = || {
-        let mut longest = Duration::ZERO;
-        while !done.load(Ordering::Relaxed) {
-            let begun = Instant::now();
-            std::thread::sleep(Duration::from_millis(20));
-            longest = longest.max(begun.elapsed());
+        let name = format!("gone-{protocol:?}");
+        let lines = Lines::default();
+        let _listening = lines.listen();
+        let mut log = deleted(&name, protocol, &[]);
+        let (mut said, begun) = (lines.take(), Instant::now());
+        while missing(&said, &name) == 0 {
+            assert!(begun.elapsed() < PATIENCE, "{protocol:?}: {said:?}");
+            poll(&mut log);
+            said.extend(lines.take());
         }
-        longest
-    };
-    std::thread::scope(|scope| {
-        let control = scope.spawn(stalls);
-        // Also if it panics, or the control would be waited for without end.
-        let worked = std::panic::catch_unwind(AssertUnwindSafe(work));
-        done.store(true, Ordering::Relaxed);
-        let longest = control.join().unwrap();
-        worked.map_or_else(|panic| std::panic::resume_unwind(panic), |()| longest)
-    })
+        poll_for(&mut log, Duration::from_secs(3));
+        said.extend(lines.take());
+        // A group may say besides that the partitions are lost.
+        assert!(missing(&said, &name) == 1 && said.len() <= 2, "{said:?}");
+    }
 }
 
 /// librdkafka says so again with each answer about the topic: to ask for one whenever it does would never end.
 #[test]
 fn a_topic_that_is_deleted_holds_up_nobody() {
-    for protocol in PROTOCOLS {
-        let mut rounds = 0..3;
-        let goes_on = |round| {
-            let (longest, stalled) = longest_poll(&format!("held-{protocol:?}-{round}"), protocol);
-            println!("{protocol:?}: a poll of 20 ms took {longest:?} at most, a sleep {stalled:?}");
-            let soon = longest < Duration::from_secs(2);
-            // The machine's fault, if the control was late too.
-            assert!(soon || stalled >= Duration::from_secs(1), "{protocol:?}: a poll of 20 ms took {longest:?}");
-            soon
-        };
-        assert!(rounds.any(goes_on), "{protocol:?}: a poll of 20 ms takes two seconds each time");
-    }
-}
-
-/// How long one poll takes at most in the seconds after a topic was deleted, and a sleep meanwhile.
-fn longest_poll(name: &str, protocol: GroupProtocol) -> (Duration, Duration) {
     // A topic that is gone is believed to be at once, and the group hears of it late.
     let properties = [("topic.metadata.propagation.max.ms", "0"), ("topic.metadata.refresh.interval.ms", "300000")];
-    let lines = Lines::default();
-    let _listening = lines.listen();
-    let mut log = deleted(name, protocol, &properties);
-    let (mut said, mut longest, begun) = (lines.take(), Duration::ZERO, Instant::now());
-    let stalled = stalled_during(|| {
-        while begun.elapsed() < Duration::from_secs(6) || missing(&said, name) == 0 {
+    for protocol in PROTOCOLS {
+        let name = format!("held-{protocol:?}");
+        let lines = Lines::default();
+        let _listening = lines.listen();
+        let mut log = deleted(&name, protocol, &properties);
+        let (mut said, mut longest, begun) = (lines.take(), Duration::ZERO, Instant::now());
+        while begun.elapsed() < Duration::from_secs(6) || missing(&said, &name) == 0 {
             assert!(begun.elapsed() < PATIENCE, "{protocol:?}: {said:?}");
             let polled = Instant::now();
             poll(&mut log);
             longest = longest.max(polled.elapsed());
             said.extend(lines.take());
         }
-    });
-    (longest, stalled)
+        println!("{protocol:?}: a poll of 20 ms took {longest:?} at most");
+        assert!(longest < Duration::from_secs(2), "{protocol:?}: a poll of 20 ms took {longest:?}");
+    }
 }
 
 #[test]

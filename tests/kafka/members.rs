@@ -18,7 +18,7 @@ struct Member {
 }
 
 impl Member {
-    fn turn(&mut self, ledger: &Arc<Mutex<BTreeMap<i32, u64>>>, is_changing: bool) {
+    fn turn(&mut self, ledger: &Arc<Mutex<BTreeMap<i32, u64>>>) {
         let Self { log, owned, pending, .. } = self;
         log.poll(Duration::from_millis(10), &mut |event| match event {
             LogEvent::Assigned(names) => pending.extend(names),
@@ -36,12 +36,7 @@ impl Member {
                 *next += 1;
             }
             LogEvent::End(..) => {}
-            // A partition that a rebalance could not seek in time is to be started again.
-            LogEvent::OutOfRange(name) => {
-                assert!(is_changing, "{name} out of range");
-                owned.remove(&name.partition);
-                pending.push(name.clone());
-            }
+            LogEvent::OutOfRange(name) => panic!("{name} out of range"),
         });
         self.pending.retain(|name| {
             let next = ledger.lock().unwrap().get(&name.partition).copied().unwrap_or(0);
@@ -90,13 +85,12 @@ fn members_come_and_go_and_every_record_is_delivered_once() {
             }
             let begun = Instant::now();
             let wanted = 12 / members.len();
-            let is_changing = (1..5).contains(&round);
             while ledger.lock().unwrap().values().filter(|next| **next == filled).count() < 12
                 || members.iter().any(|member| member.owned.len() != wanted)
             {
                 assert!(begun.elapsed() < PATIENCE, "round {round}: {:?}", ledger.lock().unwrap());
                 for member in &mut members {
-                    member.turn(&ledger, is_changing);
+                    member.turn(&ledger);
                 }
             }
         }

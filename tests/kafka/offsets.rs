@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use devstack::Kafka;
-use highwater::kafka::{GroupProtocol, KafkaLog};
+use highwater::kafka::GroupProtocol;
 use highwater::ports::Log;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -21,19 +20,6 @@ fn committed(brokers: &str, topic: &str, group: &str, partition: i32) -> Option<
         Offset::Offset(offset) => Some(offset),
         _ => None,
     }
-}
-
-/// A session so long that whoever waited for its end shows even on a slow machine.
-const SESSION_MS: &str = "60000";
-const NO_SESSION: Duration = Duration::from_secs(30);
-
-/// A consumer with that session, under the brokers' own protocol at a broker that has it.
-fn lasting(brokers: &str, name: &str, protocol: GroupProtocol) -> KafkaLog {
-    let mut settings = settings_of(brokers, &[name], name, protocol);
-    if protocol == GroupProtocol::Classic {
-        settings.properties.insert("session.timeout.ms".into(), SESSION_MS.into());
-    }
-    KafkaLog::new(&settings).unwrap()
 }
 
 #[test]
@@ -100,38 +86,31 @@ fn what_is_done_is_committed_before_a_partition_changes_hands() {
 fn a_member_that_closes_hands_over_at_once() {
     let brokers = broker();
     topic(&brokers, "leave", 2);
-    let mut offset = 0;
-    let soon = mostly(|| {
-        let mut first = lasting(&brokers, "leave", GroupProtocol::Classic);
-        let names = join(&mut first, 2);
-        offset += 7;
-        first.commit(&[(names[0].clone(), offset)]);
-        let begun = Instant::now();
-        first.close();
-        let closed = begun.elapsed();
-        assert_eq!(committed(&brokers, "leave", "leave", names[0].partition), Some(offset as i64));
-        let mut second = lasting(&brokers, "leave", GroupProtocol::Classic);
-        join(&mut second, 2);
-        assert!(begun.elapsed() < NO_SESSION, "it waited for a session time-out: {:?}", begun.elapsed());
-        closed < Duration::from_secs(3)
-    });
-    assert!(soon, "closing gives up on the group's answer");
+    let mut first = consumer(&brokers, "leave", "leave", GroupProtocol::Classic);
+    let names = join(&mut first, 2);
+    first.commit(&[(names[0].clone(), 7)]);
+    let begun = Instant::now();
+    first.close();
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert_eq!(committed(&brokers, "leave", "leave", names[0].partition), Some(7));
+    let mut second = consumer(&brokers, "leave", "leave", GroupProtocol::Classic);
+    join(&mut second, 2);
+    // The session time-out is 6 s: nobody waited for it.
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
 #[test]
 fn who_leaves_before_its_last_writes_is_succeeded_at_once_and_commits_what_it_wrote_if_nobody_came() {
-    // Its own broker: under its protocol the session is the broker's to say.
-    let kafka = Kafka::options().property("group.consumer.session.timeout.ms", SESSION_MS).start().unwrap();
-    let brokers = kafka.bootstrap();
+    let brokers = broker();
     for (protocol, topic_name) in [(GroupProtocol::Classic, "last-classic"), (GroupProtocol::Consumer, "last-consumer")]
     {
         topic(&brokers, topic_name, 4);
         fill(&brokers, topic_name, 4, 50);
-        let mut first = lasting(&brokers, topic_name, protocol);
+        let mut first = consumer(&brokers, topic_name, topic_name, protocol);
         for name in join(&mut first, 4) {
             start(&mut first, &name, 0);
         }
-        let mut second = lasting(&brokers, topic_name, protocol);
+        let mut second = consumer(&brokers, topic_name, topic_name, protocol);
         let mut got = poll_until(&mut second, |told| {
             poll(&mut first);
             assigned(told) == 2
@@ -139,7 +118,7 @@ fn who_leaves_before_its_last_writes_is_succeeded_at_once_and_commits_what_it_wr
         let begun = Instant::now();
         first.leave();
         got.extend(poll_until(&mut second, |told| assigned(told) == 2));
-        assert!(begun.elapsed() < NO_SESSION, "it waited for a session time-out: {:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(5), "it waited for a session time-out: {:?}", begun.elapsed());
         let mut names: Vec<_> =
             got.iter().flat_map(|told| if let Told::Assigned(names) = told { names.clone() } else { vec![] }).collect();
         names.sort();

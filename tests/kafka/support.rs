@@ -40,27 +40,6 @@ pub(crate) fn bounds(log: &mut KafkaLog, names: &[TopicPartition]) -> Vec<Bounds
     }
 }
 
-/// Where partitions end, open transactions included, asked likewise.
-pub(crate) fn high_watermarks(log: &mut KafkaLog, names: &[TopicPartition]) -> Vec<u64> {
-    let begun = Instant::now();
-    loop {
-        match log.high_watermarks(names).into_iter().collect::<Result<Vec<_>, _>>() {
-            Ok(ends) => return ends,
-            Err(error) => assert!(matches!(error, LogError::Passing(_)) && begun.elapsed() < PATIENCE, "{error}"),
-        }
-    }
-}
-
-/// Whether three of five rounds go well: for what has to be so at the first asking, or soon. A busy machine is late now and
-/// then; what goes wrong by itself goes wrong more often.
-pub(crate) fn mostly(mut goes_well: impl FnMut() -> bool) -> bool {
-    let [mut well, mut badly] = [0; 2];
-    while well < 3 && badly < 3 {
-        if goes_well() { well += 1 } else { badly += 1 }
-    }
-    well == 3
-}
-
 /// One past the last offset of one partition.
 pub(crate) fn log_end(log: &mut KafkaLog, names: &[TopicPartition]) -> u64 {
     bounds(log, names)[0].end

@@ -85,7 +85,7 @@ async fn late_events_whose_minutes_are_too_much_to_ask_for_are_read_with_all_sin
         for error in [TOO_MANY, SILENCE] {
             let begun = Instant::now();
             assert_eq!(news(first, Err(error)).await.unwrap(), all, "{error}");
-            assert!(begun.elapsed() < PATIENT / 2, "{:?}", begun.elapsed());
+            assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
         }
     }
     assert!(news(JUDGED - 500, Err(BUSY)).await.is_err(), "it passes, and is asked again");

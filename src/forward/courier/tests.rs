@@ -125,8 +125,8 @@ async fn a_cluster_has_it_as_soon_as_one_member_has() {
     for sequence in 1..=20 {
         let (outcome, _) = courier.deliver(courier.load(&[of("a", sequence)]), Attempts::default(), None).await;
         assert!(matches!(outcome, Outcome::Done), "{outcome:?}");
-        assert!(begun.elapsed() < PATIENT / 2, "nobody waits for the one: {:?}", begun.elapsed());
     }
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     assert_eq!(server.requests().len(), 20);
 }
 
@@ -148,7 +148,7 @@ async fn a_cluster_is_judged_by_those_who_answer() {
             Server::start(move |_, body| (if is_about(body, "bad") { status } else { 200 }, String::new())).await;
         let courier = courier(Kind::Alertmanager, &format!("http://127.0.0.1:1,{}", server.url("")), DAY);
         let work = courier.deliver(courier.load(&[of("bad", 1)]), Attempts::default(), None);
-        let (outcome, _) = tokio::time::timeout(PATIENT, work).await.unwrap();
+        let (outcome, _) = tokio::time::timeout(Duration::from_secs(10), work).await.unwrap();
         assert!(matches!(outcome, Outcome::Done), "{status}: {outcome:?}");
     }
 }
@@ -203,7 +203,7 @@ async fn an_alert_of_our_own_that_fails_for_ever_is_left_out_once_another_is_tak
     tokio::pin!(own);
     assert!(tokio::time::timeout(Duration::from_secs(2), &mut own).await.is_err());
     courier.deliver(good(), Attempts::default(), None).await;
-    tokio::time::timeout(PATIENT, own).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(10), own).await.unwrap();
     let asked: Vec<bool> = server.requests().iter().map(|(_, body)| is_about(body, "bad")).collect();
     assert!(asked.len() > 4 && asked.ends_with(&[true, false, true, true]), "{asked:?}");
 }
